@@ -1,0 +1,12 @@
+"""fastact: activation functions, LSTM cells and small networks, fast and exact on CPUs, from plain NumPy arrays."""
+
+from fastact import threads as threads
+from fastact._config import select_isa as _select_isa
+from fastact._config import show_config as show_config
+from fastact.threads import get_num_threads as get_num_threads
+from fastact.threads import num_threads as num_threads
+from fastact.threads import set_num_threads as set_num_threads
+
+__version__ = "0.1.0"
+
+_select_isa()

@@ -1,0 +1,140 @@
+"""Build fastact's compiled core.
+
+One static set of C kernels is compiled once per (instruction set, element type) with that set's flags; everything else is
+built for the platform's baseline. The kernels live in the extension ``fastact._core.runtime``; the other extensions
+reach them through its C interface.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+CORE = Path("fastact") / "_core"
+MSVC = sys.platform == "win32"
+
+GCC_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise", "/experimental:c11atomics"]
+
+# Flags of each instruction set's own units; nothing else is compiled with them. The scalar set is kept free of
+# automatic vectorisation so that it stays an honest yardstick.
+if platform.machine().lower() in ("x86_64", "amd64"):
+    ISA_FLAGS = {
+        "scalar": [] if MSVC else ["-fno-tree-vectorize", "-fno-tree-slp-vectorize"],
+        "avx2": ["/arch:AVX2"] if MSVC else ["-mavx2", "-mfma"],
+        "avx512": ["/arch:AVX512"]
+        if MSVC
+        else ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
+    }
+elif platform.machine().lower() in ("aarch64", "arm64"):
+    ISA_FLAGS = {"scalar": ["-fno-tree-vectorize", "-fno-tree-slp-vectorize"], "neon": []}
+else:
+    ISA_FLAGS = {"scalar": ["-fno-tree-vectorize", "-fno-tree-slp-vectorize"]}
+
+DTYPES = ("f32", "f64")
+
+
+def openmp_flags(compiler) -> tuple[list[str], list[str]]:
+    """Compile and link flags that give OpenMP with this compiler, or two empty lists."""
+    if os.environ.get("FASTACT_NO_OPENMP"):
+        return [], []
+    source = "#include <omp.h>\nint main(void) { return omp_get_max_threads() > 0 ? 0 : 1; }\n"
+    if MSVC:
+        candidates = [(["/openmp"], [])]
+    elif sys.platform == "darwin":
+        candidates = [(["-Xpreprocessor", "-fopenmp"], ["-lomp"]), (["-fopenmp"], ["-fopenmp"])]
+    else:
+        candidates = [(["-fopenmp"], ["-fopenmp"])]
+    for compile_flags, link_flags in candidates:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "probe.c"
+            path.write_text(source)
+            try:
+                objects = compiler.compile([str(path)], output_dir=folder, extra_postargs=compile_flags)
+                compiler.link_executable(objects, str(Path(folder) / "probe"), extra_postargs=link_flags)
+            except Exception:  # any failure of the compiler means: not with these flags
+                continue
+            return compile_flags, link_flags
+    print("fastact: no OpenMP found; building a version that runs on one thread", file=sys.stderr)
+    return [], []
+
+
+class BuildCore(build_ext):
+    """Adds the per-instruction-set kernel objects to ``runtime`` and OpenMP to all extensions."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count()
+
+    def build_extensions(self) -> None:
+        extra = os.environ.get("FASTACT_CFLAGS", "").split()  # CI: -Werror, sanitisers
+        link_extra = os.environ.get("FASTACT_LDFLAGS", "").split()
+        omp_compile, omp_link = openmp_flags(self.compiler)
+        flags = (MSVC_FLAGS if MSVC else GCC_FLAGS) + extra
+        for extension in self.extensions:
+            extension.extra_compile_args += flags + omp_compile
+            extension.extra_link_args += omp_link + link_extra
+            if extension.name.endswith(".runtime"):
+                extension.extra_objects += self.compile_kernels(flags)
+        super().build_extensions()
+
+    def compile_kernels(self, flags: list[str]) -> list[str]:
+        source = str(Path("src_c") / "kernels.c")
+
+        def unit(isa: str, dtype: str) -> list[str]:
+            return self.compiler.compile(
+                [source],
+                output_dir=str(Path(self.build_temp) / f"{isa}_{dtype}"),
+                macros=[("FA_ISA", isa), ("FA_DTYPE", dtype)],
+                include_dirs=["src_c"],
+                extra_postargs=flags + ISA_FLAGS[isa],
+                depends=[str(p) for p in Path("src_c").rglob("*")],
+            )
+
+        with ThreadPoolExecutor(self.parallel) as pool:
+            jobs = [pool.submit(unit, isa, dtype) for isa in ISA_FLAGS for dtype in DTYPES]
+            return [obj for job in jobs for obj in job.result()]
+
+
+def extension(name: str, sources: list[str] | None = None) -> Extension:
+    return Extension(
+        f"fastact._core.{name}",
+        [str(CORE / f"{name}.pyx"), *(sources or [])],
+        include_dirs=["src_c", np.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION")]
+        + [(f"FA_BUILD_{isa}", "1") for isa in ISA_FLAGS],
+        depends=[str(p) for p in (ROOT / "src_c").rglob("*.[hci]*")],
+    )
+
+
+os.chdir(ROOT)
+extensions = [
+    extension("runtime", [str(Path("src_c") / "dispatch.c"), str(Path("src_c") / "threads.c")]),
+    *(extension(path.stem) for path in sorted(CORE.glob("*.pyx")) if path.stem != "runtime"),
+]
+setup(
+    ext_modules=cythonize(
+        extensions,
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+            "embedsignature": True,
+            "binding": True,
+        },
+    ),
+    cmdclass={"build_ext": BuildCore},
+)

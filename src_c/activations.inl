@@ -1,0 +1,1 @@
+#define ACTIVATION_KERNELS {0}

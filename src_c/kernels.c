@@ -1,0 +1,23 @@
+/* One compilation unit per (FA_ISA, FA_DTYPE): every kernel body over that unit's vector verbs, and their table.
+ * Everything is static but the table, so code for one instruction set can't be linked into another's. */
+#include "kernels.h"
+
+#include "fpenv.h"
+#include "vec.h"
+
+#include "math.inl"
+#include "activations.inl"
+#include "tile.inl"
+#include "product.inl"
+#include "recurrent.inl"
+#include "training.inl"
+
+const fa_kernels FA_SUFFIXED(fa_kernels) = {
+    .isa = FA_STRING(FA_ISA),
+    .lanes = VL,
+    .itemsize = (int)sizeof(real),
+    .activation = ACTIVATION_KERNELS,
+    .product = PRODUCT_KERNELS,
+    .recurrent = RECURRENT_KERNELS,
+    .training = TRAINING_KERNELS,
+};

@@ -1,0 +1,23 @@
+/* The table of kernels: one filled in for each (instruction set, element type), one pair of them active at a time.
+ *
+ * A family of kernels brings a header with its argument structs and its table (all data pointers are void *, their
+ * element type is the table's), and an .inl with the bodies that fills the table in. */
+#ifndef FA_KERNELS_H
+#define FA_KERNELS_H
+
+#include "activations.h"
+#include "product.h"
+#include "recurrent.h"
+#include "training.h"
+
+typedef struct {
+  const char *isa;
+  int lanes;    /* elements in a vector */
+  int itemsize; /* bytes of an element */
+  fa_activation_kernels activation;
+  fa_product_kernels product;
+  fa_recurrent_kernels recurrent;
+  fa_training_kernels training;
+} fa_kernels;
+
+#endif

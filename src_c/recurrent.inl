@@ -1,0 +1,1 @@
+#define RECURRENT_KERNELS {0}

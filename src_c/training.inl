@@ -1,0 +1,1 @@
+#define TRAINING_KERNELS {0}

@@ -1,0 +1,72 @@
+/* The vocabulary of vector verbs, over which every kernel is written once.
+ *
+ * One header per instruction set (isa/) defines, for the element type of this unit (real = float or double):
+ *
+ *   types      vec (VL lanes of real), vint (as many integers of the same width), vmask
+ *   memory     v_load, v_store        unaligned, VL lanes
+ *              v_load_n, v_store_n    the first n lanes (n may be <= 0 or >= VL); other lanes read as +0, untouched in memory
+ *              v_stream               non-temporal store to an address aligned to a vector
+ *   constants  v_set1, v_zero, vi_set1
+ *   arithmetic v_add, v_sub, v_mul, v_div, v_sqrt: correctly rounded
+ *              v_fma a*b+c, v_fms a*b-c, v_fnma c-a*b: one rounding
+ *              v_mac a*b+c: as many roundings as is fast; only for products, never where bits are promised
+ *              v_min a<b?a:b, v_max a>b?a:b: the second operand if either is NaN
+ *              v_rint: to nearest, ties to even
+ *              v_scale2(a, n): a * 2^n, n integral, one rounding also into the subnormals (|a| within 2^+-64 of 1,
+ *              |n| <= 250 in float32, <= 2000 in float64)
+ *   bits       v_bits, v_from_bits, v_and, v_or, v_xor, v_andnot (~a & b), vi_add, vi_sub, vi_and, vi_or, vi_xor,
+ *              vi_shl, vi_shr (logical; the count is a literal), vi_gt, vi_eq
+ *   choice     v_lt, v_le, v_gt, v_ge, v_eq (quiet, false for NaN), v_isnan -> vmask; m_and, m_or, m_not, m_any, m_first(n)
+ *              v_sel(m, a, b), vi_sel: m ? a : b
+ *   tables     v_lookup16, v_lookup32: table[index mod 16 or 32] by permutes where the CPU has them
+ *   across     v_hsum, v_hmax: over all lanes
+ *
+ * and the verbs below, which follow from those. All are bit for bit the same on every instruction set except v_mac
+ * and the order of v_hsum. */
+#ifndef FA_VEC_H
+#define FA_VEC_H
+
+#include "config.h"
+
+#define FA_IS_scalar 1
+#define FA_IS_avx2 2
+#define FA_IS_avx512 3
+#define FA_IS_neon 4
+#define FA_IS2(x) FA_IS_##x
+#define FA_IS(x) FA_IS2(x)
+#if FA_IS(FA_ISA) == FA_IS_avx512
+#include "isa/avx512.h"
+#elif FA_IS(FA_ISA) == FA_IS_avx2
+#include "isa/avx2.h"
+#elif FA_IS(FA_ISA) == FA_IS_neon
+#include "isa/neon.h"
+#else
+#include "isa/scalar.h"
+#endif
+
+#define FA_MAX_VL (64 / (int)sizeof(real)) /* lanes of the widest instruction set: buffers and panels are padded to it */
+
+#ifndef FA_HAS_MAC
+FA_INLINE vec v_mac(vec a, vec b, vec c) { return v_fma(a, b, c); }
+#endif
+
+FA_INLINE vec v_sign_bit(void) { return v_set1(R(-0.0)); }
+FA_INLINE vec v_neg(vec a) { return v_xor(a, v_sign_bit()); }
+FA_INLINE vec v_abs(vec a) { return v_andnot(v_sign_bit(), a); }
+FA_INLINE vec v_copysign(vec magnitude, vec sign) {
+  return v_or(v_andnot(v_sign_bit(), magnitude), v_and(v_sign_bit(), sign));
+}
+
+/* The first n of elements that stand `stride` elements apart. */
+FA_INLINE vec v_load_strided(const real *p, fa_size stride, fa_size n) {
+  real lane[VL] = {0};
+  for (fa_size i = 0; i < VL && i < n; i++) lane[i] = p[i * stride];
+  return v_load(lane);
+}
+FA_INLINE void v_store_strided(real *p, fa_size stride, vec v, fa_size n) {
+  real lane[VL];
+  v_store(lane, v);
+  for (fa_size i = 0; i < VL && i < n; i++) p[i * stride] = lane[i];
+}
+
+#endif

@@ -1,0 +1,39 @@
+"""Shared fixtures: every available instruction set, thread counts, dtypes; and no shadowing by the source folder.
+
+``python -m pytest`` puts the checkout first on the path, where ``fastact/`` has no compiled core unless it was built in
+place. The tests are for the installed package, so that entry goes before anything is imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != _ROOT]
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+import fastact as fa  # noqa: E402
+from fastact._core import runtime  # noqa: E402
+
+
+@pytest.fixture(params=runtime.isa_available())
+def isa(request):
+    """Run the test once for each instruction set that this machine has."""
+    before = runtime.isa_active()
+    runtime.isa_select(request.param)
+    yield request.param
+    runtime.isa_select(before)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def n_threads(request):
+    with fa.num_threads(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["f32", "f64"])
+def dtype(request):
+    return np.dtype(request.param)
