@@ -1,6 +1,6 @@
 """Build fastact's compiled core.
 
-One static set of C kernels is compiled once per (instruction set, element type) with that set's flags; everything else is
+One body of C kernels is compiled once per (instruction set, element type) with that set's flags; everything else is
 built for the platform's baseline. The kernels live in the extension ``fastact._core.runtime``; the other extensions
 reach them through its C interface.
 """

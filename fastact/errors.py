@@ -1,8 +1,8 @@
 """Exceptions of fastact, and the rule for adding one.
 
-Bad input raises the built-in type that NumPy users expect (``TypeError``, ``ValueError``, ``FileNotFoundError`` ...) with
-a message of four parts: the argument's name, what was expected, what came, and the fix where it is not plain from the
-first three. A class of our own exists only where a caller may want to catch that very case.
+Bad input raises the built-in type that NumPy users expect (``TypeError``, ``ValueError``, ``FileNotFoundError`` ...)
+with a message of four parts: the argument's name, what was expected, what came, and the fix where it is not plain from
+the first three. A class of our own exists only where a caller may want to catch that very case.
 """
 
 from __future__ import annotations
