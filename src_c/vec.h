@@ -20,6 +20,7 @@
  *              v_sel(m, a, b), vi_sel: m ? a : b
  *   tables     v_lookup16, v_lookup32: table[index mod 16 or 32] by permutes where the CPU has them
  *   across     v_hsum, v_hmax: over all lanes
+ *              v_zip_lo, v_zip_hi: a0 b0 a1 b1 ... of the lower and of the upper halves of a and b
  *
  * and the verbs below, which follow from those. All are bit for bit the same on every instruction set except v_mac
  * and the order of v_hsum. */
@@ -55,6 +56,25 @@ FA_INLINE vec v_neg(vec a) { return v_xor(a, v_sign_bit()); }
 FA_INLINE vec v_abs(vec a) { return v_andnot(v_sign_bit(), a); }
 FA_INLINE vec v_copysign(vec magnitude, vec sign) {
   return v_or(v_andnot(v_sign_bit(), magnitude), v_and(v_sign_bit(), sign));
+}
+
+/* rows[i] lane j <-> rows[j] lane i, in place: log2(VL) rounds of zips. */
+FA_INLINE void v_transpose(vec rows[VL]) {
+  FA_UNROLL for (int step = VL; step > 1; step /= 2) {
+    vec next[VL];
+    FA_UNROLL for (int i = 0; i < VL / 2; i++) {
+      next[2 * i] = v_zip_lo(rows[i], rows[i + VL / 2]);
+      next[2 * i + 1] = v_zip_hi(rows[i], rows[i + VL / 2]);
+    }
+    FA_UNROLL for (int i = 0; i < VL; i++) rows[i] = next[i];
+  }
+}
+
+/* The sums over all lanes of v[0] .. v[VL-1], in lanes 0 .. VL-1. Overwrites v. */
+FA_INLINE vec v_hsums(vec v[VL]) {
+  FA_UNROLL for (int n = VL / 2; n > 0; n /= 2)
+    FA_UNROLL for (int i = 0; i < n; i++) v[i] = v_add(v_zip_lo(v[i], v[i + n]), v_zip_hi(v[i], v[i + n]));
+  return v[0];
 }
 
 /* The first n of elements that stand `stride` elements apart. */

@@ -147,3 +147,10 @@ FA_INLINE real v_hmax(vec a) {
   for (int i = 1; i < VL; i++) m = m > lane[i] ? m : lane[i];
   return m;
 }
+#if FA_F32
+#define PERMUTE_HALVES(a, b, k) _mm256_permute2f128_ps(a, b, k)
+#else
+#define PERMUTE_HALVES(a, b, k) _mm256_permute2f128_pd(a, b, k)
+#endif
+FA_INLINE vec v_zip_lo(vec a, vec b) { return PERMUTE_HALVES(P_(unpacklo)(a, b), P_(unpackhi)(a, b), 0x20); }
+FA_INLINE vec v_zip_hi(vec a, vec b) { return PERMUTE_HALVES(P_(unpacklo)(a, b), P_(unpackhi)(a, b), 0x31); }

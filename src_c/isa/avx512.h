@@ -107,3 +107,18 @@ FA_INLINE vec v_lookup32(const real *table, vint index) {
 /* Sums of lanes in halves: lane i with lane i + VL/2, and so on. Every instruction set keeps its own order. */
 FA_INLINE real v_hsum(vec a) { return P_(reduce_add)(a); }
 FA_INLINE real v_hmax(vec a) { return P_(reduce_max)(a); }
+#if FA_F32
+FA_INLINE vec v_zip_lo(vec a, vec b) {
+  return P_(permutex2var)(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
+}
+FA_INLINE vec v_zip_hi(vec a, vec b) {
+  return P_(permutex2var)(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
+}
+#else
+FA_INLINE vec v_zip_lo(vec a, vec b) {
+  return P_(permutex2var)(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b);
+}
+FA_INLINE vec v_zip_hi(vec a, vec b) {
+  return P_(permutex2var)(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b);
+}
+#endif

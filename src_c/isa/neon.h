@@ -143,3 +143,5 @@ FA_INLINE real v_hmax(vec a) {
   for (int i = 1; i < VL; i++) m = m > lane[i] ? m : lane[i];
   return m;
 }
+FA_INLINE vec v_zip_lo(vec a, vec b) { return F_(vzip1q)(a, b); }
+FA_INLINE vec v_zip_hi(vec a, vec b) { return F_(vzip2q)(a, b); }

@@ -93,5 +93,7 @@ FA_INLINE vec v_lookup16(const real *table, vint index) { return table[index & 1
 FA_INLINE vec v_lookup32(const real *table, vint index) { return table[index & 31]; }
 FA_INLINE real v_hsum(vec a) { return a; }
 FA_INLINE real v_hmax(vec a) { return a; }
+FA_INLINE vec v_zip_lo(vec a, vec b) { (void)b; return a; } /* half a lane: never asked for */
+FA_INLINE vec v_zip_hi(vec a, vec b) { (void)a; return b; }
 #define FA_HAS_MAC 1
 FA_INLINE vec v_mac(vec a, vec b, vec c) { return a * b + c; }
