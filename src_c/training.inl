@@ -1,1 +1,163 @@
-#define TRAINING_KERNELS {0}
+/* Bodies of the training kernels: see training.h. */
+
+/* ---- embedding ---- */
+
+/* n elements; the tail is masked so that nothing beyond a row is touched. */
+FA_INLINE void row_copy(real *FA_RESTRICT out, const real *FA_RESTRICT x, fa_size n) {
+  fa_size j = 0;
+  for (; j + VL <= n; j += VL) v_store(out + j, v_load(x + j));
+  if (j < n) v_store_n(out + j, v_load_n(x + j, n - j), n - j);
+}
+FA_INLINE void row_add(real *FA_RESTRICT out, const real *FA_RESTRICT x, fa_size n) {
+  fa_size j = 0;
+  for (; j + VL <= n; j += VL) v_store(out + j, v_add(v_load(out + j), v_load(x + j)));
+  if (j < n) v_store_n(out + j, v_add(v_load_n(out + j, n - j), v_load_n(x + j, n - j)), n - j);
+}
+
+static void embedding_forward(const void *args, fa_size first, fa_size last) {
+  const fa_embedding_args *a = args;
+  const real *table = a->source;
+  real *out = a->target;
+  for (fa_size i = first; i < last; i++) row_copy(out + i * a->width, table + a->indices[i] * a->width, a->width);
+}
+
+/* Threads share the columns, not the indices: each element of the gradient is summed by one thread in the order of the
+ * indices. */
+static void embedding_backward(const void *args, fa_size first, fa_size last) {
+  const fa_embedding_args *a = args;
+  fa_size begin = first * FA_EMBEDDING_COLUMNS;
+  fa_size width = FA_MIN(last * FA_EMBEDDING_COLUMNS, a->width) - begin;
+  const real *dy = (const real *)a->source + begin;
+  real *gradient = (real *)a->target + begin;
+  for (fa_size i = 0; i < a->count; i++) row_add(gradient + a->indices[i] * a->width, dy + i * a->width, width);
+}
+
+/* ---- losses ---- */
+
+static void cross_entropy(const void *args, fa_size first, fa_size last) { (void)args, (void)first, (void)last; }
+
+/* Sums run in float64 over SUM_LANES chains in plain C, which compilers vectorise as it stands: the order is fixed by the
+ * source, so the sum has the same bits on every instruction set. Squares of float32 are exact there and neither
+ * overflow nor vanish. */
+#define SUM_LANES 32
+
+FA_INLINE double sum_lanes(double *lane) {
+  for (int half = SUM_LANES / 2; half > 0; half /= 2)
+    for (int k = 0; k < half; k++) lane[k] += lane[k + half];
+  return lane[0];
+}
+
+static void squared_error(const void *args, fa_size first, fa_size last) {
+  const fa_squared_error_args *a = args;
+  const real *prediction = a->prediction, *target = a->target;
+  real *gradient = a->gradient;
+  const real scale = (real)a->scale;
+  for (fa_size block = first; block < last; block++) {
+    fa_size i = block * FA_REDUCE_BLOCK, end = FA_MIN(i + FA_REDUCE_BLOCK, a->n);
+    double lane[SUM_LANES] = {0};
+    for (; i < end; i += SUM_LANES) {
+      fa_size count = FA_MIN(SUM_LANES, end - i);
+      real d[SUM_LANES] = {0};
+      if (FA_LIKELY(count == SUM_LANES))
+        for (int k = 0; k < SUM_LANES; k++) d[k] = prediction[i + k] - target[i + k];
+      else
+        for (fa_size k = 0; k < count; k++) d[k] = prediction[i + k] - target[i + k];
+      for (int k = 0; k < SUM_LANES; k++) lane[k] += (double)d[k] * (double)d[k];
+      if (!gradient) continue;
+      for (fa_size k = 0; k < count; k += VL) v_store_n(gradient + i + k, v_mul(v_set1(scale), v_load(d + k)), count - k);
+    }
+    a->loss[block] = sum_lanes(lane);
+  }
+}
+
+static void sum_squares(const void *args, fa_size first, fa_size last) {
+  const fa_sum_squares_args *a = args;
+  for (fa_size block = first; block < last; block++) {
+    const real *x = (const real *)a->x + block * FA_REDUCE_BLOCK;
+    fa_size n = FA_MIN(FA_REDUCE_BLOCK, a->n - block * FA_REDUCE_BLOCK), i = 0;
+    double lane[SUM_LANES] = {0};
+    for (; i + SUM_LANES <= n; i += SUM_LANES)
+      for (int k = 0; k < SUM_LANES; k++) lane[k] += (double)x[i + k] * (double)x[i + k];
+    for (int k = 0; i + k < n; k++) lane[k] += (double)x[i + k] * (double)x[i + k];
+    a->sums[block] = sum_lanes(lane);
+  }
+}
+
+/* ---- optimiser updates ---- */
+
+/* `step` is a body over one vector at w, g, m, v (names in use below), run over whole vectors and then over the tail. */
+typedef struct {
+  vec w, g, m, v;
+} update_lanes;
+typedef update_lanes (*update_body)(const fa_update_args *a, update_lanes x);
+
+FA_INLINE void update(const fa_update_args *a, fa_size first, fa_size last, const update_body body, const int moments) {
+  real *w = a->parameters, *m = a->first, *v = a->second;
+  const real *g = a->gradients;
+  fa_size i = first * FA_UPDATE_BLOCK, end = FA_MIN(last * FA_UPDATE_BLOCK, a->n);
+  for (; i < end; i += VL) {
+    fa_size n = end - i;
+    update_lanes x;
+    if (FA_LIKELY(n >= VL)) {
+      x.w = v_load(w + i), x.g = v_load(g + i);
+      x.m = moments > 0 ? v_load(m + i) : v_zero();
+      x.v = moments > 1 ? v_load(v + i) : v_zero();
+      x = body(a, x);
+      v_store(w + i, x.w);
+      if (moments > 0) v_store(m + i, x.m);
+      if (moments > 1) v_store(v + i, x.v);
+    } else {
+      x.w = v_load_n(w + i, n), x.g = v_load_n(g + i, n);
+      x.m = moments > 0 ? v_load_n(m + i, n) : v_zero();
+      x.v = moments > 1 ? v_load_n(v + i, n) : v_zero();
+      x = body(a, x);
+      v_store_n(w + i, x.w, n);
+      if (moments > 0) v_store_n(m + i, x.m, n);
+      if (moments > 1) v_store_n(v + i, x.v, n);
+    }
+  }
+}
+
+/* The gradient as the formulas mean it: scaled (by clipping), with the decay of weights. */
+FA_INLINE vec update_gradient(const fa_update_args *a, update_lanes x) {
+  vec g = v_mul(x.g, v_set1((real)a->gradient_scale));
+  return v_fma(v_set1((real)a->weight_decay), x.w, g);
+}
+
+FA_INLINE update_lanes sgd_plain_body(const fa_update_args *a, update_lanes x) {
+  x.w = v_fnma(v_set1((real)a->rate), update_gradient(a, x), x.w);
+  return x;
+}
+FA_INLINE update_lanes sgd_momentum_body(const fa_update_args *a, update_lanes x) {
+  const vec momentum = v_set1((real)a->momentum);
+  vec g = update_gradient(a, x);
+  x.m = v_fma(momentum, x.m, g);
+  x.w = v_fnma(v_set1((real)a->rate), a->nesterov ? v_fma(momentum, x.m, g) : x.m, x.w);
+  return x;
+}
+FA_INLINE update_lanes adam_body(const fa_update_args *a, update_lanes x) {
+  vec g = update_gradient(a, x);
+  x.m = v_fma(v_set1((real)(1 - a->beta1)), v_sub(g, x.m), x.m);
+  x.v = v_fma(v_mul(v_set1((real)(1 - a->beta2)), g), g, v_mul(v_set1((real)a->beta2), x.v));
+  vec root = v_fma(v_sqrt(x.v), v_set1((real)a->root_scale), v_set1((real)a->eps));
+  x.w = v_fnma(v_set1((real)a->rate), v_div(x.m, root), x.w);
+  return x;
+}
+
+static void sgd(const void *args, fa_size first, fa_size last) {
+  const fa_update_args *a = args;
+  if (a->first)
+    update(a, first, last, sgd_momentum_body, 1);
+  else
+    update(a, first, last, sgd_plain_body, 0);
+}
+static void adam(const void *args, fa_size first, fa_size last) { update(args, first, last, adam_body, 2); }
+
+static void zero(const void *args, fa_size first, fa_size last) {
+  const fa_update_args *a = args;
+  fa_size begin = first * FA_UPDATE_BLOCK, end = FA_MIN(last * FA_UPDATE_BLOCK, a->n);
+  memset((real *)a->gradients + begin, 0, (size_t)(end - begin) * sizeof(real));
+}
+
+#define TRAINING_KERNELS \
+  { embedding_forward, embedding_backward, cross_entropy, squared_error, sum_squares, sgd, adam, zero }
