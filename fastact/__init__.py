@@ -4,6 +4,7 @@ from fastact import nn as nn
 from fastact import threads as threads
 from fastact._config import select_isa as _select_isa
 from fastact._config import show_config as show_config
+from fastact.init import seed as seed
 from fastact.threads import get_num_threads as get_num_threads
 from fastact.threads import num_threads as num_threads
 from fastact.threads import set_num_threads as set_num_threads
