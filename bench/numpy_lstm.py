@@ -131,7 +131,7 @@ class LSTMLayer:
         Returns
         -------
         y : array, (T, B, H)
-            Overwritten by the next call, like all results of this class.
+            Overwritten by the next call, like all results and what `backward` reads: call that first.
         (h, c) : final state, each (B, H)
         backward : callable
             ``backward(dy, dstate=None)`` with dy (T, B, H) and dstate = (dh, dc), each (B, H), gives a dict with

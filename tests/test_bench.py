@@ -1,10 +1,9 @@
-"""The benchmarks: their pure-NumPy yardstick is right, and each runs, agrees with its peers and reports as documented."""
+"""The benchmarks: the pure-NumPy yardstick is right; each benchmark runs, agrees with its peers, reports as documented."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from fastact.bench import numpy_lstm
 
 
@@ -59,9 +58,9 @@ def test_layer_gradients_of_input_and_initial_state(steps):
         return np.sum(y * dy) + np.sum(h * dh) + np.sum(c * dc)
 
     y, _, backward = layer.forward(x, (h0, c0))
-    np.testing.assert_allclose(y, layer.run(x, (h0, c0))[0], rtol=1e-12)
     gradients = backward(dy, (dh, dc))
     gradients = {name: gradient.copy() for name, gradient in gradients.items()}
+    np.testing.assert_allclose(y, layer.run(x, (h0, c0))[0], rtol=1e-12)
     for name, array in [("x", x), ("h0", h0), ("c0", c0)]:
         for index in zip(*(rng.integers(0, n, 6) for n in array.shape), strict=True):
             kept, step = array[index], 1e-6
