@@ -1,1 +1,169 @@
-#define ACTIVATION_KERNELS {0}
+/* Activation kernels: the map drivers over the bodies of activations.def, and their table. */
+
+/* ---- Map: out[i] = f(in[0][i], ...) -------------------------------------------------------------------------
+ *
+ * Every kernel is one loop over whole vectors; each operand is read at in[i & mask], mask -1 for an array and 0 for a value that
+ * repeats (in then points to a vector of copies). The elements left over go through the same loop once more, from a padded
+ * copy on the stack, so a value never depends on its place. Operands at other strides are gathered in blocks. */
+enum { MAP_OPERANDS = 2 + FA_MAX_PARAMETERS, MAP_BLOCK = 256 };
+#define MAP_STREAM_BYTES ((fa_size)32 << 20) /* non-temporal stores from this footprint on: pays beyond the L3 */
+
+typedef struct {
+  const real *in[MAP_OPERANDS];
+  fa_size mask[MAP_OPERANDS];
+  real *out;
+  fa_size n;   /* elements of the next pass: whole vectors */
+  int stream;  /* non-temporal stores */
+  fa_size rest; /* elements after it; -1 when the pass is over the rest */
+  real *rest_out;
+  FA_ALIGN(64) real repeated[MAP_OPERANDS][VL];
+  FA_ALIGN(64) real tail[MAP_OPERANDS + 1][VL];
+} map_run;
+
+FA_NOINLINE void map_blocks(const fa_map_args *args, int operands, fa_map_kernel kernel) {
+  FA_ALIGN(64) real buffer[MAP_OPERANDS + 1][MAP_BLOCK];
+  fa_map_args block = {.out = buffer[MAP_OPERANDS], .out_stride = sizeof(real)};
+  for (int k = 0; k < operands; k++) {
+    block.in[k] = args->in_stride[k] ? buffer[k] : args->in[k];
+    block.in_stride[k] = args->in_stride[k] ? (fa_size)sizeof(real) : 0;
+  }
+  for (fa_size start = 0; start < args->n; start += MAP_BLOCK) {
+    block.n = FA_MIN(MAP_BLOCK, args->n - start);
+    for (int k = 0; k < operands; k++) {
+      fa_size stride = args->in_stride[k];
+      const char *in = (const char *)args->in[k] + start * stride;
+      if (stride)
+        for (fa_size i = 0; i < block.n; i++) buffer[k][i] = *(const real *)(in + i * stride);
+    }
+    kernel(&block);
+    char *out = (char *)args->out + start * args->out_stride;
+    for (fa_size i = 0; i < block.n; i++) *(real *)(out + i * args->out_stride) = buffer[MAP_OPERANDS][i];
+  }
+}
+
+/* Stores past the caches pay for a large result apart from its inputs; they need an aligned address. */
+FA_NOINLINE int map_streams(const fa_map_args *args, int operands) {
+  fa_size total = FA_MAX(args->total, args->n), arrays = 1;
+  uintptr_t out = (uintptr_t)args->out, bytes = (uintptr_t)args->n * sizeof(real);
+  for (int k = 0; k < operands; k++) {
+    uintptr_t in = (uintptr_t)args->in[k];
+    if (in < out + bytes && out < in + bytes) return 0;
+    arrays += args->in_stride[k] != 0;
+  }
+  return total * arrays * (fa_size)sizeof(real) >= MAP_STREAM_BYTES && out % sizeof(real) == 0;
+}
+
+/* Prepares the first pass; 0 if the work is already done. */
+FA_INLINE int map_begin(map_run *run, const fa_map_args *args, const int operands, fa_map_kernel kernel) {
+  int direct = args->out_stride == (fa_size)sizeof(real);
+  for (int k = 0; k < operands; k++) direct &= args->in_stride[k] == 0 || args->in_stride[k] == (fa_size)sizeof(real);
+  if (args->n <= 0) return 0;
+  if (!direct) {
+    map_blocks(args, operands, kernel);
+    return 0;
+  }
+  fa_size start = 0;
+  run->stream = 0;
+  if (FA_UNLIKELY(FA_MAX(args->n, args->total) * 2 * (fa_size)sizeof(real) >= MAP_STREAM_BYTES / 2) &&
+      map_streams(args, operands)) {
+    run->stream = 1;
+    start = (fa_size)((64 - (uintptr_t)args->out % 64) % 64 / sizeof(real));
+    if (start > 0) {
+      fa_map_args head = *args;
+      head.n = FA_MIN(start, args->n);
+      head.total = 0;
+      kernel(&head);
+    }
+    if (start >= args->n) return 0;
+  }
+  for (int k = 0; k < operands; k++) {
+    const real *in = args->in[k];
+    if (args->in_stride[k]) {
+      run->mask[k] = -1;
+      run->in[k] = in + start;
+    } else {
+      run->mask[k] = 0;
+      run->in[k] = run->repeated[k];
+      v_store(run->repeated[k], v_set1(*in));
+    }
+  }
+  run->out = (real *)args->out + start;
+  run->n = (args->n - start) / VL * VL;
+  run->rest = args->n - start - run->n;
+  return 1;
+}
+
+/* Prepares the pass over the rest, or stores it; 0 when all is done. */
+FA_INLINE int map_next(map_run *run, const int operands) {
+  if (run->rest < 0) {
+    v_store_n(run->rest_out, v_load(run->tail[MAP_OPERANDS]), -run->rest);
+    return 0;
+  }
+  if (run->rest == 0) return 0;
+  for (int k = 0; k < operands; k++) {
+    v_store(run->tail[k], v_load_n(run->in[k] + (run->n & run->mask[k]), run->mask[k] ? run->rest : VL));
+    run->in[k] = run->tail[k];
+  }
+  run->rest_out = run->out + run->n;
+  run->out = run->tail[MAP_OPERANDS];
+  run->n = VL;
+  run->rest = -run->rest;
+  run->stream = 0;
+  return 1;
+}
+
+#define MAP_LOAD(k) v_load(run.in[k] + (i & run.mask[k]))
+/* A kernel of `data` arrays (dy first, where there are two; the last one is the body's x) and `count` parameters. */
+#define MAP_KERNEL(kernel, data, count, result)                                                                       \
+  static void kernel(const fa_map_args *args) {                                                                       \
+    map_run run;                                                                                                      \
+    if (!map_begin(&run, args, data + count, kernel)) return;                                                         \
+    do {                                                                                                              \
+      for (fa_size i = 0; i < run.n; i += VL) {                                                                       \
+        vec p[FA_MAX_PARAMETERS + 1];                                                                                 \
+        FA_UNROLL for (int k = 0; k < count; k++) p[k] = MAP_LOAD(data + k);                                          \
+        vec dy = MAP_LOAD(0), x = MAP_LOAD(data - 1);                                                                 \
+        vec y = result;                                                                                               \
+        (void)dy, (void)p;                                                                                            \
+        if (run.stream) v_stream(run.out + i, y);                                                                     \
+        else v_store(run.out + i, y);                                                                                 \
+      }                                                                                                               \
+    } while (map_next(&run, data + count));                                                                           \
+  }
+
+/* ---- The bodies and their kernels ---- */
+#if defined(__GNUC__)
+#define BODY(name) \
+  FA_INLINE vec name(vec x __attribute__((unused)), const vec *p __attribute__((unused)), const int precise __attribute__((unused)))
+#else
+#define BODY(name) FA_INLINE vec name(vec x, const vec *p, const int precise)
+#endif
+#define ACTIVATION_BODIES
+#define ACTIVATION(...)
+#include "activations.def"
+#undef ACTIVATION
+#undef ACTIVATION_BODIES
+
+#define KERNEL_Y_x(name, count)
+#define KERNEL_Y_either(name, count) MAP_KERNEL(name##_backward_y, 2, count, v_mul(dy, name##_dy(x, p, 0)))
+#define ACTIVATION(name, formula, count, parameters, from, ...)                                                        \
+  MAP_KERNEL(name##_forward, 1, count, name##_f(x, p, 0))                                                             \
+  MAP_KERNEL(name##_derivative1, 1, count, name##_d1(x, p, 0))                                                        \
+  MAP_KERNEL(name##_derivative2, 1, count, name##_d2(x, p, 0))                                                        \
+  MAP_KERNEL(name##_backward_x, 2, count, v_mul(dy, name##_d1(x, p, 0)))                                              \
+  KERNEL_Y_##from(name, count)
+#include "activations.def"
+#undef ACTIVATION
+
+#define BACKWARD_Y_x(name) NULL
+#define BACKWARD_Y_either(name) name##_backward_y
+#define ACTIVATION(name, formula, count, parameters, from, ...)                                                        \
+  [FA_ACT_##name] = {name##_forward, name##_backward_x, BACKWARD_Y_##from(name), name##_derivative1, name##_derivative2},
+static const fa_map_kernels map_kernels[FA_ACT_COUNT] = {
+#include "activations.def"
+};
+#undef ACTIVATION
+
+#include "rows.inl"
+
+#define ACTIVATION_KERNELS {.map = map_kernels, .rows = rows_kernels}

@@ -1,0 +1,228 @@
+"""Compute every polynomial constant of the core and write ``src_c/coefficients.h``.
+
+    python tools/gen_coeffs.py          # writes the header, prints each approximation's error
+    python tools/gen_coeffs.py --check  # exit code 1 if the header differs from what would be written
+
+Each approximation is a weighted minimax fit (Remez exchange in 50-digit arithmetic). Coefficients are rounded to the element
+type from the lowest power upwards, and the others are fitted again after each of the first three roundings, so that a rounded
+coefficient costs nothing in the next. The printed error is that of the rounded coefficients, in exact arithmetic, relative to
+the function: units of the last place of the element type. The output is deterministic.
+"""
+
+from __future__ import annotations
+
+import argparse
+import struct
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mpmath import mp, mpf
+
+mp.dps = 50
+HEADER = Path(__file__).resolve().parent.parent / "src_c" / "coefficients.h"
+Function = Callable[[mpf], mpf]
+
+
+class Format:
+    """An IEEE format: rounding to it, spacing, and how C spells its numbers."""
+
+    def __init__(self, name: str, bits: int, suffix: str) -> None:
+        self.name, self.bits, self.suffix = name, bits, suffix
+
+    def round(self, x: mpf, bits: int | None = None) -> mpf:
+        """Nearest number with ``bits`` significant bits (those of the format by default)."""
+        if x == 0:
+            return mpf(0)
+        _, exponent = mp.frexp(x)
+        unit = mp.ldexp(1, int(exponent) - (bits or self.bits))
+        return mp.nint(x / unit) * unit
+
+    def round_to(self, x: mpf, unit_exponent: int) -> mpf:
+        """Nearest multiple of ``2**unit_exponent``."""
+        return mp.nint(mp.ldexp(x, -unit_exponent)) * mp.ldexp(1, unit_exponent)
+
+    def ulps(self, error: mpf, value: mpf) -> mpf:
+        """``error`` in units of the last place of ``value``."""
+        _, exponent = mp.frexp(value)
+        return abs(error) / mp.ldexp(1, int(exponent) - self.bits)
+
+    def literal(self, x: mpf) -> str:
+        value = float(x)
+        assert mpf(value) == x, f"{x} is not a {self.name} number"
+        if self.suffix:
+            assert struct.unpack("f", struct.pack("f", value))[0] == value
+        text = value.hex()
+        mantissa, exponent = text.split("p")
+        if "." in mantissa:
+            mantissa = mantissa.rstrip("0").rstrip(".")
+        return f"{mantissa}p{exponent}{self.suffix}"
+
+
+F32 = Format("float32", 24, "f")
+F64 = Format("float64", 53, "")
+
+
+def polynomial(coefficients: Sequence[mpf], x: mpf) -> mpf:
+    total = mpf(0)
+    for c in reversed(coefficients):
+        total = total * x + c
+    return total
+
+
+def remez(f: Function, low: mpf, high: mpf, powers: Sequence[int], weight: Function, points: int = 160) -> list[mpf]:
+    """Coefficients of x**p, p in ``powers``, that minimise max |f(x) - sum| / weight(x) over [low, high]."""
+    n = len(powers)
+    grid = [(low + high) / 2 - (high - low) / 2 * mp.cos(mp.pi * (i + mpf(1) / 2) / points) for i in range(points)]
+    values = [(f(x), weight(x)) for x in grid]
+    chosen = [round((points - 1) * (1 - float(mp.cos(mp.pi * i / n))) / 2) for i in range(n + 1)]
+    chosen = sorted(set(chosen))
+    spare = [i for i in range(points) if i not in chosen]
+    while len(chosen) < n + 1:
+        chosen.append(spare.pop(len(spare) // 2))
+        chosen.sort()
+    best: tuple[mpf, list[mpf]] | None = None
+    for _ in range(12):
+        rows = mp.matrix(n + 1, n + 1)
+        right = mp.matrix(n + 1, 1)
+        for row, i in enumerate(chosen):
+            for column, power in enumerate(powers):
+                rows[row, column] = grid[i] ** power
+            rows[row, n] = (-1) ** row * values[i][1]
+            right[row] = values[i][0]
+        solution = mp.lu_solve(rows, right)
+        coefficients = [solution[i] for i in range(n)]
+        errors = [
+            (fx - sum(c * x**p for c, p in zip(coefficients, powers, strict=True))) / w
+            for x, (fx, w) in zip(grid, values, strict=True)
+        ]
+        worst = max(abs(e) for e in errors)
+        if best is None or worst < best[0]:
+            best = (worst, coefficients)
+        if worst <= abs(solution[n]) * mpf("1.02"):
+            break
+        extrema: list[int] = []  # the largest error of each sign run
+        for i, e in enumerate(errors):
+            if extrema and (e > 0) == (errors[extrema[-1]] > 0):
+                if abs(e) > abs(errors[extrema[-1]]):
+                    extrema[-1] = i
+            else:
+                extrema.append(i)
+        while len(extrema) > n + 1:
+            extrema.pop(0 if abs(errors[extrema[0]]) < abs(errors[extrema[-1]]) else -1)
+        if len(extrema) < n + 1:
+            break
+        chosen = extrema
+    assert best is not None
+    return best[1]
+
+
+def fit(
+    fmt: Format, f: Function, low: mpf, high: mpf, degree: int, weight: Function, fixed: Sequence[mpf] = (), refits: int = 3
+) -> list[mpf]:
+    """Coefficients of 1, x, ... x**degree in the format; the lowest ones may be given."""
+    done = list(fixed)
+    while len(done) <= degree:
+        known = list(done)
+        rest = remez(lambda x: f(x) - polynomial(known, x), low, high, range(len(done), degree + 1), weight)
+        done += [fmt.round(c) for c in (rest[:1] if len(known) < refits else rest)]
+    return done
+
+
+def worst_error(f: Function, g: Function, low: mpf, high: mpf, points: int = 400) -> mpf:
+    """max |f - g| / |f| over a grid on the interval."""
+    grid = [low + (high - low) * (i + mpf(1) / 2) / points for i in range(points)]
+    return max(abs(f(x) - g(x)) / abs(f(x)) for x in grid)
+
+
+class Header:
+    """Collects definitions for both formats and writes them as one C header."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, list[str]] = {"float32": [], "float64": []}
+
+    def comment(self, fmt: Format, text: str) -> None:
+        self.parts[fmt.name].append(f"/* {text} */")
+
+    def number(self, fmt: Format, name: str, x: mpf) -> None:
+        self.parts[fmt.name].append(f"#define {name} {fmt.literal(x)}")
+
+    def count(self, fmt: Format, name: str, n: int) -> None:
+        self.parts[fmt.name].append(f"#define {name} {n}")
+
+    def row(self, fmt: Format, name: str, numbers: Sequence[mpf]) -> None:
+        self.parts[fmt.name].append(f"static const real {name}[{len(numbers)}] = {{{self._wrap(fmt, numbers)}}};")
+
+    def table(self, fmt: Format, name: str, rows: Sequence[Sequence[mpf]]) -> None:
+        body = ",\n".join("    {" + self._wrap(fmt, r, "     ") + "}" for r in rows)
+        self.parts[fmt.name].append(
+            f"static const FA_ALIGN(64) real {name}[{len(rows)}][{len(rows[0])}] = {{\n{body}}};"
+        )
+
+    def _wrap(self, fmt: Format, numbers: Sequence[mpf], indent: str = "    ") -> str:
+        lines, line = [], ""
+        for text in [fmt.literal(x) for x in numbers]:
+            if line and len(line) + len(text) > 110:
+                lines.append(line.rstrip())
+                line = ""
+            line += text + ", "
+        lines.append(line.rstrip(", "))
+        return ("\n" + indent).join(lines)
+
+    def text(self) -> str:
+        return (
+            "/* Constants of math.inl and of the activations, for the element type of this unit.\n"
+            " * Written by tools/gen_coeffs.py, which says how: do not edit. Errors are relative, of the rounded\n"
+            " * coefficients in exact arithmetic. */\n"
+            "#ifndef FA_COEFFICIENTS_H\n#define FA_COEFFICIENTS_H\n\n#if FA_F32\n\n"
+            + "\n".join(self.parts["float32"])
+            + "\n\n#else\n\n"
+            + "\n".join(self.parts["float64"])
+            + "\n\n#endif\n\n#endif\n"
+        )
+
+
+def report(header: Header, fmt: Format, name: str, error: mpf) -> None:
+    text = f"{name}: error 2^{float(mp.log(error, 2)):.1f}"
+    header.comment(fmt, text)
+    print(f"{fmt.name} {text}")
+
+
+def exponential(header: Header, fmt: Format, degree: int) -> None:
+    """exp(r) = 1 + r + r^2 Q(r) on |r| <= ln2/2, and ln2 in two parts, n * head exact for every n that occurs."""
+    half = mp.ln2 / 2 * mpf("1.0005")
+
+    def q(r: mpf) -> mpf:
+        return (mp.expm1(r) - r) / r**2 if abs(r) > mpf("1e-15") else mpf(1) / 2 + r / 6
+
+    coefficients = fit(fmt, q, -half, half, degree, lambda r: 1 / max(abs(r), half / 16), refits=2)
+    error = worst_error(mp.expm1, lambda r: r + r**2 * polynomial(coefficients, r), -half, half)
+    report(header, fmt, "expm1(r) = r + r^2 Q(r), |r| <= ln2/2", error)
+    header.row(fmt, "exp_q", coefficients)
+    head = fmt.round(mp.ln2, 16 if fmt is F32 else 42)
+    header.number(fmt, "LN2_HEAD", head)
+    header.number(fmt, "LN2_TAIL", fmt.round(mp.ln2 - head))
+    header.number(fmt, "LOG2_E", fmt.round(1 / mp.ln2))
+    header.number(fmt, "ROUND_MAGIC", mpf(3) * 2 ** (fmt.bits - 2))
+
+
+def build() -> Header:
+    header = Header()
+    exponential(header, F32, 4)
+    exponential(header, F64, 10)
+    return header
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the header on disk, write nothing")
+    arguments = parser.parse_args()
+    text = build().text()
+    if arguments.check:
+        return int(HEADER.read_text() != text)
+    HEADER.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

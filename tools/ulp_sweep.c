@@ -1,0 +1,99 @@
+/* Largest error of the float32 activation kernels, in units of the last place, over every float32 (or every s-th).
+ *
+ *   tools/ulp_sweep.sh [isa [stride [name]]]         e.g. tools/ulp_sweep.sh avx512 1 gelu
+ *
+ * The yardstick is the float64 kernel of the same function, which tools/ulp_mpmath.py holds to a few float64 ulp: that
+ * leaves an error of 2^-27 float32 ulp. One ulp is the spacing of float32 at the true value (2^-149 when subnormal). Prints
+ * for f, f' and f'' the largest error outside the neighbourhoods of the interior zeros that the description names, and
+ * there the largest absolute error in units of eps. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#define TABLE_(dtype, isa) fa_kernels_##dtype##_##isa
+#define TABLE(dtype, isa) TABLE_(dtype, isa)
+extern const fa_kernels TABLE(f32, ISA), TABLE(f64, ISA);
+
+enum { CHUNK = 4096 };
+
+typedef struct {
+  double worst, worst_near; /* in ulp; next to interior zeros, in eps */
+  float at, at_near;
+  long long bad; /* NaN, infinities or landmarks that disagree */
+  float bad_at;
+} sweep;
+
+static double ulp(float got, double want) {
+  if (isnan(want) || isnan(got)) return isnan(want) && isnan(got) ? 0 : INFINITY;
+  if (isinf(got) || isinf(want) || fabs(want) >= 0x1.ffffffp127) return (float)want == got ? 0 : INFINITY;
+  int exponent = fabs(want) < 0x1p-126 ? -125 : ilogb(want) + 1;
+  return fabs((double)got - want) * ldexp(1, 24 - exponent);
+}
+
+static void map(fa_map_kernel kernel, const void *in, void *out, int n, int size, const fa_activation_info *info) {
+  float single[FA_MAX_PARAMETERS];
+  double both[FA_MAX_PARAMETERS];
+  fa_map_args args = {.n = n, .in = {in}, .in_stride = {size}, .out = out, .out_stride = size};
+  for (int k = 0; k < info->parameter_count; k++) {
+    single[k] = (float)info->parameters[k].value;
+    both[k] = single[k]; /* parameters rounded to the element type count as exact */
+    args.in[1 + k] = size == 4 ? (void *)&single[k] : (void *)&both[k];
+  }
+  kernel(&args);
+}
+
+static sweep run(fa_map_kernel k32, fa_map_kernel k64, const fa_activation_info *info, long long stride, double zero) {
+  sweep s = {0};
+  float x[CHUNK], y[CHUNK];
+  double wide[CHUNK], want[CHUNK];
+  for (long long bits = 0; bits < 1LL << 32;) {
+    int n = 0;
+    for (; n < CHUNK && bits < 1LL << 32; n++, bits += stride) {
+      uint32_t b = (uint32_t)bits;
+      memcpy(&x[n], &b, 4);
+      wide[n] = x[n];
+    }
+    map(k32, x, y, n, 4, info);
+    map(k64, wide, want, n, 8, info);
+    for (int i = 0; i < n; i++) {
+      double e = ulp(y[i], want[i]);
+      if (e == INFINITY) {
+        if (!s.bad++) s.bad_at = x[i];
+        continue;
+      }
+      if (zero > 0 && fabs(wide[i]) > zero / 1.25 && fabs(wide[i]) < zero * 1.25) {
+        e = fabs(y[i] - want[i]) * 0x1p23;
+        if (e > s.worst_near) s.worst_near = e, s.at_near = x[i];
+      } else if (e > s.worst) s.worst = e, s.at = x[i];
+    }
+  }
+  return s;
+}
+
+int main(int argc, char **argv) {
+  long long stride = argc > 1 ? atoll(argv[1]) : 997;
+  int failed = 0;
+  for (int a = 0; a < FA_ACT_COUNT; a++) {
+    const fa_activation_info *info = fa_activation_describe(a);
+    if (argc > 2 && strcmp(argv[2], info->name)) continue;
+    const fa_map_kernels *k32 = &TABLE(f32, ISA).activation.map[a], *k64 = &TABLE(f64, ISA).activation.map[a];
+    fa_map_kernel pairs[3][2] = {{k32->forward, k64->forward},
+                                 {k32->derivative1, k64->derivative1},
+                                 {k32->derivative2, k64->derivative2}};
+    for (int order = 0; order < 3; order++) {
+      sweep s = run(pairs[order][0], pairs[order][1], info, stride, order ? info->zeros[order - 1] : 0);
+      int over = s.worst > info->ulp_f32[order] || s.worst_near > 4 || s.bad;
+      failed |= over;
+      printf("%-12s f%-2s %7.3f ulp at %-14.9g budget %-4g%s", info->name, &"''"[2 - order], s.worst, s.at,
+             info->ulp_f32[order], over ? " OVER" : "");
+      if (s.worst_near > 0) printf("  near zero %.3f eps at %.9g", s.worst_near, s.at_near);
+      if (s.bad) printf("  %lld wrong NaN or inf, first at %.9g", s.bad, s.bad_at);
+      printf("\n");
+      fflush(stdout);
+    }
+  }
+  return failed;
+}
