@@ -1,6 +1,8 @@
 """fastact: activation functions, LSTM cells and small networks, fast and exact on CPUs, from plain NumPy arrays."""
 
+from fastact import losses as losses
 from fastact import nn as nn
+from fastact import optim as optim
 from fastact import threads as threads
 from fastact._config import select_isa as _select_isa
 from fastact._config import show_config as show_config

@@ -7,7 +7,9 @@ because a typed memoryview costs 0.2-0.4 us an argument, as long as a whole smal
 
 cimport numpy as cnp
 from cython.parallel cimport prange
+from libc.math cimport pow, sqrt
 from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc
 
 from fastact._core.runtime cimport active, fa_fpenv, fa_fpenv_enter, fa_fpenv_leave, fa_size, threads_for
 
@@ -16,16 +18,62 @@ cnp.import_array()
 cdef extern from "training.h" nogil:
     enum:
         FA_EMBEDDING_COLUMNS
+        FA_LOSS_ROWS
+        FA_REDUCE_BLOCK
+        FA_UPDATE_BLOCK
     ctypedef struct fa_embedding_args:
         fa_size count
         fa_size width
         const int64_t *indices
         const void *source
         void *target
+    ctypedef struct fa_cross_entropy_args:
+        fa_size rows
+        fa_size classes
+        const void *logits
+        const int64_t *targets
+        int64_t ignored
+        int has_ignored
+        double scale
+        void *gradient
+        double *loss
+        int64_t *correct
+    ctypedef struct fa_squared_error_args:
+        fa_size n
+        const void *prediction
+        const void *target
+        double scale
+        void *gradient
+        double *loss
+    ctypedef struct fa_sum_squares_args:
+        fa_size n
+        const void *x
+        double *sums
+    ctypedef struct fa_update_args:
+        fa_size n
+        void *parameters
+        void *gradients
+        void *first
+        void *second
+        double gradient_scale
+        double weight_decay
+        double rate
+        double momentum
+        int nesterov
+        double beta1
+        double beta2
+        double eps
+        double root_scale
     ctypedef void (*fa_training_kernel)(const void *args, fa_size first, fa_size last) noexcept nogil
     ctypedef struct fa_training_kernels:
         fa_training_kernel embedding_forward
         fa_training_kernel embedding_backward
+        fa_training_kernel cross_entropy
+        fa_training_kernel squared_error
+        fa_training_kernel sum_squares
+        fa_training_kernel sgd
+        fa_training_kernel adam
+        fa_training_kernel zero
     fa_size fa_first_outside(const int64_t *indices, fa_size n, int64_t limit, int has_ignored, int64_t ignored,
                              fa_size *counted)
 
@@ -137,3 +185,195 @@ def embedding_backward(cnp.ndarray indices, cnp.ndarray dy, cnp.ndarray grad):
     ns = args.count * (3 + 0.05 * cnp.PyArray_ITEMSIZE(grad) * args.width)
     with nogil:
         run(kernels.embedding_backward, &args, groups, ns)
+
+
+# ---- losses: sums in float64 per block of fixed size, added up in the order of the blocks ----
+
+
+cdef inline fa_size ceil_div(fa_size n, fa_size size) noexcept nogil:
+    return (n + size - 1) // size
+
+
+cdef double add_up(const double *sums, fa_size n) noexcept nogil:
+    cdef double total = 0
+    cdef fa_size i
+    for i in range(n):
+        total += sums[i]
+    return total
+
+
+cdef void *new_sums(fa_size n) except NULL:
+    cdef void *sums = malloc(max(n, 1) * sizeof(double))
+    if sums == NULL:
+        raise MemoryError(f"{n} partial sums")
+    return sums
+
+
+def cross_entropy(cnp.ndarray logits, cnp.ndarray targets, cnp.ndarray gradient=None, ignore_index=None,
+                  bint count_correct=False):
+    """Softmax cross-entropy of logits (n, C) against int64 targets (n,): ``(mean, counted, correct, bad)``.
+
+    ``counted`` is the number of targets other than ``ignore_index``, over which the mean is taken (0 for none);
+    ``correct`` counts those that argmax finds (-1 unless asked for). ``gradient`` (n, C), if given, receives
+    d mean / d logits. ``bad`` is the position of the first target outside 0 <= class < C, when nothing was computed, or -1.
+    """
+    cdef const fa_training_kernels *kernels = kernels_of(logits)
+    cdef fa_cross_entropy_args args
+    cdef int itemsize = cnp.PyArray_ITEMSIZE(logits)
+    cdef fa_size counted, bad, blocks, i
+    cdef int64_t correct = 0
+    cdef double total = 0
+    dense(logits, "logits", cnp.PyArray_TYPE(logits), 2)
+    dense(targets, "targets", cnp.NPY_INT64, 1)
+    args.rows, args.classes = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
+    if cnp.PyArray_DIM(targets, 0) != args.rows:
+        raise ValueError(f"targets: expected shape {(args.rows,)}, got {(<object>targets).shape}")
+    args.gradient = NULL
+    if gradient is not None:
+        dense(gradient, "gradient", cnp.PyArray_TYPE(logits), 2, True)
+        if cnp.PyArray_DIM(gradient, 0) != args.rows or cnp.PyArray_DIM(gradient, 1) != args.classes:
+            raise ValueError(f"gradient: expected shape {(args.rows, args.classes)}, got {(<object>gradient).shape}")
+        args.gradient = cnp.PyArray_DATA(gradient)
+    args.logits, args.targets = cnp.PyArray_DATA(logits), <const int64_t *>cnp.PyArray_DATA(targets)
+    args.has_ignored = ignore_index is not None
+    args.ignored = ignore_index if args.has_ignored else 0
+    blocks = ceil_div(args.rows, FA_LOSS_ROWS)
+    args.correct = NULL
+    args.loss = <double *>new_sums(2 * blocks)
+    if count_correct:
+        args.correct = <int64_t *>(args.loss + blocks)
+    with nogil:
+        args.scale = 0
+        bad = fa_first_outside(args.targets, args.rows, args.classes, args.has_ignored, args.ignored, &counted)
+        if bad < 0:
+            args.scale = 1.0 / counted if counted else 0.0
+            run(kernels.cross_entropy, &args, blocks, args.rows * (15 + 0.05 * itemsize * args.classes))
+            total = add_up(args.loss, blocks)
+            if args.correct:
+                for i in range(blocks):
+                    correct += args.correct[i]
+        free(args.loss)
+    return total * args.scale, counted, correct if count_correct else -1, bad
+
+
+def squared_error(cnp.ndarray prediction, cnp.ndarray target, cnp.ndarray gradient=None):
+    """Mean of (prediction - target)^2 over all n elements (0 for none); ``gradient`` receives its derivative.
+
+    All arrays flat and of one type.
+    """
+    cdef const fa_training_kernels *kernels = kernels_of(prediction)
+    cdef fa_squared_error_args args
+    cdef int type_number = cnp.PyArray_TYPE(prediction)
+    cdef fa_size blocks
+    cdef double total
+    dense(prediction, "prediction", type_number, 1)
+    dense(target, "target", type_number, 1)
+    args.n = cnp.PyArray_DIM(prediction, 0)
+    args.gradient = NULL
+    if gradient is not None:
+        dense(gradient, "gradient", type_number, 1, True)
+        args.gradient = cnp.PyArray_DATA(gradient)
+    if cnp.PyArray_DIM(target, 0) != args.n or (gradient is not None and cnp.PyArray_DIM(gradient, 0) != args.n):
+        raise ValueError(f"target, gradient: expected {args.n} elements as in prediction")
+    args.prediction, args.target = cnp.PyArray_DATA(prediction), cnp.PyArray_DATA(target)
+    args.scale = 2.0 / args.n if args.n else 0.0
+    blocks = ceil_div(args.n, FA_REDUCE_BLOCK)
+    args.loss = <double *>new_sums(blocks)
+    with nogil:
+        run(kernels.squared_error, &args, blocks, 0.2 * args.n)
+        total = add_up(args.loss, blocks)
+        free(args.loss)
+    return total * args.scale / 2
+
+
+def sum_squares(cnp.ndarray x):
+    """Sum of x^2 over a flat array, in float64: the same bits for any number of threads and instruction set."""
+    cdef const fa_training_kernels *kernels = kernels_of(x)
+    cdef fa_sum_squares_args args
+    cdef fa_size blocks
+    cdef double total
+    dense(x, "x", cnp.PyArray_TYPE(x), 1)
+    args.n = cnp.PyArray_DIM(x, 0)
+    args.x = cnp.PyArray_DATA(x)
+    blocks = ceil_div(args.n, FA_REDUCE_BLOCK)
+    args.sums = <double *>new_sums(blocks)
+    with nogil:
+        run(kernels.sum_squares, &args, blocks, 0.02 * cnp.PyArray_ITEMSIZE(x) * args.n)
+        total = add_up(args.sums, blocks)
+        free(args.sums)
+    return total
+
+
+# ---- optimiser steps over flat buffers (n,) ----
+
+
+cdef int update_arrays(fa_update_args *args, cnp.ndarray parameters, cnp.ndarray gradients, cnp.ndarray first,
+                       cnp.ndarray second) except -1:
+    """Check four (or fewer) flat arrays of one type and length, and enter them into args."""
+    cdef int type_number = cnp.PyArray_TYPE(parameters)
+    dense(parameters, "parameters", type_number, 1, True)
+    dense(gradients, "gradients", type_number, 1, True)
+    args.n = cnp.PyArray_DIM(parameters, 0)
+    args.parameters, args.gradients = cnp.PyArray_DATA(parameters), cnp.PyArray_DATA(gradients)
+    args.first = args.second = NULL
+    if first is not None:
+        dense(first, "first", type_number, 1, True)
+        args.first = cnp.PyArray_DATA(first)
+    if second is not None:
+        dense(second, "second", type_number, 1, True)
+        args.second = cnp.PyArray_DATA(second)
+    for array in (gradients, first, second):
+        if array is not None and array.size != args.n:
+            raise ValueError(f"optimiser: expected {args.n} elements as in parameters, got {array.size}")
+    return 0
+
+
+cdef int64_t *step_counter(cnp.ndarray steps) except NULL:
+    dense(steps, "steps", cnp.NPY_INT64, 0, True)
+    return <int64_t *>cnp.PyArray_DATA(steps)
+
+
+def sgd(cnp.ndarray parameters, cnp.ndarray gradients, cnp.ndarray velocity, cnp.ndarray steps, double lr,
+        double momentum, bint nesterov, double weight_decay, double gradient_scale=1.0):
+    """One step of SGD; velocity is None without momentum. ``steps``, int64 of shape (), goes up with the update.
+
+    Counter and arrays change in one call that no signal handler interrupts.
+    """
+    cdef const fa_training_kernels *kernels = kernels_of(parameters)
+    cdef fa_update_args args
+    cdef int64_t *step = step_counter(steps)
+    update_arrays(&args, parameters, gradients, velocity, None)
+    args.rate, args.momentum, args.nesterov = lr, momentum, nesterov
+    args.weight_decay, args.gradient_scale = weight_decay, gradient_scale
+    with nogil:
+        run(kernels.sgd, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.06 * cnp.PyArray_ITEMSIZE(parameters) * args.n)
+        step[0] += 1
+
+
+def adam(cnp.ndarray parameters, cnp.ndarray gradients, cnp.ndarray first, cnp.ndarray second, cnp.ndarray steps,
+         double lr, double beta1, double beta2, double eps, double weight_decay, double gradient_scale=1.0):
+    """One step of Adam with moments ``first`` and ``second``; ``steps`` as for ``sgd``."""
+    cdef const fa_training_kernels *kernels = kernels_of(parameters)
+    cdef fa_update_args args
+    cdef int64_t *step = step_counter(steps)
+    if first is None or second is None:
+        raise TypeError("first, second: expected arrays, got None")
+    update_arrays(&args, parameters, gradients, first, second)
+    args.weight_decay, args.gradient_scale = weight_decay, gradient_scale
+    args.beta1, args.beta2, args.eps = beta1, beta2, eps
+    args.rate = lr / (1 - pow(beta1, <double>(step[0] + 1)))
+    args.root_scale = 1 / sqrt(1 - pow(beta2, <double>(step[0] + 1)))
+    with nogil:
+        run(kernels.adam, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.08 * cnp.PyArray_ITEMSIZE(parameters) * args.n)
+        step[0] += 1
+
+
+def zero(cnp.ndarray gradients):
+    """Set a flat array to zero, on as many threads as pay."""
+    cdef const fa_training_kernels *kernels = kernels_of(gradients)
+    cdef fa_update_args args
+    dense(gradients, "gradients", cnp.PyArray_TYPE(gradients), 1, True)
+    args.n = cnp.PyArray_DIM(gradients, 0)
+    args.gradients = cnp.PyArray_DATA(gradients)
+    with nogil:
+        run(kernels.zero, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.02 * cnp.PyArray_ITEMSIZE(gradients) * args.n)
