@@ -11,6 +11,7 @@
 #include "product.inl"
 #include "recurrent.inl"
 #include "training.inl"
+#include "probe.inl"
 
 const fa_kernels FA_SUFFIXED(fa_kernels) = {
     .isa = FA_STRING(FA_ISA),
@@ -20,4 +21,5 @@ const fa_kernels FA_SUFFIXED(fa_kernels) = {
     .product = PRODUCT_KERNELS,
     .recurrent = RECURRENT_KERNELS,
     .training = TRAINING_KERNELS,
+    .probe = PROBE_KERNELS,
 };
