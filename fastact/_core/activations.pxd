@@ -1,0 +1,80 @@
+# The C table of activations: descriptions and kernels. Other extensions: ``from fastact._core.activations cimport Caller``
+# and read ``caller.index`` and ``caller.values``.
+from fastact._core.runtime cimport fa_size
+
+cdef extern from "kernels.h" nogil:
+    enum:
+        FA_ACT_COUNT
+        FA_ROWS_COUNT
+        FA_ROWS_softmax
+        FA_ROWS_log_softmax
+        FA_MAX_PARAMETERS
+        FA_MAX_LANDMARKS
+        FA_MAP_OPERANDS
+
+    ctypedef struct fa_map_args:
+        fa_size n
+        const void *in_ "in"[FA_MAP_OPERANDS]
+        fa_size in_stride[FA_MAP_OPERANDS]
+        void *out
+        fa_size out_stride
+        fa_size total
+    ctypedef void (*fa_map_kernel)(const fa_map_args *) noexcept nogil
+    ctypedef struct fa_map_kernels:
+        fa_map_kernel forward, backward_x, backward_y, derivative1, derivative2
+
+    ctypedef struct fa_rows_args:
+        fa_size rows, n
+        const void *in_ "in"[2]
+        fa_size in_row_stride[2]
+        fa_size in_stride[2]
+        void *out
+        fa_size out_row_stride, out_stride
+    ctypedef void (*fa_rows_kernel)(const fa_rows_args *) noexcept nogil
+    ctypedef struct fa_rows_kernels:
+        fa_rows_kernel forward, backward
+
+    ctypedef struct fa_activation_kernels:
+        const fa_map_kernels *map
+        const fa_rows_kernels *rows
+    ctypedef struct kernels "fa_kernels":
+        int lanes
+        fa_activation_kernels activation
+
+    ctypedef struct fa_parameter:
+        const char *name
+        double value
+    ctypedef struct fa_activation_info:
+        const char *name
+        const char *formula
+        int parameter_count
+        fa_parameter parameters[FA_MAX_PARAMETERS]
+        const char *backward_from
+        double ulp_f32[3]
+        double ulp_f64[3]
+        double zeros[2]
+        int landmark_count
+        double landmarks[FA_MAX_LANDMARKS][2]
+        int monotonic, odd
+        double low, high
+    const fa_activation_info *fa_activation_describe(int index)
+
+# What a loop needs to know; NumPy hands it back as the loop's data.
+cdef struct Loop:
+    int index        # row of the table
+    int kind         # column
+    int dtype        # 0 float32, 1 float64, 2 float16
+    int n_in         # inputs: x, or dy and x or y; then the parameters
+
+cdef class Caller:
+    cdef readonly int index          # FA_ACT_* of an elementwise activation, FA_ROWS_* of a row activation
+    cdef readonly bint rowwise
+    cdef readonly str name
+    cdef readonly tuple parameter_names
+    cdef double values[8]            # of the parameters
+    cdef Loop *loops[5]              # one array a kind, over dtypes; NULL where there is no such kernel
+    cdef readonly object ufunc       # of the forward function
+    cdef readonly dict ufuncs        # kind -> ufunc
+    cdef bint last_axis(self, object axis, object x) except -1
+    cdef bint resolve(self, dict params, double *values) except -1
+    cdef object direct(self, int kind, object a, object b, object out, const double *values)

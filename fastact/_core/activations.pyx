@@ -1,0 +1,510 @@
+"""Activations over NumPy arrays: ufuncs built from the C table, and the short way past them for ordinary arrays.
+
+Two faces stand over the same two functions, ``run_map`` (elementwise) and ``run_rows`` (softmax and its kin): the loops
+that NumPy calls, and ``Caller``, which takes contiguous float32 and float64 arrays straight to the kernel, because the
+ufunc machinery alone costs 240 ns (and twice that with a parameter), more than the arithmetic of a thousand elements.
+"""
+
+cimport numpy as cnp
+from cython.parallel cimport prange
+from libc.stdint cimport uint16_t
+from libc.stdlib cimport calloc, malloc
+from libc.string cimport memcpy
+
+from fastact._core.runtime cimport active, fa_fpenv, fa_fpenv_enter, fa_fpenv_leave, fa_size, threads_for
+
+import numpy as np
+
+cnp.import_array()
+cnp.import_umath()
+
+cdef extern from "half.h" nogil:
+    float fa_half_to_float(uint16_t half)
+    uint16_t fa_float_to_half(float value)
+
+cdef extern from "numpy/arrayobject.h":
+    bint PyArray_ISCARRAY(cnp.ndarray)
+    bint PyArray_ISCARRAY_RO(cnp.ndarray)
+    bint PyArray_SAMESHAPE(cnp.ndarray, cnp.ndarray)
+
+
+# What a loop computes: the columns of the table of kernels.
+KINDS = ("forward", "derivative1", "derivative2", "backward_x", "backward_y")
+
+cdef enum:
+    FORWARD = 0
+    DERIVATIVE1 = 1
+    DERIVATIVE2 = 2
+    BACKWARD_X = 3
+    BACKWARD_Y = 4
+    N_KINDS = 5
+
+    FLOAT32 = 0
+    FLOAT64 = 1
+    FLOAT16 = 2        # computed in float32, by blocks
+    N_DTYPES = 3
+
+    MAX_INPUTS = 4     # dy, x or y, and FA_MAX_PARAMETERS
+    BLOCK = 256        # elements of a block that goes through a buffer
+    GRAIN = 64         # elements: threads share no cache line
+    RELEASE_GIL = 500  # elements: NumPy's own threshold
+
+assert MAX_INPUTS == 2 + FA_MAX_PARAMETERS
+
+# Serial time of a vector, for the thread policy: the kernels take 1 to 4 ns a vector, and memory bounds them at 2.
+cdef double VECTOR_NS = 2.0
+
+
+# ------------------------------------------------------------------------------------------------- elementwise
+
+cdef fa_map_kernel map_kernel(const Loop *loop) noexcept nogil:
+    """The active instruction set's kernel for this loop."""
+    cdef const fa_map_kernels *row = &table(loop.dtype).activation.map[loop.index]
+    if loop.kind == FORWARD:
+        return row.forward
+    if loop.kind == DERIVATIVE1:
+        return row.derivative1
+    if loop.kind == DERIVATIVE2:
+        return row.derivative2
+    return row.backward_x if loop.kind == BACKWARD_X else row.backward_y
+
+
+cdef inline const kernels *table(int dtype) noexcept nogil:
+    return <const kernels *> active(FLOAT64 if dtype == FLOAT64 else FLOAT32)
+
+
+cdef inline fa_size itemsize(int dtype) noexcept nogil:
+    return 8 if dtype == FLOAT64 else 4 if dtype == FLOAT32 else 2
+
+
+cdef fa_size dependence(const Loop *loop, fa_size n, char **data, const fa_size *steps) noexcept nogil:
+    """How many elements may be read ahead of the writes, n if all.
+
+    The elements are defined one after another: where an input shares memory with the output, it may read what an
+    earlier element wrote. The same pointer and stride is the ordinary in-place call and no obstacle.
+    """
+    cdef fa_size size = itemsize(loop.dtype), step = steps[loop.n_in], most = n, behind
+    cdef char *out = data[loop.n_in]
+    cdef char *low = out + min(<fa_size> 0, (n - 1) * step)
+    cdef char *high = out + max(<fa_size> 0, (n - 1) * step) + size
+    cdef char *first
+    cdef char *last
+    cdef int i
+    for i in range(loop.n_in):
+        if data[i] == out and steps[i] == step and step != 0:
+            continue
+        first = data[i] + min(<fa_size> 0, (n - 1) * steps[i])
+        last = data[i] + max(<fa_size> 0, (n - 1) * steps[i]) + size
+        if last <= low or high <= first:
+            continue
+        if steps[i] != step or step == 0 or (data[i] - out) % size != 0:
+            return 1
+        behind = (out - data[i]) // step if (out - data[i]) % step == 0 else 1
+        most = min(most, BLOCK if behind < 0 else max(<fa_size> 1, behind))
+    return most
+
+
+cdef void run_blocks(
+    const Loop *loop, fa_size n, char **data, const fa_size *steps, fa_size block
+) noexcept nogil:
+    """Block by block, every input copied (or widened from float16) before the block's output is written."""
+    cdef double buffers[MAX_INPUTS + 1][BLOCK]
+    cdef fa_map_args args
+    cdef fa_size start = 0, count, j, size = itemsize(loop.dtype)
+    cdef int i
+    cdef char *source
+    cdef char *target
+    cdef fa_map_kernel kernel = map_kernel(loop)
+    block = min(block, <fa_size> BLOCK)
+    args.total = 0
+    while start < n:
+        count = min(block, n - start)
+        for i in range(loop.n_in):
+            source = data[i] + start * steps[i]
+            target = <char *> buffers[i]
+            args.in_[i] = target
+            if loop.dtype == FLOAT16:
+                args.in_stride[i] = sizeof(float)
+                for j in range(count):
+                    (<float *> target)[j] = fa_half_to_float((<uint16_t *> (source + j * steps[i]))[0])
+            else:
+                args.in_stride[i] = size
+                for j in range(count):
+                    memcpy(target + j * size, source + j * steps[i], size)
+        target = data[loop.n_in] + start * steps[loop.n_in]
+        args.n = count
+        if loop.dtype == FLOAT16:
+            args.out = buffers[MAX_INPUTS]
+            args.out_stride = sizeof(float)
+            kernel(&args)
+            for j in range(count):
+                (<uint16_t *> (target + j * steps[loop.n_in]))[0] = fa_float_to_half((<float *> buffers[MAX_INPUTS])[j])
+        else:
+            args.out = target
+            args.out_stride = steps[loop.n_in]
+            kernel(&args)
+        start += count
+
+
+cdef void run_piece(
+    const Loop *loop, fa_size start, fa_size n, fa_size total, char **data, const fa_size *steps
+) noexcept nogil:
+    """Elements [start, start + n), on this thread; ``total`` as in fa_map_args."""
+    cdef char *shifted[MAX_INPUTS + 1]
+    cdef fa_map_args args
+    cdef fa_fpenv saved = fa_fpenv_enter()
+    cdef int i
+    if loop.dtype == FLOAT16:
+        for i in range(loop.n_in + 1):
+            shifted[i] = data[i] + start * steps[i]
+        run_blocks(loop, n, shifted, steps, BLOCK)
+    else:
+        args.n = n
+        args.total = total
+        for i in range(loop.n_in):
+            args.in_[i] = data[i] + start * steps[i]
+            args.in_stride[i] = steps[i]
+        args.out = data[loop.n_in] + start * steps[loop.n_in]
+        args.out_stride = steps[loop.n_in]
+        map_kernel(loop)(&args)
+    fa_fpenv_leave(saved)
+
+
+cdef void run_map(const Loop *loop, fa_size n, char **data, const fa_size *steps) noexcept nogil:
+    """out[i] = kernel(in0[i], in1[i], ...); ``data`` and ``steps`` (bytes) hold the inputs, then the output."""
+    cdef fa_size ahead = dependence(loop, n, data, steps), each
+    cdef fa_fpenv saved
+    cdef int n_threads, t
+    if n <= 0:
+        return
+    if ahead < n:
+        saved = fa_fpenv_enter()
+        run_blocks(loop, n, data, steps, ahead)
+        fa_fpenv_leave(saved)
+        return
+    n_threads = threads_for(n * VECTOR_NS / table(loop.dtype).lanes, <int> min(n // GRAIN, <fa_size> 4096))
+    if n_threads == 1:
+        run_piece(loop, 0, n, 0, data, steps)
+        return
+    each = (n // n_threads + GRAIN) // GRAIN * GRAIN
+    for t in prange(n_threads, num_threads=n_threads, schedule="static"):
+        if t * each < n:
+            run_piece(loop, t * each, min(each, n - t * each), n, data, steps)
+
+
+cdef void map_loop(
+    char **data, const cnp.npy_intp *dimensions, const cnp.npy_intp *steps, void *loop
+) noexcept nogil:
+    run_map(<const Loop *> loop, dimensions[0], data, <const fa_size *> steps)
+
+
+# -------------------------------------------------------------------------------------------------------- rows
+
+cdef void run_rows_piece(const Loop *loop, fa_size start, fa_size rows, const fa_rows_args *whole) noexcept nogil:
+    """Rows [start, start + rows) of the whole call, on this thread."""
+    cdef fa_rows_args args = whole[0]
+    cdef const fa_rows_kernels *row = &table(loop.dtype).activation.rows[loop.index]
+    cdef fa_fpenv saved = fa_fpenv_enter()
+    cdef int i
+    args.rows = rows
+    for i in range(loop.n_in):
+        args.in_[i] = <const char *> whole.in_[i] + start * whole.in_row_stride[i]
+    args.out = <char *> whole.out + start * whole.out_row_stride
+    if loop.kind == FORWARD:
+        row.forward(&args)
+    else:
+        row.backward(&args)
+    fa_fpenv_leave(saved)
+
+
+cdef void run_rows(const Loop *loop, const fa_rows_args *args) noexcept nogil:
+    """out[r] = kernel(in0[r], in1[r]) for vectors of n elements. Row kernels pass over their input three times."""
+    cdef fa_size each
+    cdef int n_threads, t
+    if args.rows <= 0 or args.n <= 0:
+        return
+    n_threads = threads_for(
+        args.rows * args.n * 3 * VECTOR_NS / table(loop.dtype).lanes, <int> min(args.rows, <fa_size> 4096)
+    )
+    if n_threads == 1:
+        run_rows_piece(loop, 0, args.rows, args)
+        return
+    each = (args.rows + n_threads - 1) // n_threads
+    for t in prange(n_threads, num_threads=n_threads, schedule="static"):
+        if t * each < args.rows:
+            run_rows_piece(loop, t * each, min(each, args.rows - t * each), args)
+
+
+cdef void rows_loop(
+    char **data, const cnp.npy_intp *dimensions, const cnp.npy_intp *steps, void *loop_data
+) noexcept nogil:
+    cdef const Loop *loop = <const Loop *> loop_data
+    cdef fa_rows_args args
+    cdef int i, n_in = loop.n_in
+    args.rows = dimensions[0]
+    args.n = dimensions[1]
+    for i in range(n_in):
+        args.in_[i] = data[i]
+        args.in_row_stride[i] = steps[i]
+        args.in_stride[i] = steps[n_in + 1 + i]
+    args.out = data[n_in]
+    args.out_row_stride = steps[n_in]
+    args.out_stride = steps[2 * n_in + 1]
+    run_rows(loop, &args)
+
+
+# ------------------------------------------------------------------------------------------------------ ufuncs
+
+ROWWISE = {
+    name: index
+    for name, index in {"softmax": FA_ROWS_softmax, "log_softmax": FA_ROWS_log_softmax}.items()
+    if table(FLOAT32).activation.rows[index].forward != NULL
+}
+
+
+def describe(int index):
+    """Row ``index`` of the C table of elementwise activations, as a dict."""
+    if not 0 <= index < FA_ACT_COUNT:
+        raise IndexError(f"index: expected 0 to {FA_ACT_COUNT - 1}, got {index}")
+    cdef const fa_activation_info *info = fa_activation_describe(index)
+    return {
+        "name": info.name.decode(),
+        "index": index,
+        "formula": info.formula.decode(),
+        "parameters": {info.parameters[i].name.decode(): info.parameters[i].value for i in range(info.parameter_count)},
+        "backward_from": info.backward_from.decode(),
+        "ulp": {
+            "float32": tuple([info.ulp_f32[i] for i in range(3)]),
+            "float64": tuple([info.ulp_f64[i] for i in range(3)]),
+        },
+        "zeros": (info.zeros[0], info.zeros[1]),
+        "landmarks": [(info.landmarks[i][0], info.landmarks[i][1]) for i in range(info.landmark_count)],
+        "monotonic": bool(info.monotonic),
+        "odd": bool(info.odd),
+        "range": (info.low, info.high),
+    }
+
+
+def describe_all():
+    return [describe(i) for i in range(FA_ACT_COUNT)]
+
+
+cdef Loop *make_loops(int index, int kind, int n_in, bint rowwise) except NULL:
+    """One loop a dtype; ufuncs keep pointing at them, so they live as long as the process."""
+    cdef Loop *loops = <Loop *> calloc(N_DTYPES, sizeof(Loop))
+    if loops == NULL:
+        raise MemoryError()
+    for dtype in range(N_DTYPES):
+        loops[dtype] = Loop(index, kind, dtype, n_in)
+    if not rowwise and map_kernel(&loops[FLOAT32]) == NULL:   # backward from y, where y does not determine it
+        raise LookupError(f"no kernel {KINDS[kind]} in row {index}")
+    return loops
+
+
+cdef object make_ufunc(Loop *loops, bint rowwise, str name, str doc):
+    """The NumPy ufunc (gufunc if ``rowwise``) over these loops, also an attribute of this module, where pickle finds it."""
+    # Ascending, as NumPy searches for the first loop that holds the inputs: int8 goes to float16 as in np.sin. Row
+    # functions have no float16 loop (a row would need a buffer of unknown length): NumPy casts.
+    cdef int[3] order = [FLOAT16, FLOAT32, FLOAT64]
+    cdef int[3] number = [cnp.NPY_FLOAT16, cnp.NPY_FLOAT32, cnp.NPY_FLOAT64]
+    cdef int first = 1 if rowwise else 0, n_loops = 3 - first, n_in = loops[0].n_in, i, k
+    cdef cnp.PyUFuncGenericFunction *functions = <cnp.PyUFuncGenericFunction *> malloc(3 * sizeof(void *))
+    cdef void **data = <void **> malloc(3 * sizeof(void *))
+    cdef char *types = <char *> malloc(3 * (MAX_INPUTS + 1))
+    if functions == NULL or data == NULL or types == NULL:
+        raise MemoryError()
+    for i in range(n_loops):
+        functions[i] = <cnp.PyUFuncGenericFunction> (rows_loop if rowwise else map_loop)
+        data[i] = &loops[order[first + i]]
+        for k in range(n_in + 1):
+            types[i * (n_in + 1) + k] = <char> number[first + i]
+    encoded = name.encode(), doc.encode()
+    _KEPT.append(encoded)
+    if rowwise:
+        ufunc = cnp.PyUFunc_FromFuncAndDataAndSignature(
+            functions, data, types, n_loops, n_in, 1, cnp.PyUFunc_None, encoded[0], encoded[1], 0,
+            b"(n)->(n)" if n_in == 1 else b"(n),(n)->(n)",
+        )
+    else:
+        ufunc = cnp.PyUFunc_FromFuncAndData(
+            functions, data, types, n_loops, n_in, 1, cnp.PyUFunc_None, encoded[0], encoded[1], 0
+        )
+    globals()[name] = ufunc
+    try:
+        ufunc.__module__ = __name__   # NumPy 2.2 on; before, pickle searches the loaded modules for the name
+    except AttributeError:
+        pass
+    return ufunc
+
+
+_KEPT = []   # names and docstrings that ufuncs point at
+_SUFFIX = ("", "_derivative1", "_derivative2", "_backward", "_backward_from_y")
+
+
+# ------------------------------------------------------------------------------------------------------ caller
+
+cdef inline bint as_scalar(object value, double *result) except -1:
+    """Whether ``value`` is one real number; NumPy scalars and 0-d arrays are."""
+    if isinstance(value, (float, int, np.integer, np.floating, np.bool_)) or (
+        isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "fiub"
+    ):
+        result[0] = float(value)
+        return True
+    return False
+
+
+cdef inline bint ordinary(object a):
+    """A C-contiguous, aligned array of float32 or float64 in native byte order, not a subclass, not 0-d."""
+    return (
+        cnp.PyArray_CheckExact(a)
+        and (cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT or cnp.PyArray_TYPE(a) == cnp.NPY_DOUBLE)
+        and PyArray_ISCARRAY_RO(a)
+        and cnp.PyArray_NDIM(a) > 0
+    )
+
+
+cdef inline bint apart(cnp.ndarray out, cnp.ndarray a):
+    """The same memory from first to last, or none in common. Both are contiguous and of one size."""
+    cdef char *p = <char *> cnp.PyArray_DATA(out)
+    cdef char *q = <char *> cnp.PyArray_DATA(a)
+    cdef cnp.npy_intp size = cnp.PyArray_NBYTES(a)
+    return p == q or p + size <= q or q + size <= p
+
+
+cdef class Caller:
+    """Calls of one activation: ordinary arrays go to the kernel, all else to ``_call`` and ``_backward`` of the subclass.
+
+    ``ufuncs`` maps a kind to its ufunc, for the kinds that exist.
+    """
+
+    def __cinit__(self, str name, int index, bint rowwise, dict parameters, doc=None, base=None):
+        cdef int kind, n_params = len(parameters)
+        cdef Caller other
+        self.name, self.index, self.rowwise = name, index, rowwise
+        self.parameter_names = tuple(parameters)
+        for i, value in enumerate(parameters.values()):
+            self.values[i] = value
+        if base is not None:
+            other = base
+            self.ufuncs, self.ufunc = other.ufuncs, other.ufunc
+            for kind in range(N_KINDS):
+                self.loops[kind] = other.loops[kind]
+            return
+        self.ufuncs = {}
+        for kind in (FORWARD, BACKWARD_Y) if rowwise else range(N_KINDS):
+            try:
+                self.loops[kind] = make_loops(index, kind, (2 if kind >= BACKWARD_X else 1) + n_params, rowwise)
+            except LookupError:
+                continue
+            suffix = "_backward" if rowwise and kind else _SUFFIX[kind]
+            self.ufuncs[KINDS[kind]] = make_ufunc(self.loops[kind], rowwise, name + suffix, doc(KINDS[kind]))
+        self.ufunc = self.ufuncs["forward"]
+
+    cdef bint resolve(self, dict params, double *values) except -1:
+        """Fill in the values of the parameters. False if one is an array: those go through the ufunc."""
+        memcpy(values, self.values, sizeof(self.values))
+        if params is None or not params:
+            return True
+        for name, value in params.items():
+            if name not in self.parameter_names:
+                self._unknown_parameter(name)
+            if not as_scalar(value, &values[self.parameter_names.index(name)]):
+                return False
+        return True
+
+    cdef bint last_axis(self, object axis, object x) except -1:
+        """Whether ``direct``, which takes rows along the last axis, may serve this call."""
+        if axis is None:
+            return True
+        return self.rowwise and cnp.PyArray_CheckExact(x) and (axis == -1 or axis == cnp.PyArray_NDIM(x) - 1)
+
+    cdef object direct(self, int kind, object a, object b, object out, const double *values):
+        """kernel(a[, b]) into ``out`` or a new array, or None if these arrays have to go through the ufunc."""
+        cdef float narrow[MAX_INPUTS]
+        cdef char *data[MAX_INPUTS + 1]
+        cdef fa_size steps[MAX_INPUTS + 1]
+        cdef fa_rows_args rows
+        cdef cnp.ndarray first, result
+        cdef Loop *loop
+        cdef int i, n_arrays = 1, n_params = <int> len(self.parameter_names)
+        cdef fa_size n, size
+        if not ordinary(a):
+            return None
+        first = a
+        if b is not None:
+            if not ordinary(b) or cnp.PyArray_TYPE(b) != cnp.PyArray_TYPE(first) or not PyArray_SAMESHAPE(first, b):
+                return None
+            n_arrays = 2
+        if out is None:
+            result = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(first), cnp.PyArray_DIMS(first), cnp.PyArray_TYPE(first), 0)
+        else:
+            if not (
+                ordinary(out) and PyArray_ISCARRAY(out) and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(first)
+                and PyArray_SAMESHAPE(first, out) and apart(out, first) and (b is None or apart(out, b))
+            ):
+                return None
+            result = out
+        loop = &self.loops[kind][FLOAT32 if cnp.PyArray_TYPE(first) == cnp.NPY_FLOAT else FLOAT64]
+        size = itemsize(loop.dtype)
+        n = cnp.PyArray_SIZE(first)
+        data[0] = <char *> cnp.PyArray_DATA(first)
+        if b is not None:
+            data[1] = <char *> cnp.PyArray_DATA(b)
+        if self.rowwise:
+            rows.n = cnp.PyArray_DIM(first, cnp.PyArray_NDIM(first) - 1)
+            rows.rows = n // rows.n if rows.n > 0 else 0
+            for i in range(n_arrays):
+                rows.in_[i] = data[i]
+                rows.in_row_stride[i] = rows.n * size
+                rows.in_stride[i] = size
+            rows.out = cnp.PyArray_DATA(result)
+            rows.out_row_stride = rows.n * size
+            rows.out_stride = size
+            if n > RELEASE_GIL:
+                with nogil:
+                    run_rows(loop, &rows)
+            else:
+                run_rows(loop, &rows)
+            return result
+        for i in range(n_params):
+            narrow[i] = <float> values[i]
+            data[n_arrays + i] = <char *> &narrow[i] if loop.dtype == FLOAT32 else <char *> &values[i]
+            steps[n_arrays + i] = 0
+        steps[0] = steps[n_arrays - 1] = steps[loop.n_in] = size
+        data[loop.n_in] = <char *> cnp.PyArray_DATA(result)
+        if n > RELEASE_GIL:
+            with nogil:
+                run_map(loop, n, data, steps)
+        else:
+            run_map(loop, n, data, steps)
+        return result
+
+    def __call__(self, x, out=None, *, where=True, dtype=None, axis=None, **params):
+        cdef double values[8]
+        if where is True and dtype is None and self.last_axis(axis, x) and self.resolve(params, values):
+            result = self.direct(FORWARD, x, None, out, values)
+            if result is not None:
+                return result
+        return self._call(x, out, where, dtype, axis, params)
+
+    def backward(self, dy, x=None, y=None, out=None, *, axis=None, **params):
+        cdef double values[8]
+        cdef int kind = BACKWARD_X if x is not None and not self.rowwise else BACKWARD_Y
+        cdef object operand = x if kind == BACKWARD_X else y
+        if (
+            operand is not None and self.loops[kind] != NULL and self.last_axis(axis, dy)
+            and self.resolve(params, values)
+        ):
+            result = self.direct(kind, dy, operand, out, values)
+            if result is not None:
+                return result
+        return self._backward(dy, x, y, out, axis, params)
+
+    def derivative(self, x, order=1, out=None, **params):
+        cdef double values[8]
+        cdef int kind
+        if not self.rowwise and (order == 1 or order == 2) and self.resolve(params, values):
+            result = self.direct(DERIVATIVE1 if order == 1 else DERIVATIVE2, x, None, out, values)
+            if result is not None:
+                return result
+        return self._derivative(x, order, out, params)

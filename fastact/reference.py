@@ -1,0 +1,316 @@
+"""The pure-NumPy twin of every kernel: readable, in float64, right in the tails; what the kernels are tested against.
+
+Each section mirrors one family of kernels. Nothing here is fast, and nothing here imports the compiled core.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+Parameter = float | Array
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Activations
+# ---------------------------------------------------------------------------------------------------------------------
+# An elementwise activation is a triple: f, f', f'' of x and its parameters, and f' as a function of y = f(x) where y
+# determines it. A row activation is f and the product of its transposed Jacobian with dy, as a function of y.
+#
+# At a kink the derivative is PyTorch's: that of the side x <= 0 for the rectifiers, 0 at both ends of hard_tanh. NaN
+# gives NaN in every function, constant derivatives included.
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """f, f' and f'' of one elementwise activation, each ``(x, *parameters) -> array`` in float64."""
+
+    forward: Callable[..., Array]
+    derivative1: Callable[..., Array]
+    derivative2: Callable[..., Array]
+    derivative1_from_y: Callable[..., Array] | None = None
+
+    def backward(self, dy: ArrayLike, *args: Any, x: ArrayLike | None = None, y: ArrayLike | None = None) -> Array:
+        """dy f', from x or from y."""
+        if x is not None:
+            return np.multiply(_f64(dy), self.derivative1(x, *args))
+        if self.derivative1_from_y is None:
+            raise ValueError("y: this activation's derivative does not follow from its output; give x")
+        return np.multiply(_f64(dy), self.derivative1_from_y(y, *args))
+
+
+@dataclass(frozen=True)
+class Rowwise:
+    """f of one row activation and its backward, over the last axis: (..., N) -> (..., N)."""
+
+    forward: Callable[..., Array]
+    backward: Callable[..., Array]
+
+
+def _f64(x: ArrayLike) -> Array:
+    return np.asarray(x, np.float64)
+
+
+def _constant(value: float) -> Callable[..., Array]:
+    """The constant function, NaN at NaN."""
+    return lambda x, *_: np.where(np.isnan(_f64(x)), np.nan, value)
+
+
+def _times_logistic(a: Parameter, v: ArrayLike) -> Array:
+    """a / (1 + e^-v). e^v enters as two halves, so that a large `a` meets it before it is subnormal."""
+    v = _f64(v)
+    half = np.exp(np.minimum(v, 0) / 2)
+    return a * half * half / (1 + np.exp(-np.abs(v)))
+
+
+def sigmoid(x: ArrayLike) -> Array:
+    """1 / (1 + e^-x)."""
+    return _times_logistic(1.0, x)
+
+
+def _sigmoid_1(x: ArrayLike) -> Array:
+    """sigma(x) sigma(-x), which keeps the relative precision of the smaller factor."""
+    e = np.exp(-np.abs(_f64(x)))
+    return e / (1 + e) ** 2
+
+
+def _sigmoid_2(x: ArrayLike) -> Array:
+    """sigma' (1 - 2 sigma), and 1 - 2 sigma(x) = -tanh(x / 2)."""
+    return -_sigmoid_1(x) * np.tanh(_f64(x) / 2)
+
+
+def tanh(x: ArrayLike) -> Array:
+    """(e^x - e^-x) / (e^x + e^-x)."""
+    return np.tanh(_f64(x))
+
+
+def _tanh_1(x: ArrayLike) -> Array:
+    """sech^2 x = 4 e^-2|x| / (1 + e^-2|x|)^2: 1 - tanh^2 would cancel."""
+    e = np.exp(-2 * np.abs(_f64(x)))
+    return 4 * e / (1 + e) ** 2
+
+
+def _tanh_2(x: ArrayLike) -> Array:
+    return -2 * tanh(x) * _tanh_1(x)
+
+
+def scaled_tanh(x: ArrayLike, amplitude: Parameter = 1.7159, slope: Parameter = 2 / 3) -> Array:
+    """amplitude tanh(slope x) (LeCun et al., Efficient BackProp, 1998)."""
+    return amplitude * tanh(slope * _f64(x))
+
+
+def _scaled_tanh_1(x: ArrayLike, amplitude: Parameter = 1.7159, slope: Parameter = 2 / 3) -> Array:
+    return amplitude * np.asarray(slope) * _tanh_1(slope * _f64(x))
+
+
+def _scaled_tanh_2(x: ArrayLike, amplitude: Parameter = 1.7159, slope: Parameter = 2 / 3) -> Array:
+    return amplitude * np.square(slope) * _tanh_2(slope * _f64(x))
+
+
+def linear(x: ArrayLike) -> Array:
+    """x."""
+    return _f64(x).copy()
+
+
+def step(x: ArrayLike) -> Array:
+    """1 for x > 0, else 0."""
+    x = _f64(x)
+    return np.where(np.isnan(x), x, x > 0)
+
+
+def relu(x: ArrayLike) -> Array:
+    """max(x, 0)."""
+    x = _f64(x)
+    return np.where(x <= 0, 0.0, x)
+
+
+def leaky_relu(x: ArrayLike, alpha: Parameter = 0.01) -> Array:
+    """x for x > 0, else alpha x."""
+    x = _f64(x)
+    return np.where(x > 0, x, alpha * x)
+
+
+def _leaky_relu_1(x: ArrayLike, alpha: Parameter = 0.01) -> Array:
+    x = _f64(x)
+    return np.where(np.isnan(x), x, np.where(x > 0, 1.0, alpha))
+
+
+def elu(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    """x for x > 0, else alpha (e^x - 1) (Clevert et al., 2015)."""
+    x = _f64(x)
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def _elu_1(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    x = _f64(x)
+    return np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0)))
+
+
+def _elu_2(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    x = _f64(x)
+    return np.where(x >= 0, 0.0, alpha * np.exp(np.minimum(x, 0)))
+
+
+def softplus(x: ArrayLike, beta: Parameter = 1.0) -> Array:
+    """log(1 + e^(beta x)) / beta, without PyTorch's switch to x at beta x = 20."""
+    return np.logaddexp(0, beta * _f64(x)) / beta
+
+
+def _at_most(x: ArrayLike, bound: float) -> Array:
+    """x clipped to where the functions below have long reached their limits, so that inf * 0 can't arise."""
+    return np.clip(_f64(x), -bound, bound)
+
+
+def silu(x: ArrayLike) -> Array:
+    """x sigma(x) (Elfwing et al., 2017; also known as swish)."""
+    x = np.maximum(_f64(x), -1000)
+    return _times_logistic(x, x)
+
+
+def _silu_1(x: ArrayLike) -> Array:
+    """sigma(x) + x sigma'(x)."""
+    t = _at_most(x, 1000)
+    return _times_logistic(1 + t * sigmoid(-t), t)
+
+
+def _silu_2(x: ArrayLike) -> Array:
+    """2 sigma' + x sigma'' = sigma' (2 - x tanh(x / 2))."""
+    t = _at_most(x, 1000)
+    return _times_logistic((2 - t * np.tanh(t / 2)) * sigmoid(np.abs(t)), -np.abs(t))
+
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+def _normal_cdf(x: Array) -> Array:
+    """Phi. The rounding of x / sqrt(2) costs x^2 / 2 ulp in the left tail."""
+    return _erfc(x * -math.sqrt(0.5)) / 2
+
+
+def _times_normal_pdf(a: Parameter, x: Array) -> Array:
+    """a phi(x), a meeting the exponential before it is subnormal."""
+    half = np.exp(-np.square(x) / 4)
+    return a * half * half / math.sqrt(2 * math.pi)
+
+
+def gelu(x: ArrayLike) -> Array:
+    """x Phi(x), Phi the normal distribution function (Hendrycks and Gimpel, 2016)."""
+    x = np.maximum(_f64(x), -50)
+    return x * _normal_cdf(x)
+
+
+def _gelu_1(x: ArrayLike) -> Array:
+    """Phi(x) + x phi(x)."""
+    t = _at_most(x, 50)
+    return _normal_cdf(t) + _times_normal_pdf(t, t)
+
+
+def _gelu_2(x: ArrayLike) -> Array:
+    """(2 - x^2) phi(x)."""
+    t = _at_most(x, 50)
+    return _times_normal_pdf(2 - np.square(t), t)
+
+
+# The tanh form of gelu is x sigma(v) with v = 2 sqrt(2 / pi) (x + 0.044715 x^3), since (1 + tanh u) / 2 = sigma(2 u).
+_GELU_TANH = 2 * math.sqrt(2 / math.pi)
+_GELU_CUBIC = 0.044715
+
+
+def _gelu_tanh_v(t: Array) -> tuple[Array, Array, Array]:
+    """v, v' and v''."""
+    square = np.square(t)
+    return (
+        _GELU_TANH * t * (1 + _GELU_CUBIC * square),
+        _GELU_TANH * (1 + 3 * _GELU_CUBIC * square),
+        _GELU_TANH * 6 * _GELU_CUBIC * t,
+    )
+
+
+def gelu_tanh(x: ArrayLike) -> Array:
+    """x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2 (Hendrycks and Gimpel, 2016)."""
+    v, _, _ = _gelu_tanh_v(_at_most(x, 50))
+    return _times_logistic(np.maximum(_f64(x), -50), v)
+
+
+def _gelu_tanh_1(x: ArrayLike) -> Array:
+    """sigma(v) + x v' sigma'(v)."""
+    t = _at_most(x, 50)
+    v, v1, _ = _gelu_tanh_v(t)
+    return _times_logistic(1 + t * v1 * sigmoid(-v), v)
+
+
+def _gelu_tanh_2(x: ArrayLike) -> Array:
+    """sigma' (2 v' + x v'') + x v'^2 sigma'' = sigma' (2 v' + x v'' - x v'^2 tanh(v / 2))."""
+    t = _at_most(x, 50)
+    v, v1, v2 = _gelu_tanh_v(t)
+    return _times_logistic((2 * v1 + t * v2 - t * v1 * v1 * np.tanh(v / 2)) * sigmoid(np.abs(v)), -np.abs(v))
+
+
+def hard_tanh(x: ArrayLike, low: Parameter = -1.0, high: Parameter = 1.0) -> Array:
+    """x clipped to [low, high]."""
+    return np.clip(_f64(x), low, high)
+
+
+def _hard_tanh_1(x: ArrayLike, low: Parameter = -1.0, high: Parameter = 1.0) -> Array:
+    x = _f64(x)
+    return np.where(np.isnan(x), x, (x > low) & (x < high))
+
+
+def softmax(x: ArrayLike) -> Array:
+    """e^x_i / sum_j e^x_j over the last axis: (..., N) -> (..., N)."""
+    x = _f64(x)
+    e = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def softmax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
+    """y (dy - sum_j dy_j y_j): (..., N), (..., N) -> (..., N)."""
+    dy, y = _f64(dy), _f64(y)
+    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+
+
+def log_softmax(x: ArrayLike) -> Array:
+    """x_i - log sum_j e^x_j over the last axis: (..., N) -> (..., N)."""
+    x = _f64(x)
+    shifted = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def log_softmax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
+    """dy_i - e^y_i sum_j dy_j: (..., N), (..., N) -> (..., N)."""
+    dy = _f64(dy)
+    return dy - np.exp(_f64(y)) * dy.sum(axis=-1, keepdims=True)
+
+
+activations: dict[str, Elementwise | Rowwise] = {
+    "linear": Elementwise(linear, _constant(1.0), _constant(0.0), _constant(1.0)),
+    "step": Elementwise(step, _constant(0.0), _constant(0.0), _constant(0.0)),
+    "sigmoid": Elementwise(sigmoid, _sigmoid_1, _sigmoid_2, lambda y: _f64(y) * (1 - _f64(y))),
+    "tanh": Elementwise(tanh, _tanh_1, _tanh_2, lambda y: (1 - _f64(y)) * (1 + _f64(y))),
+    "relu": Elementwise(relu, step, _constant(0.0), step),
+    "leaky_relu": Elementwise(leaky_relu, _leaky_relu_1, _constant(0.0), _leaky_relu_1),
+    "elu": Elementwise(elu, _elu_1, _elu_2, lambda y, alpha=1.0: np.where(_f64(y) > 0, 1.0, _f64(y) + alpha)),
+    "softplus": Elementwise(
+        softplus,
+        lambda x, beta=1.0: sigmoid(beta * _f64(x)),
+        lambda x, beta=1.0: beta * _sigmoid_1(beta * _f64(x)),
+        lambda y, beta=1.0: -np.expm1(-beta * _f64(y)),
+    ),
+    "silu": Elementwise(silu, _silu_1, _silu_2),
+    "gelu": Elementwise(gelu, _gelu_1, _gelu_2),
+    "gelu_tanh": Elementwise(gelu_tanh, _gelu_tanh_1, _gelu_tanh_2),
+    "hard_tanh": Elementwise(hard_tanh, _hard_tanh_1, _constant(0.0), _hard_tanh_1),
+    "scaled_tanh": Elementwise(
+        scaled_tanh,
+        _scaled_tanh_1,
+        _scaled_tanh_2,
+        lambda y, amplitude=1.7159, slope=2 / 3: slope / amplitude * (amplitude - _f64(y)) * (amplitude + _f64(y)),
+    ),
+    "softmax": Rowwise(softmax, softmax_backward),
+    "log_softmax": Rowwise(log_softmax, log_softmax_backward),
+}
