@@ -10,6 +10,9 @@ from fastact._activations import Activation as Activation
 from fastact._activations import activations as activations
 from fastact._config import select_isa as _select_isa
 from fastact._config import show_config as show_config
+from fastact._product import PackedMatrix as PackedMatrix
+from fastact._product import matmul as matmul
+from fastact._product import pack as pack
 from fastact.init import seed as seed
 from fastact.threads import get_num_threads as get_num_threads
 from fastact.threads import num_threads as num_threads

@@ -1,1 +1,491 @@
-#define PRODUCT_KERNELS {0}
+/* The matrix product by two methods, chosen by estimated time from shape and layout.
+ *
+ * PANELS, vectors along n: register tiles of TILE_ROWS x TILE_COLS over k blocks. B lies in zero-padded panels of TILE_COLS
+ *   columns (prepacked, or packed block by block here), or is read in place where its rows are contiguous and too few
+ *   rows of A would share a packed copy. A is read in place with broadcasts, or packed in strips [k][rows of the tile]
+ *   where its rows are not contiguous.
+ * DOTS, vectors along k: small M or N with both operands contiguous along k; sums across lanes at the end.
+ *
+ * Either may compute C^T = B^T A^T by exchanging operands and strides. The bias is added and the activation applied while
+ * a block of C is still in cache. */
+
+enum { PRODUCT_PANELS, PRODUCT_DOTS };
+
+#if FA_F32
+#define PRODUCT_K_BLOCK 512
+#define PRODUCT_DOT_BLOCK 2048
+#else
+#define PRODUCT_K_BLOCK 256
+#define PRODUCT_DOT_BLOCK 1024
+#endif
+#define PRODUCT_M_TILES (96 / TILE_ROWS) /* tiles of rows that share a block of A in L2 */
+#define PRODUCT_N_PANELS 48              /* panels in a packed block of B */
+#define DOT_ROWS (FA_REGISTERS >= 32 ? 4 : 2)
+#define DOT_COLS 4
+#define DOT_COLS_ONE_ROW 8
+
+#if defined(__GNUC__)
+#define PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
+#else
+#define PREFETCH_WRITE(p) ((void)(p))
+#endif
+
+/* A stretch of C that a tile computes: its sums come in acc or in sums, go out with what C held, bias, stride. */
+typedef struct {
+  fa_size K;
+  const real *a;
+  fa_size a_row, a_col;
+  const real *b;
+  fa_size b_row;
+  real *c;
+  fa_size c_row, c_col;
+  const real *bias;
+  fa_size bias_row, bias_col;
+  fa_size last; /* columns in the last vector, 1 .. VL */
+  int add;      /* to what C holds */
+} product_tile;
+
+/* Where C has no unit stride along n: element by element. */
+FA_NOINLINE void product_scatter(const product_tile *t, int rows, fa_size cols, const real *sums, fa_size sums_row) {
+  for (int m = 0; m < rows; m++)
+    for (fa_size n = 0; n < cols; n++) {
+      real *c = t->c + m * t->c_row + n * t->c_col;
+      real x = sums[m * sums_row + n];
+      if (t->add) x = *c + x;
+      if (t->bias) x += t->bias[m * t->bias_row + n * t->bias_col];
+      *c = x;
+    }
+}
+
+FA_INLINE void product_tile_body(const product_tile *t, const int rows, const int vecs, const int masked) {
+  vec acc[TILE_ROWS][TILE_VECS];
+  real *c = t->c;
+  const fa_size c_row = t->c_row, last = t->last;
+  if (t->c_col == 1)
+    FA_UNROLL for (int m = 0; m < rows; m++)
+      FA_UNROLL for (int v = 0; v < vecs; v++) PREFETCH_WRITE(c + m * c_row + v * VL);
+  tile_product(acc, rows, vecs, t->a, t->a_row, t->a_col, t->b, t->b_row, t->K, masked, last);
+  if (FA_UNLIKELY(t->c_col != 1)) {
+    FA_ALIGN(64) real sums[TILE_ROWS * TILE_COLS];
+    FA_UNROLL for (int m = 0; m < rows; m++)
+      FA_UNROLL for (int v = 0; v < vecs; v++) v_store(sums + m * TILE_COLS + v * VL, acc[m][v]);
+    product_scatter(t, rows, (vecs - 1) * VL + last, sums, TILE_COLS);
+    return;
+  }
+#define EACH_VECTOR FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)
+#define LOAD(p) (v == vecs - 1 ? v_load_n(p, last) : v_load(p))
+  if (t->add) EACH_VECTOR acc[m][v] = v_add(LOAD(c + m * c_row + v * VL), acc[m][v]);
+  if (t->bias) {
+    if (t->bias_col) EACH_VECTOR acc[m][v] = v_add(acc[m][v], LOAD(t->bias + v * VL));
+    else EACH_VECTOR acc[m][v] = v_add(acc[m][v], v_set1(t->bias[m * t->bias_row]));
+  }
+  if (last == VL) EACH_VECTOR v_store(c + m * c_row + v * VL, acc[m][v]);
+  else
+    FA_UNROLL for (int m = 0; m < rows; m++) {
+      FA_UNROLL for (int v = 0; v < vecs - 1; v++) v_store(c + m * c_row + v * VL, acc[m][v]);
+      v_store_n(c + m * c_row + (vecs - 1) * VL, acc[m][vecs - 1], last);
+    }
+#undef EACH_VECTOR
+#undef LOAD
+}
+
+#define TILE_FUNCTION(rows, vecs)                                                                                    \
+  static void product_tile_packed_##rows##x##vecs(const product_tile *t) { product_tile_body(t, rows, vecs, 0); }   \
+  static void product_tile_inplace_##rows##x##vecs(const product_tile *t) { product_tile_body(t, rows, vecs, 1); }
+#define TILE_NAMES(kind, rows)                                                                    \
+  {                                                                                               \
+    product_tile_##kind##_##rows##x1, product_tile_##kind##_##rows##x2, product_tile_##kind##_##rows##x3, \
+        product_tile_##kind##_##rows##x4                                                          \
+  }
+#define TILE_FUNCTIONS(rows) TILE_FUNCTION(rows, 1) TILE_FUNCTION(rows, 2) TILE_FUNCTION(rows, 3) TILE_FUNCTION(rows, 4)
+TILE_FUNCTIONS(1) TILE_FUNCTIONS(2) TILE_FUNCTIONS(3)
+#if TILE_ROWS == 6
+TILE_FUNCTIONS(4) TILE_FUNCTIONS(5) TILE_FUNCTIONS(6)
+#define TILE_TABLE(kind) \
+  {TILE_NAMES(kind, 1), TILE_NAMES(kind, 2), TILE_NAMES(kind, 3), TILE_NAMES(kind, 4), TILE_NAMES(kind, 5), TILE_NAMES(kind, 6)}
+#else
+#define TILE_TABLE(kind) {TILE_NAMES(kind, 1), TILE_NAMES(kind, 2), TILE_NAMES(kind, 3)}
+#endif
+static void (*const product_tile_table[2][TILE_ROWS][TILE_VECS])(const product_tile *) = {TILE_TABLE(packed),
+                                                                                           TILE_TABLE(inplace)};
+
+/* Blocks are of equal length but for rounding, so that no short one is left over. */
+FA_INLINE fa_size product_even(fa_size total, fa_size block) {
+  return total <= block ? total : FA_CEIL_DIV(total, FA_CEIL_DIV(total, block));
+}
+FA_INLINE fa_size share(fa_size total, fa_size pieces, fa_size piece) { return total * piece / pieces; }
+
+/* ---- packing ---- */
+
+/* `count` vectors that stand `stride` apart, contiguous along k, to rows of k: out[k * out_row + i], i < VL. */
+FA_INLINE void pack_transposed(const real *in, fa_size stride, fa_size count, fa_size K, real *out, fa_size out_row) {
+  for (fa_size k = 0; k < K; k += VL) {
+    vec rows[VL];
+    fa_size n = K - k;
+    if (count >= VL && n >= VL)
+      FA_UNROLL for (int i = 0; i < VL; i++) rows[i] = v_load(in + i * stride + k);
+    else
+      FA_UNROLL for (int i = 0; i < VL; i++) rows[i] = i < count ? v_load_n(in + i * stride + k, n) : v_zero();
+    v_transpose(rows);
+    if (n >= VL)
+      FA_UNROLL for (int i = 0; i < VL; i++) v_store(out + (k + i) * out_row, rows[i]);
+    else
+      FA_UNROLL for (int i = 0; i < VL; i++) if (i < n) v_store(out + (k + i) * out_row, rows[i]);
+  }
+}
+
+/* Columns of one panel: rows of k, width (a multiple of VL) apart, zero beyond cols. */
+static void pack_panel(fa_size K, fa_size cols, fa_size width, const real *b, fa_size b_row, fa_size b_col, real *out) {
+  if (b_col == 1 && cols == TILE_COLS) {
+    for (fa_size k = 0; k < K; k++, b += b_row, out += TILE_COLS)
+      FA_UNROLL for (int v = 0; v < TILE_VECS; v++) v_store(out + v * VL, v_load(b + v * VL));
+  } else if (b_col == 1) {
+    for (fa_size k = 0; k < K; k++, b += b_row, out += width)
+      for (fa_size n = 0; n < cols; n += VL) v_store(out + n, v_load_n(b + n, cols - n));
+  } else if (b_row == 1) {
+    for (fa_size n = 0; n < cols; n += VL) pack_transposed(b + n * b_col, b_col, cols - n, K, out + n, width);
+  } else {
+    for (fa_size k = 0; k < K; k++, b += b_row, out += width)
+      for (fa_size n = 0; n < width; n += VL) v_store(out + n, v_load_strided(b + n * b_col, b_col, cols - n));
+  }
+}
+
+FA_INLINE fa_size panel_cols(fa_size N, fa_size panel) { return FA_MIN(TILE_COLS, N - panel * TILE_COLS); }
+
+static fa_size product_packed_size(fa_size K, fa_size N) { return K * FA_ROUND_UP(N, VL); }
+static void product_pack(fa_size K, fa_size N, const void *b, fa_size b_row, fa_size b_col, void *packed) {
+  for (fa_size n = 0; n < N; n += TILE_COLS) {
+    fa_size cols = FA_MIN(TILE_COLS, N - n);
+    pack_panel(K, cols, FA_ROUND_UP(cols, VL), (const real *)b + n * b_col, b_row, b_col, (real *)packed + K * n);
+  }
+}
+
+/* Rows of a tile as [k][rows]. Stores run up to VL-1 elements past each row of k; the next one mends it. */
+static void pack_strip(fa_size K, int rows, const real *a, fa_size a_row, fa_size a_col, real *out) {
+  if (a_row == 1) {
+    for (fa_size k = 0; k < K; k++, a += a_col, out += rows)
+      for (int m = 0; m < rows; m += VL) v_store(out + m, v_load_n(a + m, rows - m));
+  } else {
+    for (fa_size k = 0; k < K; k++, a += a_col, out += rows)
+      for (int m = 0; m < rows; m++) out[m] = a[m * a_row];
+  }
+}
+
+/* ---- the activation, on a block of C that was just written ---- */
+
+static void product_activate(const fa_product *p, fa_size m0, fa_size m1, fa_size n0, fa_size n1) {
+  fa_size rows = m1 - m0, cols = n1 - n0, row = p->c_row, col = p->c_col;
+  real *c = (real *)p->c + m0 * row + n0 * col;
+  fa_map_args args = {0};
+  for (int i = 0; i < p->parameters; i++) args.in[1 + i] = p->parameter[i];
+  if (col != 1 && (row == 1 || cols < rows)) { /* along m */
+    fa_size swap = rows;
+    rows = cols, cols = swap;
+    swap = row, row = col, col = swap;
+  }
+  if (row == cols * col) cols *= rows, rows = 1;
+  args.n = cols;
+  args.in_stride[0] = args.out_stride = col * (fa_size)sizeof(real);
+  for (fa_size m = 0; m < rows; m++) {
+    args.in[0] = args.out = c + m * row;
+    p->activation(&args);
+  }
+}
+
+/* ---- panels ---- */
+
+static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size q0, fa_size q1, real *workspace) {
+  const fa_size M = p->M, N = p->N, K = p->K;
+  const fa_size k_block = p->k_block;
+  const fa_size n_panels = p->pack_b ? PRODUCT_N_PANELS : q1 - q0;
+  const int inplace = !p->pack_b && !p->packed;
+  real *const packed_b = workspace;
+  real *const packed_a = workspace + (p->pack_b ? k_block * TILE_COLS * FA_MIN(n_panels, q1 - q0) : 0);
+
+  for (fa_size qb = q0; qb < q1; qb += n_panels) {
+    const fa_size qe = FA_MIN(qb + n_panels, q1);
+    fa_size k0 = 0;
+    do { /* once even for K = 0 */
+      const fa_size k_len = FA_MIN(k_block, K - k0);
+      const int final = k0 + k_len >= K;
+      if (p->pack_b)
+        for (fa_size q = qb; q < qe; q++) {
+          fa_size cols = panel_cols(N, q);
+          pack_panel(k_len, cols, FA_ROUND_UP(cols, VL),
+                     (const real *)p->b + k0 * p->b_row + q * TILE_COLS * p->b_col, p->b_row, p->b_col,
+                     packed_b + (q - qb) * TILE_COLS * k_len);
+        }
+      for (fa_size tb = t0; tb < t1; tb += PRODUCT_M_TILES) {
+        const fa_size te = FA_MIN(tb + PRODUCT_M_TILES, t1);
+        const fa_size mb = share(M, p->row_units, tb), me = share(M, p->row_units, te);
+        if (p->pack_a)
+          for (fa_size t = tb; t < te; t++) {
+            fa_size m0 = share(M, p->row_units, t), m1 = share(M, p->row_units, t + 1);
+            pack_strip(k_len, (int)(m1 - m0), (const real *)p->a + m0 * p->a_row + k0 * p->a_col, p->a_row, p->a_col,
+                       packed_a + (m0 - mb) * k_len);
+          }
+        for (fa_size q = qb; q < qe; q++) {
+          const fa_size n0 = q * TILE_COLS, cols = panel_cols(N, q), vecs = FA_CEIL_DIV(cols, VL);
+          product_tile tile = {
+              .K = k_len,
+              .a_row = p->a_row,
+              .a_col = p->a_col,
+              .c_row = p->c_row,
+              .c_col = p->c_col,
+              .bias = NULL,
+              .bias_row = p->bias_row,
+              .bias_col = p->bias_col,
+              .last = cols - (vecs - 1) * VL,
+              .add = p->accumulate || k0 > 0,
+          };
+          if (inplace) {
+            tile.b = (const real *)p->b + k0 * p->b_row + n0 * p->b_col;
+            tile.b_row = p->b_row;
+          } else {
+            tile.b_row = vecs * VL;
+            tile.b = p->packed ? (const real *)p->packed + K * n0 + k0 * tile.b_row
+                               : packed_b + (q - qb) * TILE_COLS * k_len;
+          }
+          for (fa_size t = tb; t < te; t++) {
+            const fa_size m0 = share(M, p->row_units, t), rows = share(M, p->row_units, t + 1) - m0;
+            if (p->pack_a) {
+              tile.a = packed_a + (m0 - mb) * k_len;
+              tile.a_row = 1;
+              tile.a_col = rows;
+            } else {
+              tile.a = (const real *)p->a + m0 * p->a_row + k0 * p->a_col;
+            }
+            tile.c = (real *)p->c + m0 * p->c_row + n0 * p->c_col;
+            if (final && p->bias) tile.bias = (const real *)p->bias + m0 * p->bias_row + n0 * p->bias_col;
+            product_tile_table[inplace][rows - 1][vecs - 1](&tile);
+          }
+        }
+        if (final && p->activation) product_activate(p, mb, me, qb * TILE_COLS, FA_MIN(qe * TILE_COLS, N));
+      }
+      k0 += k_len;
+    } while (k0 < K);
+  }
+}
+
+/* ---- dots ---- */
+
+FA_INLINE void dot_tile_body(const product_tile *t, const int rows, const int cols) {
+  const int splits = TILE_SPLITS(rows, cols);
+  const fa_size a_row = t->a_row, b_col = t->b_row; /* here b_row holds the distance between columns */
+  vec acc[8][4][8];
+  FA_ALIGN(64) real sums[FA_ROUND_UP(32, VL)];
+  const real *a = t->a, *b = t->b;
+  fa_size k = 0;
+#define EACH_SUM FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int n = 0; n < cols; n++)
+  FA_UNROLL for (int s = 0; s < splits; s++) EACH_SUM acc[s][m][n] = v_zero();
+  for (; k + splits * VL <= t->K; k += splits * VL)
+    FA_UNROLL for (int s = 0; s < splits; s++) {
+      vec am[4];
+      FA_UNROLL for (int m = 0; m < rows; m++) am[m] = v_load(a + m * a_row + k + s * VL);
+      FA_UNROLL for (int n = 0; n < cols; n++) {
+        vec bn = v_load(b + n * b_col + k + s * VL);
+        FA_UNROLL for (int m = 0; m < rows; m++) acc[s][m][n] = v_mac(am[m], bn, acc[s][m][n]);
+      }
+    }
+  for (; k < t->K; k += VL) {
+    vec am[4];
+    FA_UNROLL for (int m = 0; m < rows; m++) am[m] = v_load_n(a + m * a_row + k, t->K - k);
+    FA_UNROLL for (int n = 0; n < cols; n++) {
+      vec bn = v_load_n(b + n * b_col + k, t->K - k);
+      FA_UNROLL for (int m = 0; m < rows; m++) acc[0][m][n] = v_mac(am[m], bn, acc[0][m][n]);
+    }
+  }
+  FA_UNROLL for (int n2 = splits / 2; n2 > 0; n2 /= 2)
+    FA_UNROLL for (int s = 0; s < n2; s++) EACH_SUM acc[s][m][n] = v_add(acc[s][m][n], acc[s + n2][m][n]);
+  FA_UNROLL for (int first = 0; first < rows * cols; first += VL) {
+    vec group[VL];
+    FA_UNROLL for (int i = 0; i < VL; i++)
+      group[i] = first + i < rows * cols ? acc[0][(first + i) / cols][(first + i) % cols] : v_zero();
+    v_store(sums + first, v_hsums(group));
+  }
+  product_scatter(t, rows, cols, sums, cols);
+#undef EACH_SUM
+}
+
+#define DOT_FUNCTION(rows, cols) \
+  static void dot_tile_##rows##x##cols(const product_tile *t) { dot_tile_body(t, rows, cols); }
+DOT_FUNCTION(1, 1) DOT_FUNCTION(1, 2) DOT_FUNCTION(1, 4) DOT_FUNCTION(1, 8) DOT_FUNCTION(2, 1) DOT_FUNCTION(2, 2)
+DOT_FUNCTION(2, 4)
+#if FA_REGISTERS >= 32
+DOT_FUNCTION(3, 1) DOT_FUNCTION(3, 2) DOT_FUNCTION(3, 4) DOT_FUNCTION(4, 1) DOT_FUNCTION(4, 2) DOT_FUNCTION(4, 4)
+#endif
+static void (*const dot_tile_table[4][4])(const product_tile *) = {
+    {dot_tile_1x1, dot_tile_1x2, dot_tile_1x4, dot_tile_1x8},
+    {dot_tile_2x1, dot_tile_2x2, dot_tile_2x4, NULL},
+#if FA_REGISTERS >= 32
+    {dot_tile_3x1, dot_tile_3x2, dot_tile_3x4, NULL},
+    {dot_tile_4x1, dot_tile_4x2, dot_tile_4x4, NULL},
+#endif
+};
+
+/* Columns in units of DOT_COLS_ONE_ROW, so that a split never changes how they fall into tiles. */
+static void product_dots(const fa_product *p, fa_size u0, fa_size u1, real *workspace) {
+  const fa_size M = p->M, K = p->K, N = FA_MIN(p->N, u1 * DOT_COLS_ONE_ROW), row_tiles = FA_CEIL_DIV(M, DOT_ROWS);
+  const fa_size widest = M == 1 ? 3 : 2;
+  const real *a = p->a;
+  fa_size a_row = p->a_row;
+  if (p->pack_a) { /* small: whole, row after row of k */
+    for (fa_size m = 0; m < M; m++)
+      for (fa_size k = 0; k < K; k++) workspace[m * K + k] = a[m * a_row + k * p->a_col];
+    a = workspace;
+    a_row = K;
+  }
+  fa_size k0 = 0;
+  do {
+    const fa_size k_len = FA_MIN(p->k_block, K - k0);
+    const int final = k0 + k_len >= K;
+    for (fa_size n = u0 * DOT_COLS_ONE_ROW; n < N;) {
+      fa_size log_cols = widest;
+      while (n + (1 << log_cols) > N) log_cols--;
+      product_tile tile = {
+          .K = k_len,
+          .a_row = a_row,
+          .b = (const real *)p->b + n * p->b_col + k0,
+          .b_row = p->b_col,
+          .c_row = p->c_row,
+          .c_col = p->c_col,
+          .bias_row = p->bias_row,
+          .bias_col = p->bias_col,
+          .add = p->accumulate || k0 > 0,
+      };
+      for (fa_size t = 0; t < row_tiles; t++) {
+        const fa_size m = share(M, row_tiles, t), rows = share(M, row_tiles, t + 1) - m;
+        tile.a = a + m * a_row + k0;
+        tile.c = (real *)p->c + m * p->c_row + n * p->c_col;
+        tile.bias = final && p->bias ? (const real *)p->bias + m * p->bias_row + n * p->bias_col : NULL;
+        dot_tile_table[rows - 1][log_cols](&tile);
+      }
+      n += (fa_size)1 << log_cols;
+    }
+    k0 += k_len;
+  } while (k0 < K);
+  if (p->activation) product_activate(p, 0, M, u0 * DOT_COLS_ONE_ROW, N);
+}
+
+/* ---- choice ---- */
+
+/* Costs in nanoseconds, from counts of cycles at 4.2 GHz on Zen 5; only their order matters, and that a call's whole
+ * time decides whether threads pay. */
+#define CYCLES(x) ((double)(x) * 0.24)
+
+static void product_swap(fa_product *p) {
+#define EXCHANGE(type, x, y) \
+  do {                       \
+    type hold = x;           \
+    x = y;                   \
+    y = hold;                \
+  } while (0)
+  EXCHANGE(fa_size, p->M, p->N);
+  EXCHANGE(const void *, p->a, p->b);
+  EXCHANGE(fa_size, p->a_row, p->b_col);
+  EXCHANGE(fa_size, p->a_col, p->b_row);
+  EXCHANGE(fa_size, p->c_row, p->c_col);
+  EXCHANGE(fa_size, p->bias_row, p->bias_col);
+#undef EXCHANGE
+}
+
+static double plan_total(fa_product *p) { return p->pack_a_ns + p->pack_b_ns + p->rest_ns; }
+
+static void plan_panels(fa_product *p) {
+  const double M = (double)p->M, N = (double)p->N, K = (double)p->K;
+  const double vecs = (double)FA_CEIL_DIV(p->N, VL);
+  p->method = PRODUCT_PANELS;
+  p->row_units = FA_CEIL_DIV(p->M, TILE_ROWS);
+  p->col_units = FA_CEIL_DIV(p->N, TILE_COLS);
+  p->k_block = product_even(p->K, PRODUCT_K_BLOCK);
+  p->pack_b = !p->packed && (p->b_col != 1 || p->M > 24);
+  p->pack_a = p->a_col != 1 && p->K > 1 && p->col_units > 2;
+  p->pack_b_ns = 0;
+  if (p->pack_b) p->pack_b_ns = CYCLES(K * vecs * (p->b_col == 1 ? 2 : p->b_row == 1 ? 4 : 2 * VL));
+  else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, 64);
+  p->pack_a_ns = p->pack_a ? CYCLES(K * M * (p->a_row == 1 ? 0.4 : 1.5)) : 0;
+  double rows_loads = (double)p->row_units * vecs + M * (double)p->col_units, macs = M * vecs;
+  p->rest_ns = CYCLES(K * 0.5 * FA_MAX(macs, rows_loads) + (p->c_col == 1 ? M * vecs * 2 : M * N * 2) +
+                      20 * (double)(p->row_units * p->col_units));
+}
+
+/* Both operands contiguous along k, or the smaller one copied so. */
+static int plan_dots(fa_product *p) {
+  const double M = (double)p->M, N = (double)p->N, K = (double)p->K;
+  if (p->N < p->M) {
+    product_swap(p);
+    int possible = plan_dots(p);
+    return possible;
+  }
+  if (p->packed || (p->b_row != 1 && p->K > 1) || (p->a_col != 1 && p->K > 1 && p->M > 16)) return 0;
+  p->method = PRODUCT_DOTS;
+  p->row_units = 1;
+  p->col_units = FA_CEIL_DIV(p->N, DOT_COLS_ONE_ROW);
+  p->k_block = product_even(p->K, PRODUCT_DOT_BLOCK);
+  p->pack_b = 0;
+  p->pack_b_ns = 0;
+  p->pack_a = p->a_col != 1 && p->K > 1;
+  p->pack_a_ns = p->pack_a ? CYCLES(M * K * 1.5) : 0;
+  double row_tiles = (double)FA_CEIL_DIV(p->M, DOT_ROWS), cols = p->M == 1 ? 8 : 4;
+  double loads = row_tiles * N + M * N / cols;
+  p->rest_ns = CYCLES((double)FA_CEIL_DIV(p->K, VL) * 0.5 * FA_MAX(M * N, loads) + M * N * 4);
+  return 1;
+}
+
+static double product_plan(fa_product *p) {
+  fa_product best;
+  if (p->K == 1) p->a_col = p->b_row = 1; /* strides along sides of length 1 mean nothing */
+  if (p->M == 1) p->a_row = 1, p->c_row = 1;
+  if (p->N == 1) p->b_col = 1, p->c_col = 1;
+  if (p->N == 1 && p->M > 1) p->c_col = 1;
+  if (p->packed) {
+    plan_panels(p);
+    return plan_total(p);
+  }
+  best = *p;
+  plan_panels(&best);
+  fa_product other = *p;
+  product_swap(&other);
+  plan_panels(&other);
+  if (plan_total(&other) < plan_total(&best)) best = other;
+  other = *p;
+  if (plan_dots(&other) && plan_total(&other) < plan_total(&best)) best = other;
+  *p = best;
+  return plan_total(p);
+}
+
+/* The grid of pieces with the least time: a row of pieces packs its part of A once a piece, a column its part of B. */
+static size_t product_split(fa_product *p, int threads) {
+  double least = 0;
+  p->row_pieces = p->col_pieces = 1;
+  for (int rows = 1; rows <= threads; rows++) {
+    int cols = threads / rows;
+    if (rows > p->row_units || cols > p->col_units) continue;
+    double row_part = (double)FA_CEIL_DIV(p->row_units, rows) / (double)p->row_units;
+    double col_part = (double)FA_CEIL_DIV(p->col_units, cols) / (double)p->col_units;
+    double ns = p->pack_a_ns * row_part + p->pack_b_ns * col_part + p->rest_ns * row_part * col_part;
+    if (least == 0 || ns < least) least = ns, p->row_pieces = rows, p->col_pieces = cols;
+  }
+  p->pieces = p->row_pieces * p->col_pieces;
+
+  fa_size elements = 0;
+  if (p->method == PRODUCT_DOTS) {
+    if (p->pack_a) elements = p->M * p->K;
+  } else {
+    if (p->pack_b) elements += p->k_block * TILE_COLS * FA_MIN(PRODUCT_N_PANELS, FA_CEIL_DIV(p->col_units, p->col_pieces));
+    if (p->pack_a) elements += p->k_block * PRODUCT_M_TILES * TILE_ROWS + VL;
+  }
+  return (size_t)FA_ROUND_UP(elements * (fa_size)sizeof(real), 64);
+}
+
+static void product_run(const fa_product *p, int piece, void *workspace) {
+  const int row = piece / p->col_pieces, col = piece % p->col_pieces;
+  const fa_size q0 = share(p->col_units, p->col_pieces, col), q1 = share(p->col_units, p->col_pieces, col + 1);
+  if (p->method == PRODUCT_DOTS) product_dots(p, q0, q1, workspace);
+  else
+    product_panels(p, share(p->row_units, p->row_pieces, row), share(p->row_units, p->row_pieces, row + 1), q0, q1,
+                   workspace);
+}
+
+#define PRODUCT_KERNELS \
+  {.plan = product_plan, .split = product_split, .run = product_run, .packed_size = product_packed_size, .pack = product_pack}

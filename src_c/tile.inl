@@ -18,23 +18,54 @@ FA_INLINE void tile_zero(vec acc[TILE_ROWS][TILE_VECS], const int rows, const in
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) acc[m][v] = v_zero();
 }
 
-FA_INLINE void tile_accumulate(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a,
-                               fa_size a_row, fa_size a_col, const real *b, fa_size b_row, fa_size K) {
-  for (fa_size k = 0; k < K; k++, a += a_col, b += b_row) {
-    if (FA_REGISTERS >= 32) { /* hold b, broadcast a */
-      vec bk[TILE_VECS];
-      FA_UNROLL for (int v = 0; v < vecs; v++) bk[v] = v_load(b + v * VL);
-      FA_UNROLL for (int m = 0; m < rows; m++) {
-        vec am = v_set1(a[m * a_row]);
-        FA_UNROLL for (int v = 0; v < vecs; v++) acc[m][v] = v_mac(am, bk[v], acc[m][v]);
-      }
-    } else { /* hold the broadcasts, stream b: one register fewer */
-      vec am[TILE_ROWS];
-      FA_UNROLL for (int m = 0; m < rows; m++) am[m] = v_set1(a[m * a_row]);
-      FA_UNROLL for (int v = 0; v < vecs; v++) {
-        vec bv = v_load(b + v * VL);
-        FA_UNROLL for (int m = 0; m < rows; m++) acc[m][v] = v_mac(am[m], bv, acc[m][v]);
-      }
+/* One k: of the last vector of b only the first `last` lanes are read where `masked` says so (a literal). */
+FA_INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a, fa_size a_row,
+                         const real *b, const int masked, fa_size last) {
+#define TILE_B(v) (masked && (v) == vecs - 1 ? v_load_n(b + (v) * VL, last) : v_load(b + (v) * VL))
+  if (FA_REGISTERS >= 32) { /* hold b, broadcast a */
+    vec bk[TILE_VECS];
+    FA_UNROLL for (int v = 0; v < vecs; v++) bk[v] = TILE_B(v);
+    FA_UNROLL for (int m = 0; m < rows; m++) {
+      vec am = v_set1(a[m * a_row]);
+      FA_UNROLL for (int v = 0; v < vecs; v++) acc[m][v] = v_mac(am, bk[v], acc[m][v]);
+    }
+  } else { /* hold the broadcasts, stream b: one register fewer */
+    vec am[TILE_ROWS];
+    FA_UNROLL for (int m = 0; m < rows; m++) am[m] = v_set1(a[m * a_row]);
+    FA_UNROLL for (int v = 0; v < vecs; v++) {
+      vec bv = TILE_B(v);
+      FA_UNROLL for (int m = 0; m < rows; m++) acc[m][v] = v_mac(am[m], bv, acc[m][v]);
     }
   }
+#undef TILE_B
+}
+
+FA_INLINE void tile_accumulate(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a,
+                               fa_size a_row, fa_size a_col, const real *b, fa_size b_row, fa_size K) {
+  for (fa_size k = 0; k < K; k++, a += a_col, b += b_row) tile_step(acc, rows, vecs, a, a_row, b, 0, VL);
+}
+
+/* The whole sum of a tile, acc = A B. Tiles with fewer than 8 sums would wait for each other's multiply-add (latency 4,
+ * two a cycle): they run over 2, 4 or 8 interleaved parts of k, added up pairwise at the end. */
+#define TILE_SPLITS(rows, vecs) ((rows) * (vecs) >= 8 ? 1 : (rows) * (vecs) >= 4 ? 2 : (rows) * (vecs) >= 2 ? 4 : 8)
+
+FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a,
+                            fa_size a_row, fa_size a_col, const real *b, fa_size b_row, fa_size K, const int masked,
+                            fa_size last) {
+  const int splits = TILE_SPLITS(rows, vecs);
+  fa_size k = 0;
+  tile_zero(acc, rows, vecs);
+  if (splits > 1 && K >= splits) {
+    vec part[8][TILE_ROWS][TILE_VECS];
+    FA_UNROLL for (int s = 0; s < splits; s++) tile_zero(part[s], rows, vecs);
+    for (; k + splits <= K; k += splits, a += splits * a_col, b += splits * b_row)
+      FA_UNROLL for (int s = 0; s < splits; s++)
+        tile_step(part[s], rows, vecs, a + s * a_col, a_row, b + s * b_row, masked, last);
+    FA_UNROLL for (int n = splits / 2; n > 0; n /= 2)
+      FA_UNROLL for (int s = 0; s < n; s++)
+        FA_UNROLL for (int m = 0; m < rows; m++)
+          FA_UNROLL for (int v = 0; v < vecs; v++) part[s][m][v] = v_add(part[s][m][v], part[s + n][m][v]);
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) acc[m][v] = part[0][m][v];
+  }
+  for (; k < K; k++, a += a_col, b += b_row) tile_step(acc, rows, vecs, a, a_row, b, masked, last);
 }
