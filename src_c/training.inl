@@ -142,7 +142,8 @@ static void squared_error(const void *args, fa_size first, fa_size last) {
         for (fa_size k = 0; k < count; k++) d[k] = prediction[i + k] - target[i + k];
       for (int k = 0; k < SUM_LANES; k++) lane[k] += (double)d[k] * (double)d[k];
       if (!gradient) continue;
-      for (fa_size k = 0; k < count; k += VL) v_store_n(gradient + i + k, v_mul(v_set1(scale), v_load(d + k)), count - k);
+      for (int k = 0; k < SUM_LANES; k++) d[k] *= scale;
+      memcpy(gradient + i, d, (size_t)count * sizeof(real));
     }
     a->loss[block] = sum_lanes(lane);
   }
@@ -163,71 +164,93 @@ static void sum_squares(const void *args, fa_size first, fa_size last) {
 
 /* ---- optimiser updates ---- */
 
-/* `step` is a body over one vector at w, g, m, v (names in use below), run over whole vectors and then over the tail. */
+/* The settings as vectors. The kernels keep them in registers: read through the argument struct they would be converted
+ * and broadcast again at each vector, because a store through a vector may alias anything. */
+typedef struct {
+  vec gradient_scale, weight_decay, rate, momentum, beta2, gain1, gain2, eps, root_scale;
+} update_settings;
 typedef struct {
   vec w, g, m, v;
 } update_lanes;
-typedef update_lanes (*update_body)(const fa_update_args *a, update_lanes x);
+typedef update_lanes (*update_body)(const update_settings *s, update_lanes x);
 
+FA_INLINE update_settings update_read(const fa_update_args *a) {
+  return (update_settings){
+      .gradient_scale = v_set1((real)a->gradient_scale),
+      .weight_decay = v_set1((real)a->weight_decay),
+      .rate = v_set1((real)a->rate),
+      .momentum = v_set1((real)a->momentum),
+      .beta2 = v_set1((real)a->beta2),
+      .gain1 = v_set1((real)(1 - a->beta1)),
+      .gain2 = v_set1((real)(1 - a->beta2)),
+      .eps = v_set1((real)a->eps),
+      .root_scale = v_set1((real)a->root_scale),
+  };
+}
+
+/* `body` over whole vectors of the blocks, then over the tail; `moments` says how many state arrays there are. */
 FA_INLINE void update(const fa_update_args *a, fa_size first, fa_size last, const update_body body, const int moments) {
-  real *w = a->parameters, *m = a->first, *v = a->second;
-  const real *g = a->gradients;
-  fa_size i = first * FA_UPDATE_BLOCK, end = FA_MIN(last * FA_UPDATE_BLOCK, a->n);
-  for (; i < end; i += VL) {
-    fa_size n = end - i;
-    update_lanes x;
-    if (FA_LIKELY(n >= VL)) {
-      x.w = v_load(w + i), x.g = v_load(g + i);
-      x.m = moments > 0 ? v_load(m + i) : v_zero();
-      x.v = moments > 1 ? v_load(v + i) : v_zero();
-      x = body(a, x);
-      v_store(w + i, x.w);
-      if (moments > 0) v_store(m + i, x.m);
-      if (moments > 1) v_store(v + i, x.v);
-    } else {
-      x.w = v_load_n(w + i, n), x.g = v_load_n(g + i, n);
-      x.m = moments > 0 ? v_load_n(m + i, n) : v_zero();
-      x.v = moments > 1 ? v_load_n(v + i, n) : v_zero();
-      x = body(a, x);
-      v_store_n(w + i, x.w, n);
-      if (moments > 0) v_store_n(m + i, x.m, n);
-      if (moments > 1) v_store_n(v + i, x.v, n);
-    }
+  const update_settings s = update_read(a);
+  fa_size begin = first * FA_UPDATE_BLOCK, n = FA_MIN(last * FA_UPDATE_BLOCK, a->n) - begin, i = 0;
+  real *w = (real *)a->parameters + begin;
+  real *m = moments > 0 ? (real *)a->first + begin : NULL, *v = moments > 1 ? (real *)a->second + begin : NULL;
+  const real *g = (const real *)a->gradients + begin;
+  for (; i + VL <= n; i += VL) {
+    update_lanes x = {v_load(w + i), v_load(g + i), v_zero(), v_zero()};
+    if (moments > 0) x.m = v_load(m + i);
+    if (moments > 1) x.v = v_load(v + i);
+    x = body(&s, x);
+    v_store(w + i, x.w);
+    if (moments > 0) v_store(m + i, x.m);
+    if (moments > 1) v_store(v + i, x.v);
+  }
+  if (i < n) {
+    update_lanes x = {v_load_n(w + i, n - i), v_load_n(g + i, n - i), v_zero(), v_zero()};
+    if (moments > 0) x.m = v_load_n(m + i, n - i);
+    if (moments > 1) x.v = v_load_n(v + i, n - i);
+    x = body(&s, x);
+    v_store_n(w + i, x.w, n - i);
+    if (moments > 0) v_store_n(m + i, x.m, n - i);
+    if (moments > 1) v_store_n(v + i, x.v, n - i);
   }
 }
 
 /* The gradient as the formulas mean it: scaled (by clipping), with the decay of weights. */
-FA_INLINE vec update_gradient(const fa_update_args *a, update_lanes x) {
-  vec g = v_mul(x.g, v_set1((real)a->gradient_scale));
-  return v_fma(v_set1((real)a->weight_decay), x.w, g);
+FA_INLINE vec update_gradient(const update_settings *s, update_lanes x) {
+  return v_fma(s->weight_decay, x.w, v_mul(x.g, s->gradient_scale));
 }
 
-FA_INLINE update_lanes sgd_plain_body(const fa_update_args *a, update_lanes x) {
-  x.w = v_fnma(v_set1((real)a->rate), update_gradient(a, x), x.w);
+FA_INLINE update_lanes sgd_plain_body(const update_settings *s, update_lanes x) {
+  x.w = v_fnma(s->rate, update_gradient(s, x), x.w);
   return x;
 }
-FA_INLINE update_lanes sgd_momentum_body(const fa_update_args *a, update_lanes x) {
-  const vec momentum = v_set1((real)a->momentum);
-  vec g = update_gradient(a, x);
-  x.m = v_fma(momentum, x.m, g);
-  x.w = v_fnma(v_set1((real)a->rate), a->nesterov ? v_fma(momentum, x.m, g) : x.m, x.w);
+FA_INLINE update_lanes sgd_momentum_body(const update_settings *s, update_lanes x) {
+  x.m = v_fma(s->momentum, x.m, update_gradient(s, x));
+  x.w = v_fnma(s->rate, x.m, x.w);
   return x;
 }
-FA_INLINE update_lanes adam_body(const fa_update_args *a, update_lanes x) {
-  vec g = update_gradient(a, x);
-  x.m = v_fma(v_set1((real)(1 - a->beta1)), v_sub(g, x.m), x.m);
-  x.v = v_fma(v_mul(v_set1((real)(1 - a->beta2)), g), g, v_mul(v_set1((real)a->beta2), x.v));
-  vec root = v_fma(v_sqrt(x.v), v_set1((real)a->root_scale), v_set1((real)a->eps));
-  x.w = v_fnma(v_set1((real)a->rate), v_div(x.m, root), x.w);
+FA_INLINE update_lanes sgd_nesterov_body(const update_settings *s, update_lanes x) {
+  vec g = update_gradient(s, x);
+  x.m = v_fma(s->momentum, x.m, g);
+  x.w = v_fnma(s->rate, v_fma(s->momentum, x.m, g), x.w);
+  return x;
+}
+FA_INLINE update_lanes adam_body(const update_settings *s, update_lanes x) {
+  vec g = update_gradient(s, x);
+  x.m = v_fma(s->gain1, v_sub(g, x.m), x.m);
+  x.v = v_fma(v_mul(s->gain2, g), g, v_mul(s->beta2, x.v));
+  x.w = v_fnma(s->rate, v_div(x.m, v_fma(v_sqrt(x.v), s->root_scale, s->eps)), x.w);
   return x;
 }
 
 static void sgd(const void *args, fa_size first, fa_size last) {
   const fa_update_args *a = args;
-  if (a->first)
-    update(a, first, last, sgd_momentum_body, 1);
-  else
+  if (!a->first)
     update(a, first, last, sgd_plain_body, 0);
+  else if (a->nesterov)
+    update(a, first, last, sgd_nesterov_body, 1);
+  else
+    update(a, first, last, sgd_momentum_body, 1);
 }
 static void adam(const void *args, fa_size first, fa_size last) { update(args, first, last, adam_body, 2); }
 
