@@ -1,0 +1,293 @@
+"""Kernels around the layers: embedding rows, losses, norms, updates; per instruction set, dtype and thread count."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastact as fa
+from fastact import reference
+from fastact._core import training as core
+
+SIZES = [0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97]
+LONG = [1023, 1024, 1025, 4095, 4096, 4097, 300_001]  # around the blocks, and beyond the threads' threshold
+
+
+def eps(dtype):
+    return float(np.finfo(dtype).eps)
+
+
+# ---- embedding ----
+
+
+@pytest.mark.parametrize("width", SIZES)
+def test_embedding_rows(isa, dtype, width):
+    rng = np.random.default_rng(width)
+    weight = rng.standard_normal((9, width)).astype(dtype)
+    indices = rng.integers(0, 9, 33)
+    out = np.full((33, width), np.nan, dtype)
+    core.embedding_forward(weight, indices, out)
+    np.testing.assert_array_equal(out, weight[indices])
+
+    gradient = np.ones((9, width), dtype)
+    core.embedding_backward(indices, out, gradient)
+    expected = 1 + reference.embedding_backward(indices, out, 9)
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=34 * 33 * eps(dtype))
+
+
+def test_embedding_writes_its_rows_only(isa, dtype):
+    guard = np.full((6, 5), 7, dtype)
+    core.embedding_forward(np.ones((2, 5), dtype), np.array([0, 1]), guard[2:4])
+    assert (guard[:2] == 7).all()
+    assert (guard[4:] == 7).all()
+    assert (guard[2:4] == 1).all()
+
+
+def test_embedding_backward_same_bits_for_any_number_of_threads(dtype):
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 20, 30_000)
+    dy = rng.standard_normal((30_000, 40)).astype(dtype)
+    results = []
+    for n in (1, 2, 3):
+        gradient = np.zeros((20, 40), dtype)
+        with fa.num_threads(n):
+            core.embedding_backward(indices, dy, gradient)
+        results.append(gradient)
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+    expected = reference.embedding_backward(indices, dy, 20)
+    np.testing.assert_allclose(results[0], expected, rtol=0, atol=2000 * 200 * eps(dtype))
+
+
+@pytest.mark.parametrize("bad", [-1, 9, 2**40, -(2**63)])
+def test_embedding_refuses_an_index_before_writing(bad):
+    indices = np.array([0, 8, bad, -5])
+    out = np.full((4, 3), 7.0)
+    with pytest.raises(IndexError, match=rf"0 <= index < 9, got {bad} at position 2"):
+        core.embedding_forward(np.zeros((9, 3)), indices, out)
+    with pytest.raises(IndexError, match="at position 2"):
+        core.embedding_backward(indices, np.ones((4, 3)), gradient := np.zeros((9, 3)))
+    assert (out == 7).all()
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        (np.zeros((9, 3), np.float32), np.zeros(4, np.int64), np.zeros((4, 3))),  # another type
+        (np.zeros((9, 3)), np.zeros(4, np.int32), np.zeros((4, 3))),
+        (np.zeros((9, 3)), np.zeros(4, np.int64), np.zeros((5, 3))),  # another shape
+        (np.zeros((9, 6))[:, ::2], np.zeros(4, np.int64), np.zeros((4, 3))),  # not dense
+        (np.zeros((9, 3), ">f8"), np.zeros(4, np.int64), np.zeros((4, 3))),  # other byte order
+    ],
+)
+def test_embedding_refuses_arrays_that_do_not_fit(arrays):
+    with pytest.raises((ValueError, TypeError)):
+        core.embedding_forward(*arrays)
+
+
+def test_embedding_refuses_a_read_only_output():
+    out = np.zeros((1, 3))
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        core.embedding_forward(np.zeros((9, 3)), np.zeros(1, np.int64), out)
+
+
+# ---- losses ----
+
+
+@pytest.mark.parametrize("classes", [n for n in SIZES if n] + [1000, 1025, 3000])
+def test_cross_entropy(isa, dtype, classes):
+    rng = np.random.default_rng(classes)
+    for rows in (1, 15, 16, 17, 40):
+        logits = (4 * rng.standard_normal((rows, classes))).astype(dtype)
+        target = rng.integers(0, classes, rows)
+        gradient = np.full_like(logits, np.nan)
+        mean, counted, correct, bad = core.cross_entropy(logits, target, gradient, None, True)
+        expected, expected_gradient = reference.cross_entropy(logits, target)
+        # Each exponential is within 4 ULP; a sum of up to 64 vectors adds 64 roundings of half an ULP at worst.
+        tolerance = 40 * eps(dtype)
+        assert mean == pytest.approx(expected, rel=tolerance, abs=tolerance)
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=tolerance / rows)
+        assert (counted, bad) == (rows, -1)
+        assert correct == (logits.argmax(-1) == target).sum()
+        assert core.cross_entropy(logits, target)[0] == mean
+
+
+def test_cross_entropy_far_logits(isa, dtype):
+    top = 0.5 * np.finfo(dtype).max
+    logits = np.array([[top, 0, -top], [-top, -top, -top], [0, 200, 1000]], dtype)
+    gradient = np.empty_like(logits)
+    mean, *_ = core.cross_entropy(logits, np.array([0, 1, 2]), gradient)
+    assert mean == pytest.approx(np.log(3) / 3, rel=8 * eps(dtype))
+    np.testing.assert_allclose(3 * gradient, [[0, 0, 0], [1 / 3, -2 / 3, 1 / 3], [0, 0, 0]], atol=4 * eps(dtype))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_cross_entropy_of_nan_is_nan(isa, dtype, value):
+    logits = np.zeros((20, 33), dtype)
+    logits[3, 32] = value
+    assert np.isnan(core.cross_entropy(logits, np.zeros(20, np.int64))[0])
+
+
+def test_cross_entropy_counts_as_argmax_does(isa, dtype):
+    logits = np.array([[1, 5, 5], [5, 5, 1], [2, 2, 2]], dtype)
+    for target in ([1, 0, 0], [2, 1, 1], [0, 0, 2]):
+        found = core.cross_entropy(logits, np.array(target), None, None, True)[2]
+        assert found == (logits.argmax(-1) == target).sum()
+
+
+def test_cross_entropy_ignores(isa, dtype):
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((50, 7)).astype(dtype)
+    target = rng.integers(0, 7, 50)
+    target[::3] = -100
+    gradient = np.full_like(logits, np.nan)
+    mean, counted, correct, _ = core.cross_entropy(logits, target, gradient, -100, True)
+    keep = target >= 0
+    expected, inner = reference.cross_entropy(logits[keep], target[keep])
+    assert mean == pytest.approx(expected, rel=20 * eps(dtype))
+    assert counted == keep.sum()
+    assert correct == (logits.argmax(-1) == target).sum()
+    np.testing.assert_allclose(gradient[keep], inner, rtol=0, atol=eps(dtype))
+    assert (gradient[~keep] == 0).all()
+    assert core.cross_entropy(logits, np.full(50, -100), gradient, -100)[:2] == (0.0, 0)
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("n", SIZES[1:] + LONG)
+def test_squared_error(isa, dtype, n):
+    rng = np.random.default_rng(n)
+    prediction, target = rng.standard_normal((2, n)).astype(dtype)
+    gradient = np.full_like(prediction, np.nan)
+    mean = core.squared_error(prediction, target, gradient)
+    expected, expected_gradient = reference.squared_error(prediction, target)
+    assert mean == pytest.approx(expected, rel=2 * eps(dtype))  # the difference is rounded once, before squaring
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=3 * eps(dtype), atol=2 * eps(dtype) / n)
+    assert core.squared_error(prediction, target) == mean
+
+
+@pytest.mark.parametrize("n", SIZES + LONG)
+def test_sum_squares(isa, dtype, n):
+    x = np.random.default_rng(n).standard_normal(n).astype(dtype)
+    assert core.sum_squares(x) == pytest.approx(float((x.astype(np.float64) ** 2).sum()), rel=1e-14)
+
+
+def test_sum_squares_neither_overflows_nor_vanishes(isa):
+    assert core.sum_squares(np.full(100, 1e30, np.float32)) == pytest.approx(1e62, rel=1e-6)
+    assert core.sum_squares(np.full(100, 1e-40, np.float32)) == pytest.approx(1e-78, rel=1e-4)
+
+
+def test_sums_have_the_same_bits_on_every_instruction_set_and_thread_count(dtype):
+    from fastact._core import runtime
+
+    x, y = np.random.default_rng(0).standard_normal((2, 300_001)).astype(dtype)
+    before = runtime.isa_active()
+    found = set()
+    try:
+        for name in runtime.isa_available():
+            runtime.isa_select(name)
+            for n in (1, 2, 3):
+                with fa.num_threads(n):
+                    found.add((core.sum_squares(x), core.squared_error(x, y)))
+    finally:
+        runtime.isa_select(before)
+    assert len(found) == 1
+
+
+def test_losses_have_the_same_bits_for_any_number_of_threads(isa, dtype):
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((4001, 50)).astype(dtype)
+    target = rng.integers(0, 50, 4001)
+    results = []
+    for n in (1, 2, 3):
+        gradient = np.empty_like(logits)
+        with fa.num_threads(n):
+            results.append((core.cross_entropy(logits, target, gradient, None, True), gradient.tobytes()))
+    assert results[0] == results[1] == results[2]
+
+
+# ---- updates ----
+
+
+def state(n, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    w, g, m = (rng.standard_normal(n).astype(dtype) for _ in range(3))
+    return w, g, m, rng.random(n).astype(dtype)
+
+
+@pytest.mark.parametrize("n", [*SIZES, 1024, 1025])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_sgd(isa, dtype, n, momentum, nesterov):
+    w, g, v, _ = state(n, dtype)
+    steps = np.array(4)
+    expected_w, expected_v = reference.sgd(w, 0.5 * g.astype(float), v, 0.1, momentum, nesterov, 0.01)
+    gradient = g.copy()
+    core.sgd(w, gradient, v if momentum else None, steps, 0.1, momentum, nesterov, 0.01, 0.5)
+    np.testing.assert_allclose(w, expected_w, rtol=0, atol=8 * eps(dtype) * 4)
+    if momentum:
+        np.testing.assert_allclose(v, expected_v, rtol=0, atol=8 * eps(dtype) * 4)
+    np.testing.assert_array_equal(gradient, g)
+    assert steps == 5
+
+
+@pytest.mark.parametrize("n", [*SIZES, 1024, 1025])
+@pytest.mark.parametrize("t", [1, 2, 1000])
+def test_adam(isa, dtype, n, t):
+    w, g, m, v = state(n, dtype)
+    steps = np.array(t - 1)
+    expected = reference.adam(w, 0.5 * g.astype(float), m, v, t, 0.01, (0.8, 0.99), 1e-6, 0.01)
+    core.adam(w, g, m, v, steps, 0.01, 0.8, 0.99, 1e-6, 0.01, 0.5)
+    for got, want in zip((w, m, v), expected, strict=True):
+        np.testing.assert_allclose(got, want, rtol=8 * eps(dtype), atol=8 * eps(dtype))
+    assert steps == t
+
+
+def test_adam_leaves_padding_of_zeros_alone(isa, dtype):
+    w, g, m, v = np.zeros((4, 40), dtype)
+    core.adam(w, g, m, v, np.array(0), 0.01, 0.9, 0.999, 1e-8, 0.1)
+    assert not np.stack((w, g, m, v)).any()
+
+
+def test_updates_have_the_same_bits_for_any_number_of_threads_and_instruction_set(dtype):
+    from fastact._core import runtime
+
+    before = runtime.isa_active()
+    found = set()
+    try:
+        for name in runtime.isa_available():
+            runtime.isa_select(name)
+            for n in (1, 2, 3):
+                w, g, m, v = state(300_001, dtype)
+                with fa.num_threads(n):
+                    core.adam(w, g, m, v, np.array(3), 0.01, 0.9, 0.999, 1e-8, 0.1, 0.3)
+                    core.sgd(w, g, m, np.array(3), 0.01, 0.9, True, 0.1, 0.3)
+                found.add((w.tobytes(), m.tobytes(), v.tobytes()))
+    finally:
+        runtime.isa_select(before)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("n", [*SIZES, 300_001])
+def test_zero(isa, dtype, n):
+    guard = np.ones(n + 2, dtype)
+    core.zero(guard[1:-1])
+    assert guard.sum() == 2
+    assert (guard[0], guard[-1]) == (1, 1)
+
+
+def test_updates_refuse_arrays_that_do_not_fit():
+    w = np.zeros(8)
+    with pytest.raises(ValueError, match="expected 8 elements"):
+        core.adam(w, np.zeros(8), np.zeros(8), np.zeros(9), np.array(0), 0.1, 0.9, 0.9, 1e-8, 0.0)
+    with pytest.raises(ValueError, match="gradients"):
+        core.sgd(w, np.zeros(8, np.float32), None, np.array(0), 0.1, 0.0, False, 0.0)
+    with pytest.raises(ValueError, match="steps"):
+        core.sgd(w, np.zeros(8), None, np.array(0.0), 0.1, 0.0, False, 0.0)
+
+
+def test_no_flag_and_no_flush_to_zero_reaches_or_leaves_a_kernel(isa):
+    with np.errstate(all="raise"):
+        logits = np.array([[0, -200, -90]], np.float32)
+        assert core.cross_entropy(logits, np.array([1]), np.empty_like(logits))[0] == pytest.approx(200)
+        np.add(np.ones(3), 1)
