@@ -14,6 +14,8 @@ from fastact._product import PackedMatrix as PackedMatrix
 from fastact._product import matmul as matmul
 from fastact._product import pack as pack
 from fastact.init import seed as seed
+from fastact.io import load as load
+from fastact.io import save as save
 from fastact.threads import get_num_threads as get_num_threads
 from fastact.threads import num_threads as num_threads
 from fastact.threads import set_num_threads as set_num_threads

@@ -6,6 +6,7 @@ float64 layer of one seed have the same weights to rounding.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +21,11 @@ Rng = np.random.Generator | int | None
 _shared: np.random.Generator | None = None  # made at first use: `import fastact` draws nothing
 
 
-class _Skip(threading.local):
-    on = False
+class _Local(threading.local):
+    allowance: int | None = None  # bytes that `skipped` may still hand out; None outside it
 
 
-_skip = _Skip()
+_local = _Local()
 
 
 def seed(value: int | None) -> None:
@@ -71,27 +72,37 @@ def generator(rng: Rng = None, name: str = "rng") -> np.random.Generator:
 
 
 @contextmanager
-def skipped() -> Iterator[None]:
-    """In this thread, initialisers give zeros and draw nothing: for layers whose weights are loaded next."""
-    before, _skip.on = _skip.on, True
+def skipped(allowance: int) -> Iterator[None]:
+    """In this thread, initialisers draw nothing and give zeros: for layers whose weights are loaded next.
+
+    ``allowance`` bounds their total in bytes, so that a damaged description of a model cannot ask for all memory.
+    """
+    before, _local.allowance = _local.allowance, allowance
     try:
         yield
     finally:
-        _skip.on = before
+        _local.allowance = before
+
+
+def _zeros_if_skipped(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array | None:
+    if _local.allowance is None:
+        return None
+    _local.allowance -= math.prod(shape) * np.dtype(dtype).itemsize
+    if _local.allowance < 0:
+        raise ValueError(f"shape: weights of shape {shape} are larger than what is there to load")
+    return np.zeros(shape, dtype)
 
 
 def uniform(shape: tuple[int, ...], bound: float, dtype: npt.DTypeLike = np.float32, rng: Rng = None) -> Array:
     """Uniform on [-bound, bound)."""
-    if _skip.on:
-        return np.zeros(shape, dtype)
-    return generator(rng).uniform(-bound, bound, shape).astype(dtype, copy=False)
+    zeros = _zeros_if_skipped(shape, dtype)
+    return generator(rng).uniform(-bound, bound, shape).astype(dtype, copy=False) if zeros is None else zeros
 
 
 def normal(shape: tuple[int, ...], std: float = 1.0, dtype: npt.DTypeLike = np.float32, rng: Rng = None) -> Array:
     """Normal with mean 0."""
-    if _skip.on:
-        return np.zeros(shape, dtype)
-    return generator(rng).normal(0.0, std, shape).astype(dtype, copy=False)
+    zeros = _zeros_if_skipped(shape, dtype)
+    return generator(rng).normal(0.0, std, shape).astype(dtype, copy=False) if zeros is None else zeros
 
 
 def fan_in_uniform(shape: tuple[int, ...], fan_in: int, dtype: npt.DTypeLike = np.float32, rng: Rng = None) -> Array:

@@ -1,7 +1,11 @@
 """Layers: ``forward(x)`` gives the output and its backward, gradients add up in ``parameter.grad``."""
 
+from fastact.nn.activation import Activation as Activation
 from fastact.nn.base import Arena as Arena
 from fastact.nn.base import Backward as Backward
 from fastact.nn.base import Layer as Layer
 from fastact.nn.base import Parameter as Parameter
 from fastact.nn.base import RunResult as RunResult
+from fastact.nn.dense import Dense as Dense
+from fastact.nn.embedding import Embedding as Embedding
+from fastact.nn.sequential import Sequential as Sequential

@@ -13,12 +13,14 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from fastact._activations import Activation, activations
 from fastact.errors import BackwardError
 
 Array = npt.NDArray[Any]
@@ -35,13 +37,10 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     TypeError
         If it is neither float32 nor float64.
     """
-    try:
-        found = np.dtype(dtype)
-    except TypeError:
-        found = None
     for known in DTYPES:
-        if found == known:
-            return known  # NumPy's own object, so that layers can compare with `is`
+        with suppress(TypeError):  # np.dtype's, for what is no type at all
+            if dtype is not None and np.dtype(dtype) == known:
+                return known  # NumPy's own object, so that layers can compare with `is`
     raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
 
 
@@ -305,13 +304,14 @@ class Backward:
     -----
     dy of the wrong shape or type is refused before anything is touched, and the closure remains usable. What ``run``
     holds is released by the call. Recurrent layers derive a class that adds ``state`` and ``dstate`` and shares
-    ``_check`` and ``_begin``.
+    ``_check`` and ``_begin``; ``run`` must not refer to that object, or the buffers live until the next garbage
+    collection.
     """
 
     __slots__ = ("_dtype", "_run", "_shape")
 
-    def __init__(self, run: Callable[..., Array | None], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._run: Callable[..., Array | None] | None = run
+    def __init__(self, run: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._run = run
         self._shape = shape
         self._dtype = dtype
 
@@ -341,7 +341,7 @@ class Backward:
             raise ValueError(f"dy: expected the shape of y, {self._shape}, got {dy.shape}")
         return dy
 
-    def _begin(self) -> Callable[..., Array | None]:
+    def _begin(self) -> Any:
         """Hand out ``run`` and forget it."""
         run = self._run
         if run is None:
@@ -645,7 +645,7 @@ class Layer:
     # -- description, copies --------------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
-        """Arguments that rebuild this layer without its weights: ``type(layer)(**layer.config())``.
+        """Arguments that rebuild this layer without its weights, by ``type(layer).from_config(config)``.
 
         The values are made of JSON's types, layers and activations. Here: each argument of ``__init__`` but ``rng``,
         read from the attribute of the same name; a layer that stores them otherwise overrides this.
@@ -670,12 +670,20 @@ class Layer:
             found[name] = value.name if isinstance(value, np.dtype) else value
         return found
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Layer:
+        """A layer from what ``config`` gave."""
+        return cls(**config)
+
     def __repr__(self) -> str:
         try:
             arguments = self.config()
         except TypeError:
             arguments = {}
-        inside = ", ".join(f"{name}={getattr(value, 'name', value)!r}" for name, value in arguments.items())
+        inside = ", ".join(
+            f"{name}={(value.name if isinstance(value, Activation) and activations[value.name] is value else value)!r}"
+            for name, value in arguments.items()
+        )
         return f"{type(self).__name__}({inside})"
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""``Dense``: y = activation(x Wᵀ + b), bias and activation fused into the product."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastact import init
+from fastact._activations import Activation, as_activation
+from fastact._core.product import matmul
+from fastact.nn.activation import backward_of
+from fastact.nn.base import Array, Backward, Layer, Parameter, as_dtype, as_floats, as_size
+
+
+class Dense(Layer):
+    """Fully connected layer, y = activation(x Wᵀ + b), over the last axis of x.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        I and H.
+    activation : str, fastact.Activation or None
+        None is linear.
+    bias : bool
+        False leaves b out.
+    dtype : float32 or float64
+        Of the parameters and of y; x is converted.
+    rng : numpy.random.Generator, int or None
+        Source of the initial weights: W and b uniform on ±1/sqrt(I), ``torch.nn.Linear``'s. None: see ``fa.seed``.
+
+    Attributes
+    ----------
+    weight : Parameter, shape (H, I)
+    bias : Parameter of shape (H,), or None
+    activation : fastact.Activation or None
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastact as fa
+    >>> layer = fa.nn.Dense(3, 2, activation="tanh", rng=0)
+    >>> x = np.ones((5, 3), np.float32)
+    >>> y, backward = layer.forward(x)
+    >>> y.shape, backward(np.ones_like(y)).shape, layer.weight.grad.shape
+    ((5, 2), (5, 3), (2, 3))
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        activation: str | Activation | None = None,
+        bias: bool = True,
+        dtype: npt.DTypeLike = np.float32,
+        rng: init.Rng = None,
+    ) -> None:
+        self.in_features = as_size(in_features, "in_features")
+        self.out_features = as_size(out_features, "out_features")
+        function = None if activation is None else as_activation(activation)
+        self.activation = None if function is None or function.name == "linear" else function
+        self.dtype = as_dtype(dtype)
+        rng = init.generator(rng)
+        shape = (self.out_features, self.in_features)
+        self.add_parameter("weight", init.fan_in_uniform(shape, self.in_features, self.dtype, rng))
+        self.bias = None
+        if bias:
+            self.add_parameter("bias", init.fan_in_uniform(shape[:1], self.in_features, self.dtype, rng))
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "activation": self.activation,
+            "bias": self.bias is not None,
+            "dtype": self.dtype.name,
+        }
+
+    def _rows(self, x: Any) -> tuple[Array, tuple[int, ...] | None]:
+        """x as (rows, I) of this layer's dtype, and the shape of y where that is not (rows, H)."""
+        if x.__class__ is not np.ndarray or x.dtype is not self.dtype:
+            x = as_floats(x, self.dtype, "x")
+        shape = x.shape
+        if not shape or shape[-1] != self.in_features:
+            raise ValueError(f"x: expected shape (..., {self.in_features}), the layer's in_features, got {shape}")
+        if len(shape) == 2:
+            return x, None
+        return x.reshape(prod(shape[:-1]), self.in_features), (*shape[:-1], self.out_features)
+
+    def __call__(self, x: npt.ArrayLike, /) -> Array:
+        """y of shape (..., H) for x of shape (..., I)."""
+        rows, shape = self._rows(x)
+        bias = self.bias
+        y = matmul(rows, self.weight.value.T, None, None if bias is None else bias.value, self.activation)
+        return y if shape is None else y.reshape(shape)
+
+    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
+        """y of shape (..., H) for x of shape (..., I), and its backward."""
+        rows, shape = self._rows(x)
+        weight, bias, function = self.weight, self.bias, self.activation
+        b = None if bias is None else bias.value
+        if function is None:
+            y, dz_of = matmul(rows, weight.value.T, None, b), None
+        elif function.backward_from == "x":
+            z = matmul(rows, weight.value.T, None, b)
+            y = function(z)
+            dz_of = backward_of(function, z, y)
+        else:
+            y = matmul(rows, weight.value.T, None, b, function)
+            dz_of = backward_of(function, None, y)
+
+        y_shape = y.shape
+
+        def run(dy: Array, input_gradient: bool) -> Array | None:
+            if shape is not None:
+                dy = dy.reshape(y_shape)
+            dz = dy if dz_of is None else dz_of(dy)
+            matmul(dz.T, rows, weight.grad, accumulate=True)
+            if bias is not None:
+                bias.grad += dz.sum(0)
+            if not input_gradient:
+                return None
+            dx = matmul(dz, weight.value)
+            return dx if shape is None else dx.reshape(*shape[:-1], self.in_features)
+
+        if shape is not None:
+            y = y.reshape(shape)
+        return y, Backward(run, y.shape, self.dtype)

@@ -1,0 +1,203 @@
+"""``Sequential``: layers one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, overload
+
+from fastact.nn.base import Array, Backward, Layer, Parameter, RunResult
+
+
+class Sequential(Layer):
+    """A chain of layers, each given the output of the one before.
+
+    Parameters
+    ----------
+    *layers : Layer
+        The same layer may stand at several places: it is one set of parameters, counted once, and its gradients add up.
+
+    Notes
+    -----
+    Names are torch.nn's: ``"0.weight"``, ``"2.0.bias"`` in a chain within a chain. ``len``, indices, slices (a new
+    chain of the same layers) and iteration work as on a tuple.
+
+    Recurrent members start from zeros in ``model(x)`` and ``model.forward(x)``. To carry their states from one stretch
+    of a sequence to the next (truncated backpropagation through time), ``y, backward = model.forward(x, state=state)``
+    takes and ``backward.state`` gives a tuple with one state for each recurrent member, in order; ``state=None`` is
+    zeros, and so is None in place of a member's state. ``backward(dy, dstate=...)`` and ``backward.dstate`` are tuples
+    of their gradients. For inference, ``model.run(x, state=state)`` gives ``y`` and ``state``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastact as fa
+    >>> model = fa.nn.Sequential(fa.nn.Dense(4, 8, "relu"), fa.nn.Dense(8, 3))
+    >>> model(np.ones((2, 4), np.float32)).shape
+    (2, 3)
+    >>> list(model.parameters())
+    ['0.weight', '0.bias', '1.weight', '1.bias']
+    >>> len(model), model[1].out_features
+    (2, 3)
+    """
+
+    def __init__(self, *layers: Layer) -> None:
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Layer):
+                raise TypeError(
+                    f"layers: expected layers, got {layer!r} of type {type(layer).__name__} at place {i}"
+                    + ("; unpack it: Sequential(*layers)" if isinstance(layer, (list, tuple)) else "")
+                    + ("; as a layer: fa.nn.Activation(...)" if isinstance(layer, str) or callable(layer) else "")
+                )
+        self.layers = layers
+        self.stateful = any(layer.stateful for layer in layers)
+        dtypes = {p.dtype.name: name for name, p in self.parameters().items()}
+        if len(dtypes) > 1:
+            raise TypeError(
+                "layers: expected one dtype in a model, got "
+                + " and ".join(f"{dtype} ({name})" for dtype, name in dtypes.items())
+                + "; give all layers the same dtype="
+            )
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Sequential:
+        return cls(*config["layers"])
+
+    def config(self) -> dict[str, Any]:
+        return {"layers": list(self.layers)}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
+
+    def _members(self) -> Iterator[tuple[str, Parameter | Layer]]:
+        for name, member in super()._members():
+            yield name.removeprefix("layers."), member
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __bool__(self) -> bool:
+        return True  # an empty chain is still a model
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Layer: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Layer | Sequential:
+        return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
+
+    def __call__(self, x: Any, /) -> Array:
+        """Output of the last layer. Nothing is kept."""
+        i = 0
+        try:
+            for i, layer in enumerate(self.layers):  # noqa: B007
+                x = layer(x)
+        except _NAMED as error:
+            raise _in_layer(i, self.layers[i], error) from error
+        return x
+
+    def run(self, x: Any, /, state: tuple[Any, ...] | None = None) -> RunResult:
+        """Inference that takes and gives the states of the recurrent members: a result with ``y`` and ``state``."""
+        states = self._states(state)
+        final = []
+        i = 0
+        try:
+            for i, layer in enumerate(self.layers):  # noqa: B007
+                if layer.stateful:
+                    result = layer.run(x, state=next(states))  # type: ignore[attr-defined]
+                    final.append(result.state)
+                    x = result.y
+                else:
+                    x = layer(x)
+        except _NAMED as error:
+            raise _in_layer(i, self.layers[i], error) from error
+        return RunResult(x, tuple(final))
+
+    def forward(self, x: Any, /, state: tuple[Any, ...] | None = None) -> tuple[Array, Backward]:  # type: ignore[override]
+        """Output of the last layer in training mode, and the backward of the chain.
+
+        Parameters
+        ----------
+        x : array
+        state : tuple or None
+            One state for each recurrent member; None is zeros.
+
+        Returns
+        -------
+        y : array
+        backward : ChainBackward
+            ``dx = backward(dy)``; in a chain with recurrent members ``backward.state`` holds their final states.
+        """
+        states = self._states(state)
+        backwards = []
+        i = 0
+        try:
+            for i, layer in enumerate(self.layers):  # noqa: B007
+                x, backward = layer.forward(x, state=next(states)) if layer.stateful else layer.forward(x)
+                backwards.append(backward)
+        except _NAMED as error:
+            raise _in_layer(i, self.layers[i], error) from error
+        return x, ChainBackward(self.layers, backwards, x.shape, x.dtype)
+
+    def _states(self, state: tuple[Any, ...] | None) -> Iterator[Any]:
+        expected = sum(layer.stateful for layer in self.layers) if self.stateful else 0
+        if state is None:
+            return iter((None,) * expected)
+        if not isinstance(state, (tuple, list)) or len(state) != expected:
+            got = f"{len(state)}" if isinstance(state, (tuple, list)) else f"a {type(state).__name__}"
+            raise ValueError(f"state: expected a tuple of {expected} states, one for each recurrent layer, got {got}")
+        return iter(state)
+
+
+class ChainBackward(Backward):
+    """Backward of a ``Sequential``.
+
+    Attributes
+    ----------
+    state : tuple
+        Final states of the recurrent members, in order.
+    dstate : tuple or None
+        After the call: the gradients of their initial states.
+    """
+
+    __slots__ = ("dstate", "state")
+
+    def __init__(self, layers: tuple[Layer, ...], backwards: list[Any], shape: tuple[int, ...], dtype: Any) -> None:
+        super().__init__(list(zip(layers, backwards, strict=True)), shape, dtype)
+        self.state = tuple(b.state for layer, b in zip(layers, backwards, strict=True) if layer.stateful)
+        self.dstate: tuple[Any, ...] | None = None
+
+    def __call__(self, dy: Any, input_gradient: bool = True, dstate: tuple[Any, ...] | None = None) -> Any:
+        """Gradient of x for the gradient dy of y and, per recurrent member, ``dstate`` of its final state."""
+        dy = self._check(dy)
+        if dstate is None:
+            dstate = (None,) * len(self.state)
+        elif not isinstance(dstate, (tuple, list)) or len(dstate) != len(self.state):
+            raise ValueError(
+                f"dstate: expected a tuple of {len(self.state)}, laid out as backward.state, got {dstate!r}"
+            )
+        pending = list(dstate)
+        found = []
+        steps = self._begin()
+        while steps:
+            layer, backward = steps.pop()  # what it holds is free after its own step
+            wanted = {} if steps or input_gradient or not isinstance(backward, Backward) else {"input_gradient": False}
+            if layer.stateful:
+                dy = backward(dy, dstate=pending.pop(), **wanted)
+                found.append(backward.dstate)
+            else:
+                dy = backward(dy, **wanted)
+        self.dstate = tuple(reversed(found))
+        return dy if input_gradient else None
+
+
+_NAMED = (ValueError, TypeError, IndexError)
+
+
+def _in_layer(i: int, layer: Layer, error: Exception) -> Exception:
+    """The same error, saying in which layer of the chain."""
+    if type(error) not in _NAMED:  # a subclass may be built of other arguments
+        raise error
+    return type(error)(f"in layer {i}, {layer!r}: {error}")
