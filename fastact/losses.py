@@ -21,6 +21,9 @@ from fastact.nn.base import DTYPES, Array, as_floats
 __all__ = ["CrossEntropy", "Loss", "LossBackward", "MeanSquaredError", "Measure", "as_loss"]
 
 
+INT64 = np.dtype(np.int64)
+
+
 class Measure(NamedTuple):
     """What a loss found on one batch.
 
@@ -108,17 +111,23 @@ class Loss:
 
 
 def as_prediction(prediction: Any) -> Array:
-    """``prediction`` as a C-contiguous float32 or float64 array with at least one element."""
+    """``prediction`` as a dense, aligned float32 or float64 array with at least one element."""
     array = np.asarray(prediction)
-    if array.dtype not in DTYPES:
+    native = array.dtype.newbyteorder("=")
+    if native not in DTYPES:
         raise TypeError(
             f"prediction: expected float32 or float64, got {array.dtype}; convert it: prediction.astype(np.float32)"
         )
     if array.size == 0:
         raise ValueError(f"prediction: expected at least one element, got shape {array.shape}")
-    if not (array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative):
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
-    return array
+    return as_dense(array, native)
+
+
+def as_dense(array: Array, dtype: np.dtype[Any]) -> Array:
+    """``array`` itself if it is C-contiguous, aligned and of this dtype, else a copy that is."""
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    return np.require(array, dtype, "CA")
 
 
 class CrossEntropy(Loss):
@@ -208,7 +217,7 @@ class CrossEntropy(Loss):
                 f"target: expected integers (class numbers), got {array.dtype}; whole numbers convert with "
                 "target.astype(np.int64), one-hot rows or probabilities with np.argmax(target, axis=-1)"
             )
-        return np.ascontiguousarray(array, np.int64) if array.ndim else array.astype(np.int64)
+        return as_dense(array, INT64)
 
     @staticmethod
     def _shape_message(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
@@ -265,8 +274,7 @@ class MeanSquaredError(Loss):
 
     def prepare(self, target: Any, dtype: np.dtype[Any]) -> Array:
         """``target`` as a C-contiguous array of ``dtype``."""
-        array = as_floats(target, dtype, "target")
-        return np.ascontiguousarray(array) if array.ndim else array
+        return as_dense(as_floats(target, dtype, "target"), dtype)
 
 
 _BY_NAME: dict[str, type[Loss]] = {

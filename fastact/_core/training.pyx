@@ -158,7 +158,7 @@ def embedding_forward(cnp.ndarray weight, cnp.ndarray indices, cnp.ndarray out):
     check_indices(indices, cnp.PyArray_DIM(weight, 0))
     args.indices = <const int64_t *>cnp.PyArray_DATA(indices)
     args.source, args.target = cnp.PyArray_DATA(weight), cnp.PyArray_DATA(out)
-    ns = args.count * (2 + 0.03 * cnp.PyArray_ITEMSIZE(weight) * args.width)
+    ns = args.count * (1 + 0.01 * cnp.PyArray_ITEMSIZE(weight) * args.width)
     with nogil:
         run(kernels.embedding_forward, &args, args.count, ns)
 
@@ -182,7 +182,7 @@ def embedding_backward(cnp.ndarray indices, cnp.ndarray dy, cnp.ndarray grad):
     args.indices = <const int64_t *>cnp.PyArray_DATA(indices)
     args.source, args.target = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(grad)
     groups = (args.width + FA_EMBEDDING_COLUMNS - 1) // FA_EMBEDDING_COLUMNS
-    ns = args.count * (3 + 0.05 * cnp.PyArray_ITEMSIZE(grad) * args.width)
+    ns = args.count * (1 + 0.01 * cnp.PyArray_ITEMSIZE(grad) * args.width)
     with nogil:
         run(kernels.embedding_backward, &args, groups, ns)
 
@@ -247,7 +247,7 @@ def cross_entropy(cnp.ndarray logits, cnp.ndarray targets, cnp.ndarray gradient=
         bad = fa_first_outside(args.targets, args.rows, args.classes, args.has_ignored, args.ignored, &counted)
         if bad < 0:
             args.scale = 1.0 / counted if counted else 0.0
-            run(kernels.cross_entropy, &args, blocks, args.rows * (15 + 0.05 * itemsize * args.classes))
+            run(kernels.cross_entropy, &args, blocks, args.rows * (15 + 0.06 * itemsize * args.classes))
             total = add_up(args.loss, blocks)
             if args.correct:
                 for i in range(blocks):
@@ -280,7 +280,7 @@ def squared_error(cnp.ndarray prediction, cnp.ndarray target, cnp.ndarray gradie
     blocks = ceil_div(args.n, FA_REDUCE_BLOCK)
     args.loss = <double *>new_sums(blocks)
     with nogil:
-        run(kernels.squared_error, &args, blocks, 0.2 * args.n)
+        run(kernels.squared_error, &args, blocks, 0.08 * cnp.PyArray_ITEMSIZE(prediction) * args.n)
         total = add_up(args.loss, blocks)
         free(args.loss)
     return total * args.scale / 2
@@ -298,7 +298,7 @@ def sum_squares(cnp.ndarray x):
     blocks = ceil_div(args.n, FA_REDUCE_BLOCK)
     args.sums = <double *>new_sums(blocks)
     with nogil:
-        run(kernels.sum_squares, &args, blocks, 0.02 * cnp.PyArray_ITEMSIZE(x) * args.n)
+        run(kernels.sum_squares, &args, blocks, 0.013 * cnp.PyArray_ITEMSIZE(x) * args.n)
         total = add_up(args.sums, blocks)
         free(args.sums)
     return total
@@ -346,7 +346,7 @@ def sgd(cnp.ndarray parameters, cnp.ndarray gradients, cnp.ndarray velocity, cnp
     args.rate, args.momentum, args.nesterov = lr, momentum, nesterov
     args.weight_decay, args.gradient_scale = weight_decay, gradient_scale
     with nogil:
-        run(kernels.sgd, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.06 * cnp.PyArray_ITEMSIZE(parameters) * args.n)
+        run(kernels.sgd, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.03 * cnp.PyArray_ITEMSIZE(parameters) * args.n)
         step[0] += 1
 
 
@@ -364,7 +364,7 @@ def adam(cnp.ndarray parameters, cnp.ndarray gradients, cnp.ndarray first, cnp.n
     args.rate = lr / (1 - pow(beta1, <double>(step[0] + 1)))
     args.root_scale = 1 / sqrt(1 - pow(beta2, <double>(step[0] + 1)))
     with nogil:
-        run(kernels.adam, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.08 * cnp.PyArray_ITEMSIZE(parameters) * args.n)
+        run(kernels.adam, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.055 * cnp.PyArray_ITEMSIZE(parameters) * args.n)
         step[0] += 1
 
 
@@ -376,4 +376,4 @@ def zero(cnp.ndarray gradients):
     args.n = cnp.PyArray_DIM(gradients, 0)
     args.gradients = cnp.PyArray_DATA(gradients)
     with nogil:
-        run(kernels.zero, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.02 * cnp.PyArray_ITEMSIZE(gradients) * args.n)
+        run(kernels.zero, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.01 * cnp.PyArray_ITEMSIZE(gradients) * args.n)

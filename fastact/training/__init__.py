@@ -1,3 +1,3 @@
-"""Training: the Trainer and what it is made of. Losses and optimisers stand in ``fastact.losses`` and ``fastact.optim``."""
+"""Training: the Trainer and what it is made of. Losses and optimisers are ``fastact.losses`` and ``fastact.optim``."""
 
 from fastact.training.history import History as History

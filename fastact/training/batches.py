@@ -36,7 +36,9 @@ def as_inputs(x: Any, dtype: np.dtype[Any], name: str = "x") -> Array:
     return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
 
 
-def as_pair(x: Any, y: Any, loss: Loss, dtype: np.dtype[Any], names: tuple[str, str] = ("x", "y")) -> tuple[Array, Array]:
+def as_pair(
+    x: Any, y: Any, loss: Loss, dtype: np.dtype[Any], names: tuple[str, str] = ("x", "y")
+) -> tuple[Array, Array]:
     """Inputs and targets, as many of one as of the other, in the form that model and loss take without converting."""
     inputs = as_inputs(x, dtype, names[0])
     try:

@@ -31,7 +31,7 @@ class Progress:
     def begin(self, epoch: int, rows: int, done: int) -> None:
         """A new epoch, numbered from 1, of which ``done`` of ``rows`` rows are behind us."""
         if self.show:
-            from tqdm import tqdm
+            from tqdm import tqdm  # type: ignore[import-untyped]
 
             self._bar = tqdm(
                 total=rows, initial=done, desc=f"epoch {epoch}/{self._epochs}", unit=" samples", unit_scale=True
