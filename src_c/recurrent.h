@@ -1,10 +1,91 @@
+/* Recurrent cells: packed weights, one time step forward and backward, and the products over many steps around them.
+ *
+ * Letters: T steps, B sequences, I inputs (`inputs` in code: C has a macro I), H hidden units. Units stand in groups of VL (the lanes of a vector); the last
+ * group is padded with units whose weights are zero, so that they stay zero. Hp = groups * VL. Four gates i, f, g, o.
+ *
+ * Layouts that only these kernels see ("row" = one (t, b) pair):
+ *   forward weights   [group][k][4 gates][VL]      one register tile holds all four gates of its units
+ *   bias              [group][4 gates][VL]         the sum of both biases
+ *   backward weights  [column block][4 Hp][block]  rows in the order (group, gate, lane) of the gates' slabs;
+ *                                                  blocks of 4, then 2, then 1 vectors of columns
+ *   slabs             [group][row][4 gates][VL]    one buffer in turn: hoisted input product, gates, dZ
+ *   h, c              [slot][B][Hp]
+ * Row r of a slab is slot * B + b. A buffer with fewer slots than steps is a ring: the slot of step t is t & ring
+ * (-1: one slot a step).
+ *
+ * The caller owns the loop over time and the threads; a kernel does a share of one step or of one chunk of steps. All
+ * pointers are to elements of the table's type; strides are in elements. */
 #ifndef FA_RECURRENT_H
 #define FA_RECURRENT_H
 
 #include "config.h"
 
+/* Part of a step that one thread does: rows of the batch, groups of units (in backward: a block belongs to the share
+ * that holds its first group). The bits of a result do not depend on the shares as long as a cut batch leaves 3 rows
+ * to each. */
 typedef struct {
-  void (*placeholder)(void);
+  fa_size row_begin, row_end;
+  fa_size group_begin, group_end;
+} fa_recurrent_share;
+
+typedef struct {
+  fa_size inputs, H;
+  const void *weight_ih, *weight_hh; /* (4H, I), (4H, H), C order, gates i, f, g, o */
+  const void *bias_ih, *bias_hh;     /* (4H), either may be NULL */
+  void *ih, *hh, *bias;              /* forward weights */
+  void *hh_back, *ih_back;           /* backward weights, or NULL */
+} fa_lstm_pack;
+
+typedef struct {
+  fa_size T, B, inputs, H;
+  const void *ih, *hh, *bias;
+  const void *x; /* row (t, b) begins at x + t * x_t + b * x_b; its I elements are contiguous */
+  fa_size x_t, x_b;
+  void *y; /* the same for the H elements of each h; NULL if nobody wants them */
+  fa_size y_t, y_b;
+  void *h, *c; /* slot 0 holds the initial state, slot (t + 1) & ring receives step t */
+  fa_size h_ring, c_ring;
+  void *slabs; /* NULL if neither hoisted nor keep_gates */
+  fa_size slab_rows, slab_ring;
+  int hoisted;    /* the input product stands in the slabs already (lstm_input) */
+  int keep_gates; /* training: leave the gates in the slabs */
+} fa_lstm_forward;
+
+typedef struct {
+  fa_size T, B, inputs, H;
+  const void *hh_back, *ih_back;
+  const void *dy; /* as y above, or NULL */
+  fa_size dy_t, dy_b;
+  void *dx; /* as x above, or NULL */
+  fa_size dx_t, dx_b;
+  const void *c;  /* [T + 1][B][Hp] */
+  void *slabs;    /* gates of all steps; dZ when a step is done */
+  void *dh, *dc;  /* [B][Hp]: gradient of the final state; of the initial one after step -1 */
+} fa_lstm_backward;
+
+/* dW += dZ^T A for the rows of some steps, where row (t, b) of A is what dZ was multiplied with. */
+typedef struct {
+  fa_size B, H, K;
+  const void *a; /* row (t, b) begins at a + t * a_t + b * a_b, K elements */
+  fa_size a_t, a_b;
+  void *packed; /* scratch of the chunk, [column block][row][block], ceil(K / VL) vectors a row */
+  const void *slabs;
+  fa_size slab_rows;
+  void *gradient;           /* (4H, K) in C order */
+  void *bias_a, *bias_b;    /* (4H), gradients of the biases, or NULL */
+} fa_lstm_gradient;
+
+typedef struct {
+  void (*pack)(const fa_lstm_pack *, fa_size group_begin, fa_size group_end);
+  /* Input product of steps t_begin .. t_end - 1 into the slabs, bias included. */
+  void (*input)(const fa_lstm_forward *, const fa_recurrent_share *, fa_size t_begin, fa_size t_end);
+  void (*step)(const fa_lstm_forward *, const fa_recurrent_share *, fa_size t);
+  /* t from T - 1 down to 0; then t = -1, which leaves the gradient of the initial h in dh. */
+  void (*backward_step)(const fa_lstm_backward *, const fa_recurrent_share *, fa_size t);
+  /* Of steps t_begin .. t_end - 1; part of parts: which share of the tiles is this thread's. */
+  void (*input_gradient)(const fa_lstm_backward *, fa_size t_begin, fa_size t_end, int part, int parts);
+  void (*gradient_pack)(const fa_lstm_gradient *, fa_size t_begin, fa_size t_end, int part, int parts);
+  void (*gradient)(const fa_lstm_gradient *, fa_size t_begin, fa_size t_end, int part, int parts);
 } fa_recurrent_kernels;
 
 #endif

@@ -1,1 +1,521 @@
-#define RECURRENT_KERNELS {0}
+/* The LSTM cell: see recurrent.h for layouts.
+ *
+ *   i, f, o = sigmoid(z_i, z_f, z_o)   g = tanh(z_g)   c' = f c + i g   h' = o tanh(c')
+ *   z = bias + x W_ih^T + h W_hh^T
+ *
+ * A tile of up to TILE_ROWS sequences x 4 gates x VL units is computed in registers and passed through a small buffer
+ * on the stack to the pointwise part, so the gates never travel through memory in inference. Order of summation: bias,
+ * inputs, hidden units, each in order; tiles of one row (two, with 32 registers) are too short a chain for the FMA
+ * pipes and sum k in SPLIT interleaved parts. */
+
+/* ---- products ------------------------------------------------------------------------------------------------- */
+
+/* Interleaved partial sums in a tile of so many rows: at least 8 chains in flight, at most the registers. */
+#if FA_REGISTERS >= 32
+#define SPLIT(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
+#define MAX_SPLIT_ROWS 2
+#else
+#define SPLIT(rows) ((rows) == 1 ? 2 : 1)
+#define MAX_SPLIT_ROWS 1
+#endif
+#define MAX_SPLIT 4
+
+/* part[s][m][v] += a[m][k] * b[k][v], k mod split = s; k past the last whole round goes to part 0. */
+FA_INLINE void split_accumulate(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
+                                const int vecs, const real *a, fa_size a_row, const real *b, fa_size K) {
+  fa_size k = 0;
+  for (; k + split <= K; k += split, b += split * vecs * VL)
+    FA_UNROLL for (int s = 0; s < split; s++) FA_UNROLL for (int m = 0; m < rows; m++) {
+      vec am = v_set1(a[m * a_row + k + s]);
+      FA_UNROLL for (int v = 0; v < vecs; v++)
+        part[s][m][v] = v_mac(am, v_load(b + (s * vecs + v) * VL), part[s][m][v]);
+    }
+  for (; k < K; k++, b += vecs * VL)
+    FA_UNROLL for (int m = 0; m < rows; m++) {
+      vec am = v_set1(a[m * a_row + k]);
+      FA_UNROLL for (int v = 0; v < vecs; v++) part[0][m][v] = v_mac(am, v_load(b + v * VL), part[0][m][v]);
+    }
+}
+
+FA_INLINE void split_zero(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
+                          const int vecs) {
+  FA_UNROLL for (int s = 0; s < split; s++)
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) part[s][m][v] = v_zero();
+}
+
+/* The sum of the parts, pairwise: (0 + 1) + (2 + 3). */
+FA_INLINE vec split_sum(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int m, const int v) {
+  if (split == 1) return part[0][m][v];
+  vec low = v_add(part[0][m][v], part[1][m][v]);
+  return split == 2 ? low : v_add(low, v_add(part[2][m][v], part[3][m][v]));
+}
+
+/* out = init + a A + b B for rows x TILE_COLS; A and B are panels of packed weights. */
+typedef struct {
+  const real *init;
+  fa_size init_row; /* 0: the same for all rows */
+  const real *a, *panel_a;
+  fa_size a_row, a_size;
+  const real *b, *panel_b;
+  fa_size b_row, b_size;
+  real *out;
+  fa_size out_row;
+} gate_product;
+
+#define GATE_PRODUCT(rows)                                                                                          \
+  FA_NOINLINE void gate_product_##rows(const gate_product *p) {                                                     \
+    vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
+      acc[m][v] = v_load(p->init + m * p->init_row + v * VL);                                                       \
+    tile_accumulate(acc, rows, TILE_VECS, p->a, p->a_row, 1, p->panel_a, TILE_COLS, p->a_size);                     \
+    tile_accumulate(acc, rows, TILE_VECS, p->b, p->b_row, 1, p->panel_b, TILE_COLS, p->b_size);                     \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
+      v_store(p->out + m * p->out_row + v * VL, acc[m][v]);                                                         \
+  }
+#define GATE_PRODUCT_SPLIT(rows)                                                                                    \
+  FA_NOINLINE void gate_product_##rows(const gate_product *p) {                                                     \
+    vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];                                                                 \
+    split_zero(part, SPLIT(rows), rows, TILE_VECS);                                                                 \
+    split_accumulate(part, SPLIT(rows), rows, TILE_VECS, p->a, p->a_row, p->panel_a, p->a_size);                    \
+    split_accumulate(part, SPLIT(rows), rows, TILE_VECS, p->b, p->b_row, p->panel_b, p->b_size);                    \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
+      v_store(p->out + m * p->out_row + v * VL,                                                                     \
+              v_add(v_load(p->init + m * p->init_row + v * VL), split_sum(part, SPLIT(rows), m, v)));               \
+  }
+GATE_PRODUCT_SPLIT(1)
+#if MAX_SPLIT_ROWS >= 2
+GATE_PRODUCT_SPLIT(2)
+#else
+GATE_PRODUCT(2)
+#endif
+GATE_PRODUCT(3)
+#if TILE_ROWS == 6
+GATE_PRODUCT(4)
+GATE_PRODUCT(5)
+GATE_PRODUCT(6)
+#endif
+
+FA_INLINE void gate_product_rows(fa_size rows, const gate_product *p) {
+  static void (*const product[TILE_ROWS])(const gate_product *) = {
+      gate_product_1, gate_product_2, gate_product_3,
+#if TILE_ROWS == 6
+      gate_product_4, gate_product_5, gate_product_6,
+#endif
+  };
+  product[rows - 1](p);
+}
+
+/* out = dZ panel for rows x (vecs * VL) columns, of which `columns` are stored. dZ rows lie in slabs. */
+typedef struct {
+  const real *slabs; /* row 0 of group 0 */
+  fa_size slab_row, slab_group, groups;
+  const real *panel;
+  real *out;
+  fa_size out_row, columns;
+} back_product;
+
+#define BACK_PRODUCT(rows, vecs)                                                                                    \
+  FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) {                                            \
+    vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
+    tile_zero(acc, rows, vecs);                                                                                     \
+    const real *panel = p->panel;                                                                                   \
+    for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
+      tile_accumulate(acc, rows, vecs, p->slabs + g * p->slab_group, p->slab_row, 1, panel, vecs * VL, TILE_COLS);  \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
+      store_columns(p->out + m * p->out_row + v * VL, acc[m][v], p->columns - v * VL);                              \
+  }
+#define BACK_PRODUCT_SPLIT(rows, vecs)                                                                              \
+  FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) {                                            \
+    vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];                                                                 \
+    split_zero(part, SPLIT(rows), rows, vecs);                                                                      \
+    const real *panel = p->panel;                                                                                   \
+    for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
+      split_accumulate(part, SPLIT(rows), rows, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, TILE_COLS); \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
+      store_columns(p->out + m * p->out_row + v * VL, split_sum(part, SPLIT(rows), m, v), p->columns - v * VL);     \
+  }
+
+FA_INLINE void store_columns(real *p, vec v, fa_size columns) {
+  if (FA_LIKELY(columns >= VL))
+    v_store(p, v);
+  else
+    v_store_n(p, v, columns);
+}
+
+#define BACK_PRODUCTS(KIND, rows) KIND(rows, 1) KIND(rows, 2) KIND(rows, 4)
+BACK_PRODUCTS(BACK_PRODUCT_SPLIT, 1)
+#if MAX_SPLIT_ROWS >= 2
+BACK_PRODUCTS(BACK_PRODUCT_SPLIT, 2)
+#else
+BACK_PRODUCTS(BACK_PRODUCT, 2)
+#endif
+BACK_PRODUCTS(BACK_PRODUCT, 3)
+#if TILE_ROWS == 6
+BACK_PRODUCTS(BACK_PRODUCT, 4)
+BACK_PRODUCTS(BACK_PRODUCT, 5)
+BACK_PRODUCTS(BACK_PRODUCT, 6)
+#endif
+
+FA_INLINE void back_product_rows(fa_size rows, fa_size vecs, const back_product *p) {
+#define ROW(rows) {back_product_##rows##_1, back_product_##rows##_2, back_product_##rows##_4}
+  static void (*const product[TILE_ROWS][3])(const back_product *) = {
+      ROW(1), ROW(2), ROW(3),
+#if TILE_ROWS == 6
+      ROW(4), ROW(5), ROW(6),
+#endif
+  };
+#undef ROW
+  product[rows - 1][vecs / 2](p);
+}
+
+/* Vectors in the column block that begins at vector v of n: 4 as long as there are 4, then 2, then 1. */
+FA_INLINE fa_size block_vecs(fa_size v, fa_size n) { return n - v >= 4 ? 4 : n - v >= 2 ? 2 : 1; }
+
+/* n rows in equal tiles (8 = 4 + 4: a tile of 2 rows runs at half speed): where tile i of `tiles` begins. */
+FA_INLINE fa_size tile_count(fa_size n) { return FA_CEIL_DIV(n, TILE_ROWS); }
+FA_INLINE fa_size tile_begin(fa_size n, fa_size i) { return n * i / tile_count(n); }
+
+/* ---- packing -------------------------------------------------------------------------------------------------- */
+
+/* Panels of groups group_begin .. group_end - 1 of a (4H, K) matrix, by VL x VL transpositions. */
+static void pack_forward(const real *weight, fa_size H, fa_size K, real *out, fa_size group_begin, fa_size group_end) {
+  for (fa_size g = group_begin; g < group_end; g++) {
+    fa_size units = FA_MIN(VL, H - g * VL);
+    for (fa_size k = 0; k < K; k += VL)
+      for (fa_size gate = 0; gate < 4; gate++) {
+        const real *from = weight + (gate * H + g * VL) * K + k;
+        real *to = out + (g * K + k) * TILE_COLS + gate * VL;
+        vec rows[VL];
+        if (FA_LIKELY(units == VL && K - k >= VL)) {
+          FA_UNROLL for (int u = 0; u < VL; u++) rows[u] = v_load(from + u * K);
+          v_transpose(rows);
+          FA_UNROLL for (int j = 0; j < VL; j++) v_store(to + j * TILE_COLS, rows[j]);
+        } else
+          for (fa_size j = 0; j < VL && j < K - k; j++) v_store(to + j * TILE_COLS, v_load_strided(from + j, K, units));
+      }
+  }
+}
+
+/* The same matrix with its rows in slab order, in blocks of columns. */
+static void pack_backward(const real *weight, fa_size H, fa_size K, real *out, fa_size group_begin,
+                          fa_size group_end) {
+  fa_size groups = FA_CEIL_DIV(H, VL), n = FA_CEIL_DIV(K, VL);
+  for (fa_size v = 0, vecs; v < n; v += vecs) {
+    vecs = block_vecs(v, n);
+    real *to = out + (v * groups + group_begin * vecs) * 4 * VL * VL;
+    for (fa_size g = group_begin; g < group_end; g++)
+      for (fa_size gate = 0; gate < 4; gate++)
+        for (fa_size u = 0; u < VL; u++) {
+          const real *from = weight + (gate * H + g * VL + u) * K + v * VL;
+          fa_size columns = g * VL + u < H ? K - v * VL : 0;
+          for (fa_size j = 0; j < vecs; j++, to += VL)
+            v_store(to, columns - j * VL >= VL ? v_load(from + j * VL) : v_load_n(from + j * VL, columns - j * VL));
+        }
+  }
+}
+
+static void lstm_pack(const fa_lstm_pack *p, fa_size group_begin, fa_size group_end) {
+  pack_forward(p->weight_ih, p->H, p->inputs, p->ih, group_begin, group_end);
+  pack_forward(p->weight_hh, p->H, p->H, p->hh, group_begin, group_end);
+  const real *bias_ih = p->bias_ih, *bias_hh = p->bias_hh;
+  real *bias = (real *)p->bias + group_begin * TILE_COLS;
+  for (fa_size g = group_begin; g < group_end; g++)
+    for (fa_size gate = 0; gate < 4; gate++, bias += VL) {
+      fa_size first = gate * p->H + g * VL, units = p->H - g * VL;
+      vec sum = bias_ih ? v_load_n(bias_ih + first, units) : v_zero();
+      v_store(bias, bias_hh ? v_add(sum, v_load_n(bias_hh + first, units)) : sum);
+    }
+  if (p->hh_back) pack_backward(p->weight_hh, p->H, p->H, p->hh_back, group_begin, group_end);
+  if (p->ih_back) pack_backward(p->weight_ih, p->H, p->inputs, p->ih_back, group_begin, group_end);
+}
+
+/* ---- forward -------------------------------------------------------------------------------------------------- */
+
+static void lstm_input(const fa_lstm_forward *s, const fa_recurrent_share *share, fa_size t_begin, fa_size t_end) {
+  fa_size n = t_end - t_begin, slot = t_begin & s->slab_ring;
+  for (fa_size g = share->group_begin; g < share->group_end; g++)
+    for (fa_size b = share->row_begin; b < share->row_end; b++)
+      for (fa_size i = 0; i < tile_count(n); i++) {
+        fa_size first = tile_begin(n, i);
+        const gate_product product = {
+            .init = (const real *)s->bias + g * TILE_COLS,
+            .a = (const real *)s->x + (t_begin + first) * s->x_t + b * s->x_b,
+            .a_row = s->x_t,
+            .a_size = s->inputs,
+            .panel_a = (const real *)s->ih + g * s->inputs * TILE_COLS,
+            .out = (real *)s->slabs + (g * s->slab_rows + (slot + first) * s->B + b) * TILE_COLS,
+            .out_row = s->B * TILE_COLS,
+        };
+        gate_product_rows(tile_begin(n, i + 1) - first, &product);
+      }
+}
+
+/* The pointwise part for `rows` tile rows of one group. `keep` is a literal: inference stores no gates. */
+FA_INLINE void lstm_cell(const fa_lstm_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, const real *z,
+                         const int keep) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), units = s->H - g * VL;
+  const real *c_in = (const real *)s->c + ((t & s->c_ring) * s->B + first) * Hp + g * VL;
+  real *c_out = (real *)s->c + (((t + 1) & s->c_ring) * s->B + first) * Hp + g * VL;
+  real *h_out = (real *)s->h + (((t + 1) & s->h_ring) * s->B + first) * Hp + g * VL;
+  real *y = s->y ? (real *)s->y + t * s->y_t + first * s->y_b + g * VL : NULL;
+  real *gates = keep ? (real *)s->slabs + (g * s->slab_rows + t * s->B + first) * TILE_COLS : NULL;
+  for (fa_size m = 0; m < rows; m++, z += TILE_COLS) {
+    vec i = math_sigmoid(v_load(z)), f = math_sigmoid(v_load(z + VL));
+    vec candidate = math_tanh(v_load(z + 2 * VL)), o = math_sigmoid(v_load(z + 3 * VL));
+    vec c = v_mac(f, v_load(c_in + m * Hp), v_mul(i, candidate));
+    vec h = v_mul(o, math_tanh(c));
+    v_store(c_out + m * Hp, c);
+    v_store(h_out + m * Hp, h);
+    if (y) store_columns(y + m * s->y_b, h, units);
+    if (keep) {
+      v_store(gates + m * TILE_COLS, i);
+      v_store(gates + m * TILE_COLS + VL, f);
+      v_store(gates + m * TILE_COLS + 2 * VL, candidate);
+      v_store(gates + m * TILE_COLS + 3 * VL, o);
+    }
+  }
+}
+
+FA_INLINE void lstm_step_body(const fa_lstm_forward *s, const fa_recurrent_share *share, fa_size t, const int keep) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), n = share->row_end - share->row_begin, tiles = tile_count(n);
+  FA_ALIGN(64) real z[TILE_ROWS * TILE_COLS];
+  for (fa_size g = share->group_begin; g < share->group_end; g++)
+    for (fa_size i = 0; i < tiles; i++) {
+      fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
+      gate_product product = {
+          .init = (const real *)s->bias + g * TILE_COLS,
+          .a = (const real *)s->x + t * s->x_t + first * s->x_b,
+          .a_row = s->x_b,
+          .a_size = s->inputs,
+          .panel_a = (const real *)s->ih + g * s->inputs * TILE_COLS,
+          .b = (const real *)s->h + ((t & s->h_ring) * s->B + first) * Hp,
+          .b_row = Hp,
+          .b_size = s->H,
+          .panel_b = (const real *)s->hh + g * s->H * TILE_COLS,
+          .out = z,
+          .out_row = TILE_COLS,
+      };
+      if (s->hoisted) {
+        product.init = (const real *)s->slabs + (g * s->slab_rows + (t & s->slab_ring) * s->B + first) * TILE_COLS;
+        product.init_row = TILE_COLS;
+        product.a_size = 0;
+      }
+      gate_product_rows(rows, &product);
+      lstm_cell(s, t, g, first, rows, z, keep);
+    }
+}
+
+static void lstm_step(const fa_lstm_forward *s, const fa_recurrent_share *share, fa_size t) {
+  if (s->keep_gates)
+    lstm_step_body(s, share, t, 1);
+  else
+    lstm_step_body(s, share, t, 0);
+}
+
+/* ---- backward ------------------------------------------------------------------------------------------------- */
+
+/* dZ of one unit vector in `rows` rows, in place of the gates; dh holds what came from the step after. */
+FA_INLINE void lstm_cell_backward(const fa_lstm_backward *s, fa_size t, fa_size g, fa_size first, fa_size rows,
+                                  const real *dh, fa_size dh_row) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), units = s->H - g * VL;
+  const real *c_before = (const real *)s->c + (t * s->B + first) * Hp + g * VL, *c_after = c_before + s->B * Hp;
+  const real *dy = s->dy ? (const real *)s->dy + t * s->dy_t + first * s->dy_b + g * VL : NULL;
+  real *dc_state = (real *)s->dc + first * Hp + g * VL;
+  real *slab = (real *)s->slabs + ((g * s->T + t) * s->B + first) * TILE_COLS;
+  const vec one = v_set1(1);
+  for (fa_size m = 0; m < rows; m++, slab += TILE_COLS) {
+    vec d = v_load(dh + m * dh_row);
+    if (dy) d = v_add(d, units >= VL ? v_load(dy + m * s->dy_b) : v_load_n(dy + m * s->dy_b, units));
+    vec i = v_load(slab), f = v_load(slab + VL), candidate = v_load(slab + 2 * VL), o = v_load(slab + 3 * VL);
+    vec tanh_c = math_tanh(v_load(c_after + m * Hp));
+    vec through = v_mul(d, o);
+    vec dc = v_add(v_load(dc_state + m * Hp), v_sub(through, v_mul(through, v_mul(tanh_c, tanh_c))));
+    vec i_dc = v_mul(i, dc), f_dc = v_mul(f, dc);
+    v_store(slab, v_mul(v_mul(i_dc, candidate), v_sub(one, i)));
+    v_store(slab + VL, v_mul(v_mul(f_dc, v_load(c_before + m * Hp)), v_sub(one, f)));
+    v_store(slab + 2 * VL, v_sub(i_dc, v_mul(i_dc, v_mul(candidate, candidate))));
+    v_store(slab + 3 * VL, v_mul(v_mul(through, tanh_c), v_sub(one, o)));
+    v_store(dc_state + m * Hp, f_dc);
+  }
+}
+
+static void lstm_backward_step(const fa_lstm_backward *s, const fa_recurrent_share *share, fa_size t) {
+  const fa_size groups = FA_CEIL_DIV(s->H, VL), Hp = groups * VL;
+  const fa_size n = share->row_end - share->row_begin, tiles = tile_count(n);
+  FA_ALIGN(64) real buffer[TILE_ROWS * TILE_COLS];
+  for (fa_size g = share->group_begin, vecs; g < share->group_end; g += vecs) {
+    vecs = block_vecs(g, groups);
+    for (fa_size i = 0; i < tiles; i++) {
+      fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
+      real *dh_state = (real *)s->dh + first * Hp + g * VL; /* read after the last step, written before the first */
+      const real *dh = dh_state;
+      fa_size dh_row = Hp;
+      if (t < s->T - 1) {
+        if (t >= 0) dh = buffer, dh_row = vecs * VL;
+        const back_product product = {
+            .slabs = (const real *)s->slabs + ((t + 1) * s->B + first) * TILE_COLS,
+            .slab_row = TILE_COLS,
+            .slab_group = s->T * s->B * TILE_COLS,
+            .groups = groups,
+            .panel = (const real *)s->hh_back + g * VL * 4 * Hp,
+            .out = t >= 0 ? buffer : dh_state,
+            .out_row = dh_row,
+            .columns = vecs * VL,
+        };
+        back_product_rows(rows, vecs, &product);
+      }
+      if (t >= 0)
+        for (fa_size v = 0; v < vecs; v++) lstm_cell_backward(s, t, g + v, first, rows, dh + v * VL, dh_row);
+    }
+  }
+}
+
+/* dX = dZ W_ih. Tiles run over the batch, or over time where the batch is smaller than a tile. */
+static void lstm_input_gradient(const fa_lstm_backward *s, fa_size t_begin, fa_size t_end, int part, int parts) {
+  const fa_size groups = FA_CEIL_DIV(s->H, VL), n_vecs = FA_CEIL_DIV(s->inputs, VL), steps = t_end - t_begin;
+  const int over_batch = s->B >= TILE_ROWS;
+  const fa_size inner = over_batch ? s->B : steps, outer = over_batch ? steps : s->B, tiles = tile_count(inner);
+  const fa_size work_begin = outer * tiles * part / parts, work_end = outer * tiles * (part + 1) / parts;
+  for (fa_size v = 0, vecs; v < n_vecs; v += vecs) {
+    vecs = block_vecs(v, n_vecs);
+    for (fa_size work = work_begin; work < work_end; work++) {
+      fa_size i = work % tiles, first = tile_begin(inner, i), rows = tile_begin(inner, i + 1) - first;
+      fa_size t = t_begin + (over_batch ? work / tiles : first), b = over_batch ? first : work / tiles;
+      const back_product product = {
+          .slabs = (const real *)s->slabs + (t * s->B + b) * TILE_COLS,
+          .slab_row = (over_batch ? 1 : s->B) * TILE_COLS,
+          .slab_group = s->T * s->B * TILE_COLS,
+          .groups = groups,
+          .panel = (const real *)s->ih_back + v * VL * groups * TILE_COLS,
+          .out = (real *)s->dx + t * s->dx_t + b * s->dx_b + v * VL,
+          .out_row = over_batch ? s->dx_b : s->dx_t,
+          .columns = s->inputs - v * VL,
+      };
+      back_product_rows(rows, vecs, &product);
+    }
+  }
+}
+
+/* ---- gradients of the weights --------------------------------------------------------------------------------- */
+
+static void lstm_gradient_pack(const fa_lstm_gradient *s, fa_size t_begin, fa_size t_end, int part, int parts) {
+  const fa_size n = (t_end - t_begin) * s->B, n_vecs = FA_CEIL_DIV(s->K, VL);
+  const fa_size begin = n * part / parts, end = n * (part + 1) / parts;
+  for (fa_size r = begin; r < end; r++) {
+    const real *from = (const real *)s->a + (t_begin + r / s->B) * s->a_t + r % s->B * s->a_b;
+    for (fa_size v = 0, vecs; v < n_vecs; v += vecs) {
+      vecs = block_vecs(v, n_vecs);
+      real *to = (real *)s->packed + (v * n + r * vecs) * VL;
+      for (fa_size j = v; j < v + vecs; j++, to += VL)
+        v_store(to, s->K - j * VL >= VL ? v_load(from + j * VL) : v_load_n(from + j * VL, s->K - j * VL));
+    }
+  }
+}
+
+/* gradient rows [gate j / VL, unit] += dZ columns j .. j + rows - 1 of a slab, times one column block of A. */
+typedef struct {
+  const real *slab, *block;
+  fa_size size; /* rows (t, b) of the chunk */
+  real *out;    /* row of unit 0 of the group in gate 0, first column of the block */
+  fa_size first, gate_stride, row_stride, columns;
+} gradient_product;
+
+FA_INLINE real *gradient_row(const gradient_product *p, fa_size m) {
+  fa_size j = p->first + m;
+  return p->out + j / VL * p->gate_stride + j % VL * p->row_stride;
+}
+
+#define GRADIENT_PRODUCT(rows, vecs)                                                                                \
+  FA_NOINLINE void gradient_product_##rows##_##vecs(const gradient_product *p) {                                    \
+    vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
+    tile_zero(acc, rows, vecs);                                                                                     \
+    tile_accumulate(acc, rows, vecs, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, p->size);               \
+    FA_UNROLL for (int m = 0; m < rows; m++) {                                                                      \
+      real *out = gradient_row(p, m);                                                                               \
+      FA_UNROLL for (int v = 0; v < vecs; v++) add_columns(out + v * VL, acc[m][v], p->columns - v * VL);           \
+    }                                                                                                               \
+  }
+
+FA_INLINE void add_columns(real *p, vec v, fa_size columns) {
+  if (FA_LIKELY(columns >= VL))
+    v_store(p, v_add(v_load(p), v));
+  else
+    v_store_n(p, v_add(v_load_n(p, columns), v), columns);
+}
+
+#define GRADIENT_PRODUCTS(rows) GRADIENT_PRODUCT(rows, 1) GRADIENT_PRODUCT(rows, 2) GRADIENT_PRODUCT(rows, 4)
+GRADIENT_PRODUCTS(1)
+GRADIENT_PRODUCTS(2)
+GRADIENT_PRODUCTS(3)
+#if TILE_ROWS == 6
+GRADIENT_PRODUCTS(4)
+GRADIENT_PRODUCTS(5)
+GRADIENT_PRODUCTS(6)
+#endif
+
+FA_INLINE void gradient_product_rows(fa_size rows, fa_size vecs, const gradient_product *p) {
+#define ROW(rows) {gradient_product_##rows##_1, gradient_product_##rows##_2, gradient_product_##rows##_4}
+  static void (*const product[TILE_ROWS][3])(const gradient_product *) = {
+      ROW(1), ROW(2), ROW(3),
+#if TILE_ROWS == 6
+      ROW(4), ROW(5), ROW(6),
+#endif
+  };
+#undef ROW
+  product[rows - 1][vecs / 2](p);
+}
+
+/* Column sums of a slab's chunk: the gradient of both biases. */
+static void bias_gradient(const fa_lstm_gradient *s, fa_size g, const real *slab, fa_size n) {
+  vec sum[TILE_VECS];
+  FA_UNROLL for (int v = 0; v < TILE_VECS; v++) sum[v] = v_zero();
+  for (fa_size r = 0; r < n; r++)
+    FA_UNROLL for (int v = 0; v < TILE_VECS; v++) sum[v] = v_add(sum[v], v_load(slab + r * TILE_COLS + v * VL));
+  FA_UNROLL for (int v = 0; v < TILE_VECS; v++) {
+    fa_size first = v * s->H + g * VL;
+    if (s->bias_a) add_columns((real *)s->bias_a + first, sum[v], s->H - g * VL);
+    if (s->bias_b) add_columns((real *)s->bias_b + first, sum[v], s->H - g * VL);
+  }
+}
+
+static void lstm_gradient(const fa_lstm_gradient *s, fa_size t_begin, fa_size t_end, int part, int parts) {
+  const fa_size n = (t_end - t_begin) * s->B, groups = FA_CEIL_DIV(s->H, VL), n_vecs = FA_CEIL_DIV(s->K, VL);
+  /* Units of work are (group, vector of columns), a block belongs to the part that holds its first vector. */
+  const fa_size begin = groups * n_vecs * part / parts, end = groups * n_vecs * (part + 1) / parts;
+  for (fa_size g = begin / n_vecs; g * n_vecs < end; g++) {
+    const real *slab = (const real *)s->slabs + (g * s->slab_rows + t_begin * s->B) * TILE_COLS;
+    const fa_size units = FA_MIN(VL, s->H - g * VL);
+    if (g * n_vecs >= begin && (s->bias_a || s->bias_b)) bias_gradient(s, g, slab, n);
+    for (fa_size v = 0, vecs; v < n_vecs && g * n_vecs + v < end; v += vecs) {
+      vecs = block_vecs(v, n_vecs);
+      if (g * n_vecs + v < begin) continue;
+      gradient_product product = {
+          .slab = slab,
+          .block = (const real *)s->packed + v * n * VL,
+          .size = n,
+          .out = (real *)s->gradient + g * VL * s->K + v * VL,
+          .gate_stride = s->H * s->K,
+          .row_stride = s->K,
+          .columns = s->K - v * VL,
+      };
+      /* A whole group is one run of columns of dZ; in the last one each gate is a run of its own. */
+      const fa_size run = units == VL ? TILE_COLS : units, tiles = tile_count(run);
+      for (fa_size from = 0; from < TILE_COLS; from += units == VL ? TILE_COLS : VL)
+        for (fa_size i = 0; i < tiles; i++) {
+          product.first = from + tile_begin(run, i);
+          gradient_product_rows(from + tile_begin(run, i + 1) - product.first, vecs, &product);
+        }
+    }
+  }
+}
+
+#define RECURRENT_KERNELS                                                                                          \
+  {                                                                                                                 \
+      .pack = lstm_pack,                                                                                            \
+      .input = lstm_input,                                                                                          \
+      .step = lstm_step,                                                                                            \
+      .backward_step = lstm_backward_step,                                                                          \
+      .input_gradient = lstm_input_gradient,                                                                        \
+      .gradient_pack = lstm_gradient_pack,                                                                          \
+      .gradient = lstm_gradient,                                                                                    \
+  }

@@ -8,4 +8,5 @@ from fastact.nn.base import Parameter as Parameter
 from fastact.nn.base import RunResult as RunResult
 from fastact.nn.dense import Dense as Dense
 from fastact.nn.embedding import Embedding as Embedding
+from fastact.nn.recurrent import LSTM as LSTM
 from fastact.nn.sequential import Sequential as Sequential
