@@ -276,6 +276,15 @@ cdef struct Plan:
     bint by_rows    # cut the batch (no barrier a step), or else the hidden units
 
 
+cdef Plan forced    # threads = 0: nothing is forced
+
+
+def force_plan(int threads=0, bint by_rows=True):
+    """For tests: cut every call this way as far as its shape allows; 0 threads returns to the measured rule."""
+    forced.threads = threads
+    forced.by_rows = by_rows
+
+
 cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_size I, fa_size H,
                        double passes) noexcept nogil:
     """How a layer is cut. ``passes``: 1 for forward, 2 for backward, in units of the forward product."""
@@ -285,6 +294,10 @@ cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_siz
     cdef int limit
     if passes > 1:
         groups = (groups + TILE_GROUPS - 1) // TILE_GROUPS
+    if forced.threads > 0:
+        plan = forced
+        plan.threads = <int>min(plan.threads, max(1, B // ROWS_EACH if plan.by_rows else groups))
+        return plan
     plan.threads = 1
     plan.by_rows = True
     if threads_limit() < 2:
@@ -763,3 +776,10 @@ cdef void add_rows(const kernel_table *kernels, char *rows, const char *more, fa
                 (<float *>rows)[b * Hp + j] += (<const float *>more)[b * stride + j]
             else:
                 (<double *>rows)[b * Hp + j] += (<const double *>more)[b * stride + j]
+
+
+def plan(dtype, fa_size T, fa_size B, fa_size I, fa_size H, double passes=1):
+    """(threads, whether the batch is cut rather than the units) for a shape; ``passes`` 1 forward, 2 backward."""
+    cdef Plan found = plan_threads(
+        <const kernel_table *>active(0 if dtype == np.float32 else 1), T, B, I, H, passes)
+    return found.threads, bool(found.by_rows)

@@ -73,7 +73,7 @@ class LSTMBackward(Backward):
 
 def check_state(
     state: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> tuple[Array | None, Array | None]:
+) -> tuple[Array, Array] | tuple[None, None]:
     """``state`` as two C-contiguous arrays of this shape, or (None, None) for None."""
     if state is None:
         return None, None
@@ -102,6 +102,24 @@ def describe(value: Any) -> str:
     return type(value).__name__
 
 
+class PackedStack:
+    """The packed weights of all layers and what they were made of; a class, so that no Parameter is found in it."""
+
+    __slots__ = ("for_training", "layers", "made_of")
+
+    def __init__(self, layers: list[Any], made_of: list[tuple[str, Parameter, int]], for_training: bool) -> None:
+        self.layers = layers
+        self.made_of = made_of  # name, parameter, version
+        self.for_training = for_training
+
+    def is_current(self, parameters: dict[str, Any], training: bool) -> bool:
+        """Whether the weights and the instruction set are still the same, and training finds what it needs."""
+        for name, parameter, version in self.made_of:
+            if parameter.version != version or parameters[name] is not parameter:
+                return False
+        return (self.for_training or not training) and self.layers[0].current
+
+
 class LSTM(Layer):
     r"""Long short-term memory, one or more layers over whole sequences.
 
@@ -127,15 +145,15 @@ class LSTM(Layer):
     bias : bool
         False leaves both biases out.
     double_bias : bool
-        PyTorch's two biases, ``bias_ih`` and ``bias_hh``; False keeps ``bias_ih`` alone. Only their sum matters, but with
-        two, an optimiser moves it twice as fast.
+        PyTorch's two biases, ``bias_ih`` and ``bias_hh``; False keeps ``bias_ih`` alone. Only their sum matters, but
+        with two, an optimiser moves it twice as fast.
     time_major : bool
         Arrays are (T, B, I) and (T, B, H) instead of (B, T, I) and (B, T, H).
     return_sequences : bool
         False gives the last output only, (B, H).
     forget_bias : float or None
-        Initial bias of the forget gate, written once: ``bias_ih`` holds it and ``bias_hh`` zero there. None draws it like
-        the others. Of no effect without bias.
+        Initial bias of the forget gate, written once: ``bias_ih`` holds it and ``bias_hh`` zero there. None draws it
+        like the others. Of no effect without bias.
     dtype : float32 or float64
     rng : numpy.random.Generator, int or None
         Draws the initial weights, uniform on [-1/sqrt(H), 1/sqrt(H)) as in PyTorch; None is what ``fa.seed`` seeds.
@@ -198,7 +216,7 @@ class LSTM(Layer):
             raise ValueError(f"forget_bias: expected a finite number or None, got {forget_bias!r}")
         self.forget_bias = None if forget_bias is None else float(forget_bias)
         self.dtype = as_dtype(dtype)
-        self._packed: tuple[list[tuple[Parameter, int]], list[Any], bool] | None = None
+        self._packed: PackedStack | None = None
         rng = init.generator(rng)
         H = self.hidden_size
         for layer in range(self.num_layers):
@@ -230,20 +248,15 @@ class LSTM(Layer):
     def _pack(self, training: bool) -> list[Any]:
         """Packed weights of all layers, made anew when a parameter's version or the instruction set has changed."""
         packed = self._packed  # one read: another thread may replace it
-        if packed is not None and (packed[2] or not training) and packed[1][0].current:
-            own = self.__dict__
-            for parameter, version in packed[0]:
-                if parameter.version != version or own[parameter.name] is not parameter:
-                    break
-            else:
-                return packed[1]
-        seen: list[tuple[Parameter, int]] = []
+        if packed is not None and packed.is_current(self.__dict__, training):
+            return packed.layers
+        made_of: list[tuple[str, Parameter, int]] = []
         layers = []
         for layer in range(self.num_layers):
             parameters = self._layer_parameters(layer)
-            seen += [(p, p.version) for p in parameters if p is not None]
+            made_of += [(p.name, p, p.version) for p in parameters if p is not None]
             layers.append(core.pack_lstm(*(None if p is None else p.value for p in parameters), training))
-        self._packed = seen, layers, training
+        self._packed = PackedStack(layers, made_of, training)
         return layers
 
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -293,9 +306,7 @@ class LSTM(Layer):
         x, batch, shape = self._input(x)
         h0, c0 = check_state(state, "state", (self.num_layers, batch, self.hidden_size), self.dtype)
         y = np.empty(shape, self.dtype)
-        core.lstm_forward(
-            self._pack(False), x, y, h0, c0, None, None, self.time_major, self.return_sequences, False
-        )
+        core.lstm_forward(self._pack(False), x, y, h0, c0, None, None, self.time_major, self.return_sequences, False)
         return y
 
     def run(self, x: npt.ArrayLike, state: Any = None) -> RunResult:
