@@ -78,7 +78,7 @@ typedef struct {
   const char *backward_from; /* "x" or "either" */
   /* Largest error in units of the last place at default parameters: f, f', f''. */
   double ulp_f32[3], ulp_f64[3];
-  /* |x| of the interior zeros of f' and of f'' that are not exact: for |x| within a factor 1.25 of it the bound is
+  /* |x| of the interior zeros of f' and of f'' that are not exact: for |x| within a factor 1.4 of it the bound is
    * 4 eps times the largest |f'| or |f''| instead. 0: there are none. */
   double zeros[2];
   int landmark_count;
@@ -90,6 +90,7 @@ typedef struct {
 /* Description of activation `index` (one of FA_ACT_*). */
 static inline const fa_activation_info *fa_activation_describe(int index) {
 #define PARAMETER(name, value) {name, value}
+#define TWO(...) __VA_ARGS__
 #define NO_PARAMETERS {NULL, 0}
 #define ULP(f, d1, d2) {f, d1, d2}
 #define ZEROS(d1, d2) {d1, d2}
@@ -106,6 +107,7 @@ static inline const fa_activation_info *fa_activation_describe(int index) {
   };
 #undef ACTIVATION
 #undef PARAMETER
+#undef TWO
 #undef NO_PARAMETERS
 #undef ULP
 #undef ZEROS

@@ -112,21 +112,28 @@ FA_INLINE int map_next(map_run *run, const int operands) {
   return 1;
 }
 
-#define MAP_LOAD(k) v_load(run.in[k] + (i & run.mask[k]))
-/* A kernel of `data` arrays (dy first, where there are two; the last one is the body's x) and `count` parameters. */
+/* A kernel of `data` arrays (dy first, where there are two; the last one is the body's x) and `count` parameters. The
+ * fields of the run are copied to locals: vector stores may alias anything, and the loop would read them again. */
+#define MAP_LOAD(k) v_load(in[k] + (i & mask[k]))
 #define MAP_KERNEL(kernel, data, count, result)                                                                       \
   static void kernel(const fa_map_args *args) {                                                                       \
     map_run run;                                                                                                      \
     if (!map_begin(&run, args, data + count, kernel)) return;                                                         \
     do {                                                                                                              \
-      for (fa_size i = 0; i < run.n; i += VL) {                                                                       \
-        vec p[FA_MAX_PARAMETERS + 1];                                                                                 \
+      const real *in[data + count];                                                                                   \
+      fa_size mask[data + count];                                                                                     \
+      FA_UNROLL for (int k = 0; k < data + count; k++) in[k] = run.in[k], mask[k] = run.mask[k];                      \
+      real *out = run.out;                                                                                            \
+      const fa_size n = run.n;                                                                                        \
+      const int stream = run.stream;                                                                                  \
+      for (fa_size i = 0; i < n; i += VL) {                                                                           \
+        vec p[FA_MAX_PARAMETERS];                                                                                     \
         FA_UNROLL for (int k = 0; k < count; k++) p[k] = MAP_LOAD(data + k);                                          \
         vec dy = MAP_LOAD(0), x = MAP_LOAD(data - 1);                                                                 \
         vec y = result;                                                                                               \
         (void)dy, (void)p;                                                                                            \
-        if (run.stream) v_stream(run.out + i, y);                                                                     \
-        else v_store(run.out + i, y);                                                                                 \
+        if (stream) v_stream(out + i, y);                                                                             \
+        else v_store(out + i, y);                                                                                     \
       }                                                                                                               \
     } while (map_next(&run, data + count));                                                                           \
   }
@@ -138,6 +145,13 @@ FA_INLINE int map_next(map_run *run, const int operands) {
 #else
 #define BODY(name) FA_INLINE vec name(vec x, const vec *p, const int precise)
 #endif
+/* A constant, NaN where x is. */
+FA_INLINE vec constant_at(vec x, real value) { return v_sel(v_isnan(x), x, v_set1(value)); }
+/* right where x > 0, left elsewhere, NaN where x is. */
+FA_INLINE vec if_positive(vec x, real right, vec left) {
+  return v_sel(v_gt(x, v_zero()), v_set1(right), v_sel(v_isnan(x), x, left));
+}
+
 #define ACTIVATION_BODIES
 #define ACTIVATION(...)
 #include "activations.def"

@@ -57,38 +57,125 @@ FA_INLINE vec math_exp(vec x) {
   return v_scale2(v_add(v_set1(1), e.p), e.n);
 }
 
-/* 1 / (1 + exp(-x)), as exp(-|x|) / (1 + exp(-|x|)) on the left. */
-FA_INLINE vec math_sigmoid(vec x) {
-  vmask negative = v_lt(x, v_zero());
-  math_exp_parts e = math_exp_split(v_max(v_set1(EXP_ZERO), v_or(x, v_sign_bit())));
-  vec one = v_set1(1), mantissa = v_add(one, e.p);
-  vec denominator = v_fma(mantissa, math_pow2(v_max(v_set1(EXPONENT_MIN), e.n)), one);
-  return v_scale2(v_div(v_sel(negative, mantissa, one), denominator), v_sel(negative, e.n, v_zero()));
+/* expm1(x + tail) for x <= 0: relative accuracy also next to 0. */
+FA_INLINE vec math_expm1_negative(vec x, vec tail, const int has_tail) {
+  math_exp_parts e = math_exp_reduced(v_max(v_set1(PICK(-20.0, -44.0)), x), tail, has_tail);
+  vec scale = math_pow2(e.n);
+  return v_fma(scale, e.p, v_sub(scale, v_set1(1)));
 }
 
-/* tanh(x) = -m / (m + 2) with m = expm1(-2|x|), and the sign of x. */
-FA_INLINE vec math_tanh(vec x) {
+/* A product and its rounding error, as an argument of exp: no tail beyond the range of exp, where it could overflow. */
+typedef struct {
+  vec head, tail;
+} math_pair;
+FA_INLINE math_pair math_product(vec a, vec b) {
+  vec head = v_mul(a, b);
+  vmask inside = v_lt(v_abs(head), v_set1(PICK(1024.0, 4096.0)));
+  return (math_pair){head, v_sel(inside, v_fms(a, b, head), v_zero())};
+}
+
+#define LOGISTIC_ZERO PICK(-150.0, -800.0) /* exp(-|x|) times any moderate factor is 0 from here down */
+/* What the sigmoid and its relatives are made of: E = exp(-|x|) = 2^n mantissa, and E - 1 to relative accuracy. */
+typedef struct {
+  vec n, mantissa, E, E_minus_1;
+} math_logistic;
+
+FA_INLINE math_logistic math_logistic_at(vec x, vec tail, const int has_tail) {
+  vec minus_a = v_or(x, v_sign_bit());
+  if (has_tail) tail = v_xor(tail, v_andnot(x, v_sign_bit()));
+  math_exp_parts e = math_exp_reduced(v_max(v_set1(LOGISTIC_ZERO), minus_a), tail, has_tail);
+  vec one = v_set1(1), scale = math_pow2(v_max(v_set1(EXPONENT_MIN), e.n));
+  return (math_logistic){e.n, v_add(one, e.p), v_fma(scale, e.p, scale), v_fma(scale, e.p, v_sub(scale, one))};
+}
+/* (1 + E)^2 with the one rounding of 1 + E (E + 2), not the two of (1 + E)(1 + E). */
+FA_INLINE vec math_logistic_square(math_logistic l) { return v_fma(l.E, v_add(l.E, v_set1(2)), v_set1(1)); }
+FA_INLINE vec math_logistic_cube(math_logistic l) { return v_mul(math_logistic_square(l), v_add(l.E, v_set1(1))); }
+/* right for x >= 0 (and NaN), left * E for x < 0. */
+FA_INLINE vec math_logistic_sides(math_logistic l, vec x, vec left, vec right, vec denominator) {
+  vmask negative = v_lt(x, v_zero());
+  vec quotient = v_div(v_sel(negative, v_mul(l.mantissa, left), right), denominator);
+  return v_scale2(quotient, v_sel(negative, l.n, v_zero()));
+}
+
+/* 1 / (1 + exp(-x - tail)), as E / (1 + E) on the left. */
+FA_INLINE vec math_sigmoid_at(vec x, vec tail, const int has_tail) {
+  math_logistic l = math_logistic_at(x, tail, has_tail);
+  vmask negative = v_lt(x, v_zero());
+  vec quotient = v_div(v_sel(negative, l.mantissa, v_set1(1)), v_add(l.E, v_set1(1)));
+  return v_scale2(quotient, v_sel(negative, l.n, v_zero()));
+}
+FA_INLINE vec math_sigmoid(vec x) { return math_sigmoid_at(x, x, 0); }
+
+/* Derivatives of sigmoid times a factor: E / (1 + E)^2 and -sign(x) E (1 - E) / (1 + E)^3; the second keeps its relative
+ * accuracy at the zero in 0. The factor comes in before the scaling, so tanh'(x) = 4 sigmoid'(2x) has one rounding in
+ * the subnormals. */
+FA_INLINE vec math_sigmoid_d1(vec x, vec tail, const int has_tail, vec factor) {
+  math_logistic l = math_logistic_at(x, tail, has_tail);
+  return v_scale2(v_div(v_mul(l.mantissa, factor), math_logistic_square(l)), l.n);
+}
+FA_INLINE vec math_sigmoid_d2(vec x, vec tail, const int has_tail, vec factor) {
+  math_logistic l = math_logistic_at(x, tail, has_tail);
+  vec quotient = v_div(v_mul(v_mul(l.mantissa, factor), l.E_minus_1), math_logistic_cube(l));
+  return v_xor(v_scale2(quotient, l.n), v_and(x, v_sign_bit()));
+}
+
+/* tanh(x + tail) = -m / (m + 2) with m = expm1(-2|x|), and the sign of x. */
+FA_INLINE vec math_tanh_at(vec x, vec tail, const int has_tail) {
   vec a = v_or(x, v_sign_bit());
-  math_exp_parts e = math_exp_split(v_max(v_set1(PICK(-20.0, -44.0)), v_add(a, a)));
-  vec scale = math_pow2(e.n);
-  vec m = v_fma(scale, e.p, v_sub(scale, v_set1(1)));
+  if (has_tail) tail = v_xor(v_add(tail, tail), v_andnot(x, v_sign_bit()));
+  vec m = math_expm1_negative(v_add(a, a), tail, has_tail);
   return v_copysign(v_div(m, v_add(m, v_set1(2))), x);
 }
+FA_INLINE vec math_tanh(vec x) { return math_tanh_at(x, x, 0); }
 
-/* Derivatives of sigmoid times a power of two, with E = exp(-|x|): E / (1 + E)^2 and -sign(x) E (1 - E) / (1 + E)^3. The
- * square as 1 + E (E + 2) has one rounding, not the two of (1 + E)(1 + E); 1 - E from expm1 keeps the zero of the second
- * at 0. The factor comes in before the scaling, so tanh(x)' = 4 sigmoid(2x)' is rounded once in the subnormals. */
-FA_INLINE vec math_sigmoid_d1(vec x, real factor) {
-  math_exp_parts e = math_exp_split(v_max(v_set1(EXP_ZERO), v_or(x, v_sign_bit())));
-  vec one = v_set1(1), mantissa = v_add(one, e.p);
-  vec E = v_mul(mantissa, math_pow2(v_max(v_set1(EXPONENT_MIN), e.n)));
-  return v_scale2(v_div(v_mul(mantissa, v_set1(factor)), v_fma(E, v_add(E, v_set1(2)), one)), e.n);
+/* log(1 + u) / u for 0 <= u <= 1. */
+FA_INLINE vec math_log1p_ratio(vec u) {
+  vint index = v_bits(v_fma(u, v_set1(15), v_set1(ROUND_MAGIC)));
+  vec q = v_sub(u, v_lookup16(log1p_at, index));
+  vec sum = v_lookup16(log1p_c[MATH_COUNT(log1p_c) - 1], index);
+  FA_UNROLL for (int k = MATH_COUNT(log1p_c) - 2; k >= 0; k--) sum = v_fma(sum, q, v_lookup16(log1p_c[k], index));
+  return sum;
 }
-FA_INLINE vec math_sigmoid_d2(vec x, real factor) {
-  math_exp_parts e = math_exp_split(v_max(v_set1(EXP_ZERO), v_or(x, v_sign_bit())));
-  vec one = v_set1(1), mantissa = v_add(one, e.p), scale = math_pow2(v_max(v_set1(EXPONENT_MIN), e.n));
-  vec E = v_mul(mantissa, scale), difference = v_fma(scale, e.p, v_sub(scale, one));
-  vec cube = v_mul(v_fma(E, v_add(E, v_set1(2)), one), v_add(E, one));
-  vec quotient = v_div(v_mul(v_mul(mantissa, v_set1(factor)), difference), cube);
-  return v_xor(v_scale2(quotient, e.n), v_and(x, v_sign_bit()));
+
+/* log(x) for normal x > 0: x = 2^e m with m in [0.75, 1.5), log m = 2 s + s^3 R(s^2), s = f / (2 + f), f = m - 1. */
+FA_INLINE vec math_log(vec x) {
+  vint shifted = vi_sub(v_bits(x), v_bits(v_set1(R(0.75))));
+  vint exponent = vi_shr(shifted, EXPONENT_SHIFT); /* x >= 0.75 would do without the sign; the wrap is undone below */
+  vec m = v_from_bits(vi_sub(v_bits(x), vi_shl(exponent, EXPONENT_SHIFT)));
+  vec biased = v_sub(v_from_bits(vi_add(vi_and(exponent, vi_set1(2 * (ireal)EXPONENT_BIAS + 1)), v_bits(v_set1(ROUND_MAGIC)))),
+                     v_set1(ROUND_MAGIC));
+  vec e = v_sel(v_gt(biased, v_set1(EXPONENT_BIAS)), v_sub(biased, v_set1(2 * EXPONENT_BIAS + 2)), biased);
+  vec f = v_sub(m, v_set1(1)), s = v_div(f, v_add(f, v_set1(2))), z = v_mul(s, s);
+  vec r = v_mul(v_mul(s, z), math_polynomial(z, log_r, MATH_COUNT(log_r)));
+  vec low = v_fma(e, v_set1(LN2_TAIL), v_add(r, v_add(s, s)));
+  return v_fma(e, v_set1(LN2_HEAD), low);
+}
+
+/* ---- Normal distribution ---- */
+
+/* A table of 32 pieces over t >= 0, right for t < NORMAL_FAR: two loads, one permute and one fma a degree. */
+FA_INLINE vec math_normal_pieces(vec t, const real *centres, const real (*c)[32], const int count) {
+  vint index = v_bits(v_fma(t, v_set1(NORMAL_SCALE), v_set1(ROUND_MAGIC)));
+  vec q = v_sub(t, v_lookup32(centres, index));
+  vec sum = v_lookup32(c[count - 1], index);
+  FA_UNROLL for (int k = count - 2; k >= 0; k--) sum = v_fma(sum, q, v_lookup32(c[k], index));
+  return sum;
+}
+
+/* exp(-t^2 / 2) f(t^2), 0 <= t; the square enters with its rounding error, as exp multiplies that by t^2. */
+#define NORMAL_ZERO PICK(14.9, 39.5) /* t^2 times the density is 0 from here on */
+FA_INLINE math_exp_parts math_density(vec t) {
+  math_pair h = math_product(t, t);
+  vec half = v_set1(R(-0.5));
+  return math_exp_reduced(v_mul(half, h.head), v_mul(half, h.tail), 1);
+}
+
+/* Phi(-t) t and its relative Phi(-t) - t phi(t) beyond NORMAL_FAR; rare, so out of line of the common path. */
+FA_INLINE vec math_normal_tail_far(vec t, const int slope) {
+  t = v_min(v_set1(NORMAL_ZERO), t);
+  math_exp_parts e = math_density(t);
+  vec h = v_mul(t, t);
+  vec g = math_polynomial(v_div(v_set1(1), h), normal_far, MATH_COUNT(normal_far));
+  if (slope) g = v_div(v_fnma(h, v_set1(DENSITY_0), g), t);
+  return v_scale2(v_mul(v_add(v_set1(1), e.p), g), e.n);
 }

@@ -206,10 +206,123 @@ def exponential(header: Header, fmt: Format, degree: int) -> None:
     header.number(fmt, "ROUND_MAGIC", mpf(3) * 2 ** (fmt.bits - 2))
 
 
+def nearly_exact(fmt: Format, f: Function, near: mpf, span: mpf, step: mpf) -> mpf:
+    """A multiple of ``step`` within ``span`` of ``near`` at which f is closest to a number of the format."""
+    reach = int(span / step)
+    candidates = [fmt.round_to(near, int(mp.log(step, 2))) + k * step for k in range(-reach, reach + 1)]
+
+    def miss(x: mpf) -> mpf:
+        value = f(x)
+        return fmt.ulps(value - fmt.round(value), value)
+
+    return min(candidates, key=lambda x: (miss(x), abs(x - near)))
+
+
+def pieces(
+    header: Header, fmt: Format, name: str, f: Function, width: mpf, count: int, degree: int, root: mpf | None = None
+) -> None:
+    """f on [0, (count - 1/2) width] in pieces around k * width: the table name_at of centres, name_c[degree + 1][count].
+
+    The centres are moved by up to 2 % of the width to where f is nearly a number of the format, so that the constant term
+    costs nothing; the one next to a root of f moves to the number nearest to it, which keeps the relative accuracy there.
+    """
+    centres, columns, worst = [], [], mpf(0)
+    for k in range(count):
+        centre = mpf(0)
+        if k > 0:
+            centre = nearly_exact(fmt, f, k * width, width / 50, mp.ldexp(1, -14))
+        if root is not None and abs(root - k * width) <= width / 2:
+            centre = fmt.round(root)
+        low = max(mpf(0), (k - mpf(1) / 2) * width) - centre
+        high = (k + mpf(1) / 2) * width - centre
+
+        def g(q: mpf, centre: mpf = centre) -> mpf:
+            return f(centre + q)
+
+        def weight(q: mpf, centre: mpf = centre) -> mpf:
+            return max(abs(f(centre + q)), mpf(1) / 64 if root is not None and abs(centre - root) < 1 else mpf(0))
+
+        c = fit(fmt, g, low, high, degree, weight, fixed=[fmt.round(g(mpf(0)))])
+        error = max(
+            abs(g(q) - polynomial(c, q)) / weight(q) for q in [low + (high - low) * (i + mpf(1) / 2) / 60 for i in range(60)]
+        )
+        worst = max(worst, error)
+        centres.append(centre)
+        columns.append(c)
+    report(header, fmt, f"{name}, {count} pieces of {mp.nstr(width, 6)}, degree {degree}", worst)
+    header.row(fmt, f"{name}_at", centres)
+    header.table(fmt, f"{name}_c", [[column[d] for column in columns] for d in range(degree + 1)])
+
+
+def normal_tail(t: mpf) -> mpf:
+    """Phi(-t)."""
+    return mp.erfc(t / mp.sqrt(2)) / 2
+
+
+def density(t: mpf) -> mpf:
+    return mp.exp(-t * t / 2) / mp.sqrt(2 * mp.pi)
+
+
+def gelu(header: Header, fmt: Format, width: mpf, degree: int, far_degree: int) -> None:
+    """Phi(-t) and Phi(-t) - t phi(t) in 32 pieces; beyond them t Phi(-t) exp(t^2/2) = G(1/t^2)."""
+    pieces(header, fmt, "normal_tail", normal_tail, width, 32, degree)
+    root = mp.findroot(lambda t: normal_tail(t) - t * density(t), mpf("0.7518"))
+    pieces(header, fmt, "gelu_slope", lambda t: normal_tail(t) - t * density(t), width, 32, degree, root)
+    header.number(fmt, "NORMAL_SCALE", fmt.round(1 / width))
+    limit = width * mpf(63) / 2
+    header.number(fmt, "NORMAL_FAR", fmt.round(limit))
+
+    def g(w: mpf) -> mpf:
+        if w < mpf("1e-12"):
+            return (1 - w) / mp.sqrt(2 * mp.pi)
+        t = 1 / mp.sqrt(w)
+        return t * normal_tail(t) * mp.exp(t * t / 2)
+
+    high = 1 / limit**2 * mpf("1.001")
+    low = mpf(1) / 1600 if fmt is F64 else mpf(1) / 256
+    c = fit(fmt, g, low, high, far_degree, g)
+    report(header, fmt, f"t Phi(-t) exp(t^2/2) in 1/t^2, degree {far_degree}", worst_error(g, lambda w: polynomial(c, w), low, high))
+    header.row(fmt, "normal_far", c)
+    header.number(fmt, "DENSITY_0", fmt.round(1 / mp.sqrt(2 * mp.pi)))
+
+
+def gelu_tanh(header: Header, fmt: Format, fraction_bits: int) -> None:
+    """gelu_tanh(x) = x sigmoid(x (c0 + c1 x^2)); the head of c0 is cut so that c0 + c1 x^2 minus it is exact."""
+    c0 = 2 * mp.sqrt(2 / mp.pi)
+    c1 = c0 * mpf("0.044715")
+    head = fmt.round_to(c0, -fraction_bits)
+    header.number(fmt, "GELU_TANH_C0", head)
+    header.number(fmt, "GELU_TANH_C0_TAIL", fmt.round(c0 - head))
+    header.number(fmt, "GELU_TANH_C1", fmt.round(c1))
+    header.number(fmt, "GELU_TANH_C1_TAIL", fmt.round(c1 - fmt.round(c1)))
+
+
+def logarithm(header: Header, fmt: Format, degree: int, table_degree: int) -> None:
+    """log1p(u) / u on [0, 1] in 16 pieces around k / 15; log from s = f / (2 + f): log1p(f) = 2 s + s^3 R(s^2)."""
+    pieces(header, fmt, "log1p", lambda u: mp.log1p(u) / u if u > mpf("1e-15") else 1 - u / 2, mpf(1) / 15, 16, table_degree)
+
+    def r(z: mpf) -> mpf:
+        s = mp.sqrt(z)
+        return (2 * mp.atanh(s) - 2 * s) / s**3 if z > mpf("1e-15") else mpf(2) / 3 + 2 * z / 5
+
+    high = mpf("0.0401")
+    c = fit(fmt, r, mpf(0), high, degree, lambda z: 1 / max(z, high / 64))
+    report(header, fmt, f"log, degree {degree}", max(
+        abs(r(z) - polynomial(c, z)) * z / 2 for z in [high * (i + mpf(1) / 2) / 200 for i in range(200)]
+    ))
+    header.row(fmt, "log_r", c)
+
+
 def build() -> Header:
     header = Header()
     exponential(header, F32, 4)
+    gelu(header, F32, mpf(3) / 16, 6, 5)
+    gelu_tanh(header, F32, 20)
+    logarithm(header, F32, 3, 4)
     exponential(header, F64, 10)
+    gelu(header, F64, mpf(7) / 32, 13, 16)
+    gelu_tanh(header, F64, 46)
+    logarithm(header, F64, 8, 10)
     return header
 
 

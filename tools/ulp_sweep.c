@@ -27,6 +27,7 @@ typedef struct {
 } sweep;
 
 static double ulp(float got, double want) {
+  if (want == 0 && got != 0) return INFINITY;
   if (isnan(want) || isnan(got)) return isnan(want) && isnan(got) ? 0 : INFINITY;
   if (isinf(got) || isinf(want) || fabs(want) >= 0x1.ffffffp127) return (float)want == got ? 0 : INFINITY;
   int exponent = fabs(want) < 0x1p-126 ? -125 : ilogb(want) + 1;
@@ -64,7 +65,7 @@ static sweep run(fa_map_kernel k32, fa_map_kernel k64, const fa_activation_info 
         if (!s.bad++) s.bad_at = x[i];
         continue;
       }
-      if (zero > 0 && fabs(wide[i]) > zero / 1.25 && fabs(wide[i]) < zero * 1.25) {
+      if (zero > 0 && fabs(wide[i]) > zero / 1.4 && fabs(wide[i]) < zero * 1.4) {
         e = fabs(y[i] - want[i]) * 0x1p23;
         if (e > s.worst_near) s.worst_near = e, s.at_near = x[i];
       } else if (e > s.worst) s.worst = e, s.at = x[i];
