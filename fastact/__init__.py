@@ -19,6 +19,7 @@ from fastact.io import save as save
 from fastact.threads import get_num_threads as get_num_threads
 from fastact.threads import num_threads as num_threads
 from fastact.threads import set_num_threads as set_num_threads
+from fastact.training import Trainer as Trainer
 
 __version__ = "0.1.0"
 

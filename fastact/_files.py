@@ -23,6 +23,7 @@ from fastact.errors import ModelFileError
 PathLike = str | os.PathLike[str]
 Tensors = dict[str, npt.NDArray[Any]]
 
+BESIDE = "trainer/"  # begins the names of arrays that are no weights: what a training checkpoint holds besides
 CHECKSUM = "checksum"  # key in the metadata of the CRC-32 of everything else
 
 # First bytes of files that people try to load as a model, and what to do with them.

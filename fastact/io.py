@@ -20,7 +20,7 @@ import numpy as np
 
 from fastact import init, nn
 from fastact._activations import Activation, activations
-from fastact._files import PathLike, read_tensors, write_tensors
+from fastact._files import BESIDE, PathLike, read_tensors, write_tensors
 from fastact.errors import ModelFileError
 from fastact.nn.base import Layer, Parameter
 
@@ -91,6 +91,7 @@ def load(path: PathLike, custom: Mapping[str, type[Layer]] | None = None) -> Any
 def read_model(path: PathLike, custom: Mapping[str, type[Layer]] | None = None) -> tuple[Any, dict[str, str]]:
     """The model of a file and the metadata that was saved with it."""
     tensors, metadata = read_tensors(path)
+    tensors = {name: array for name, array in tensors.items() if not name.startswith(BESIDE)}
     if "fastact" not in metadata:
         raise ModelFileError(
             f"path: {os.fspath(path)} holds {len(tensors)} arrays but no architecture of fastact; build the model, "

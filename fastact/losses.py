@@ -127,7 +127,7 @@ def as_dense(array: Array, dtype: np.dtype[Any]) -> Array:
     """``array`` itself if it is C-contiguous, aligned and of this dtype, else a copy that is."""
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return array
-    return np.require(array, dtype, "CA")
+    return np.require(array, dtype, ["C", "A"])
 
 
 class CrossEntropy(Loss):
