@@ -348,3 +348,15 @@ def test_initial_weights_are_those_of_pytorch_in_distribution():
     assert abs(e.std() - 1) < 0.02
     twin = Dense(100, 400, dtype="float64", rng=0)
     np.testing.assert_array_equal(twin.weight.value.astype(np.float32), d.weight.value)
+
+
+def test_what_a_cache_holds_is_no_part_of_the_model():
+    class Cached(Layer):
+        _transient = ("_cache",)
+
+        def __init__(self):
+            self.add_parameter("weight", np.ones(3))
+            self._cache = (self.weight, Layer())
+
+    assert [name for name, _ in Cached()._names()] == ["weight"]
+    assert Cached().children() == {}

@@ -478,7 +478,8 @@ class Layer:
                     yield from found(f"{name}.{key}", item)
 
         for name, value in vars(self).items():
-            yield from found(name, value)
+            if name not in self._transient:  # a cache may name parameters too
+                yield from found(name, value)
 
     def _tree(self, prefix: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, Layer]]:
         """This layer and all inner ones with their prefixes, a shared one at each of its places."""
