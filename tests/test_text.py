@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fastact.training.text import (
     REST,
+    Corpus,
     Lanes,
     Vocabulary,
     find_files,
@@ -100,7 +101,8 @@ class TestReadText:
 
     def test_bytes_that_are_no_text_are_named_by_place(self, tmp_path):
         path = write(tmp_path, "latin.txt", b"one\ntwo\ncaf\xe9 three\n")
-        with pytest.raises(ValueError, match=r"latin\.txt: expected utf-8 text, got byte 0xe9 at position 11 \(line 3\)"):
+        message = r"latin\.txt: expected utf-8 text, got byte 0xe9 at position 11 \(line 3\)"
+        with pytest.raises(ValueError, match=message):
             read_text(path)
         assert read_text(path, "latin-1").endswith("café three\n")
         assert read_text(path, errors="replace").endswith(f"caf{REST} three\n")
@@ -212,6 +214,22 @@ class TestVocabulary:
         assert vocabulary.encode(text).tolist() == expected
 
 
+class TestCorpus:
+    def test_vocabulary_knows_nothing_of_the_held_out_text(self):
+        corpus = Corpus.of(["ab" * 50] * 19 + ["xyz" * 10], most=5)
+        assert corpus.vocabulary.characters == "ab\n"
+        assert corpus.vocabulary.decode(corpus.train[:6]) == "ababab"
+        assert corpus.vocabulary.decode(corpus.held_out[:2]) == REST * 2
+
+    def test_fingerprint_tells_texts_apart(self):
+        text = "the quick brown fox jumps over the lazy dog\n" * 3
+        variants = [text, text.upper(), text + "x", text.replace("quick", "quack", 1), "x" + text[:-1]]
+        prints = {Corpus.of([variant]).fingerprint() for variant in variants}
+        prints.add(Corpus.of([text], most=3).fingerprint())
+        assert len(prints) == 6
+        assert Corpus.of([text]).fingerprint() in prints
+
+
 class TestLanes:
     def test_rows_go_on_where_they_stopped(self):
         lanes = Lanes(np.arange(1000, dtype=np.int32), batch_size=4, window=16)
@@ -219,7 +237,7 @@ class TestLanes:
         for step in range(lanes.steps_per_epoch):
             x, y, first = lanes.batch(step)
             assert x.shape == y.shape == (4, 16)
-            assert x.dtype == y.dtype == np.int32
+            assert x.dtype == y.dtype == np.int64
             assert x.flags.c_contiguous
             assert y.flags.c_contiguous
             assert first is (step == 0)

@@ -1,16 +1,18 @@
 """Text as training data: files and folders in, character indices and batches out.
 
 The path of a text: `find_files` lists the files, `read_text` decodes each, `split_held_out` keeps a twentieth aside,
-`Vocabulary` numbers the most frequent characters, and `Lanes` cuts the numbered text into batches whose rows go on
+`Vocabulary` numbers the most frequent characters (`Corpus.of` does these two), and `Lanes` cuts the numbered text into batches whose rows go on
 where they stopped, so that an LSTM's state can be carried from one batch to the next.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +157,8 @@ class Vocabulary:
     """
 
     def __init__(self, characters: str) -> None:
+        if not isinstance(characters, str):
+            raise TypeError(f"characters: expected a string, got {type(characters).__name__}")
         if len(set(characters)) != len(characters):
             raise ValueError("characters: expected distinct ones, got some twice")
         self.characters = characters
@@ -183,6 +187,38 @@ class Vocabulary:
     def decode(self, indices: Iterable[int]) -> str:
         """Text of ``indices``; the index of the rest gives U+FFFD."""
         return "".join(self._decoded[i] for i in indices)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A numbered text in two parts.
+
+    Attributes
+    ----------
+    vocabulary : Vocabulary
+        Of the training part.
+    train, held_out : ndarray (N,)
+        Character indices.
+    """
+
+    vocabulary: Vocabulary
+    train: NDArray[np.int32]
+    held_out: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, texts: Sequence[str], most: int = 127) -> Corpus:
+        """Split the texts of files, and number the ``most`` most frequent characters of the training part."""
+        train, held_out = split_held_out(texts)
+        vocabulary = Vocabulary.of(train, most)
+        return cls(vocabulary, vocabulary.encode(train), vocabulary.encode(held_out))
+
+    def fingerprint(self) -> str:
+        """Hash of all that training sees, by which a resumed run knows its text again."""
+        digest = hashlib.sha256(self.vocabulary.characters.encode("utf-8", "surrogatepass"))
+        for part in (self.train, self.held_out):
+            digest.update(len(part).to_bytes(8, "little"))
+            digest.update(part.astype("<i4", copy=False).data)
+        return digest.hexdigest()
 
 
 class Lanes:
@@ -222,7 +258,7 @@ class Lanes:
         self._epoch = -1
         self._lanes = np.empty((0, 0), dtype=np.int32)
 
-    def batch(self, step: int) -> tuple[NDArray[np.int32], NDArray[np.int32], bool]:
+    def batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64], bool]:
         """Batch number ``step``: x (B, T), the characters that follow y (B, T), and whether an epoch begins here.
 
         At the beginning of an epoch the carried state is to be dropped.
@@ -232,8 +268,8 @@ class Lanes:
             self._epoch, self._lanes = epoch, self._cut(epoch)
         start = place * self.window
         return (
-            np.ascontiguousarray(self._lanes[:, start : start + self.window]),
-            np.ascontiguousarray(self._lanes[:, start + 1 : start + self.window + 1]),
+            self._lanes[:, start : start + self.window].astype(np.int64),
+            self._lanes[:, start + 1 : start + self.window + 1].astype(np.int64),
             place == 0,
         )
 
