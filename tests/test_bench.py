@@ -1,10 +1,18 @@
-"""The benchmarks: the pure-NumPy yardstick is right; each benchmark runs, agrees with its peers, reports as documented."""
+"""The benchmarks: the NumPy yardstick is right, contenders agree, figures and the JSON file are as documented."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import warnings
+
 import numpy as np
 import pytest
-from fastact.bench import numpy_lstm
+from click.testing import CliRunner
+from fastact.bench import cli, numpy_lstm, peers, shapes, tables, timing, worker
+
+import fastact as fa
+from fastact._core import probe
 
 
 def language_model(rng, V=7, E=3, H=5, layers=2):
@@ -70,3 +78,154 @@ def test_layer_gradients_of_input_and_initial_state(steps):
             below = value()
             array[index] = kept
             assert gradients[name][index] == pytest.approx((above - below) / (2 * step), abs=2e-8), (name, index)
+
+
+@pytest.mark.parametrize("section", worker.SECTIONS)
+def test_everybody_agrees_and_is_timed(section):
+    items = list(worker.run((section,), level="tiny", threads=1, dtypes=("float32", "float64")))
+    rows = [item["row"] for item in items if "row" in item]
+    for measured in rows:
+        assert not measured["failed"], (measured["name"], measured["failed"])
+        assert measured["times_ns"]["fastact"] > 0
+        if section != "activations":
+            assert measured["times_ns"]["NumPy"] > 0
+        assert measured["limit_ns"] > 0
+    assert {measured["dtype"] for measured in rows} == {"float32", "float64"}
+    if section == "activations":
+        assert {measured["name"] for measured in rows} == {
+            f"{name} {kind}" for name in fa.activations for kind in ("forward", "backward")
+        }
+
+
+def test_a_wrong_result_is_reported_and_not_timed():
+    right, wrong = np.ones(3), np.array([1, 1, 1.1])
+    contenders = [timing.Contender("fastact", lambda: right), timing.Contender("other", lambda: wrong)]
+    case = timing.Case("product", "p", "3", "float64", contenders, 1, "ms", tolerance=1e-6)
+    row = timing.measure(case, threads=1, rounds=1, seconds=0)
+    assert set(row.times_ns) == {"fastact"}
+    assert "differs by 0.1" in row.failed["other"]
+    assert row.errors["other"] == pytest.approx(0.1)
+
+
+def test_a_nan_is_a_wrong_result_and_an_exception_is_told():
+    def broken():
+        raise NotImplementedError("no such operation")
+
+    contenders = [
+        timing.Contender("fastact", lambda: np.ones(2)),
+        timing.Contender("a", lambda: np.array([1, np.nan])),
+        timing.Contender("b", broken),
+        timing.Contender("c", lambda: np.ones(3)),
+    ]
+    case = timing.Case("product", "p", "2", "float64", contenders, 1, "ms", tolerance=1e-6)
+    row = timing.measure(case, threads=1, rounds=1, seconds=0)
+    assert set(row.failed) == {"a", "b", "c"}
+    assert row.failed["b"] == "NotImplementedError: no such operation"
+
+
+def test_contenders_take_turns_and_the_minimum_counts():
+    order = []
+
+    def run(name):
+        order.append(name)
+        return np.zeros(1)
+
+    contenders = [timing.Contender(name, lambda name=name: run(name)) for name in ("fastact", "other")]
+    case = timing.Case("product", "p", "1", "float64", contenders, 1, "ms", tolerance=1e-6)
+    timing.measure(case, threads=1, rounds=3, seconds=0)
+    turns = [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name]
+    assert turns == ["fastact", "other"] * 4  # the check, then three rounds
+
+
+def row(**fields):
+    return {
+        "section": "activations", "name": "sigmoid forward", "shape": "1M", "dtype": "float32", "threads": 2,
+        "unit": "ns/element", "work": 1 << 20, "limit_ns": 2e4, "limit": "copy", "barrier_ns": 60.0,
+        "times_ns": {"fastact": 1e5, "NumPy": 4e5, "PyTorch": 9e4}, "errors": {}, "failed": {},
+    } | fields  # fmt: skip
+
+
+def test_losing_cells_are_marked_and_listed_first():
+    rows = [row(), row(name="tanh forward", times_ns={"fastact": 1e5, "PyTorch": 5e4})]
+    assert tables.losing(rows[0]) == [("PyTorch", pytest.approx(0.9))]
+    assert tables.losing(row(work=1 << 25)) == []  # 0.90 is equal from 32M elements on
+    assert "(0.90)!" in tables.line(rows[0], ["fastact", "NumPy", "PyTorch"])
+    assert "(4.00) " in tables.line(rows[0], ["fastact", "NumPy", "PyTorch"])
+    text = "\n".join(tables.summary(rows))
+    assert "faster in 1 of 3 comparisons" in text
+    assert text.index("0.50 of PyTorch  tanh") < text.index("0.90 of PyTorch  sigmoid")
+
+
+@pytest.mark.parametrize(("unit", "work", "expected"), [("GF/s", 2e5, 2.0), ("ns/element", 1e5, 1.0), ("ms", 1, 0.1)])
+def test_figures_are_in_the_unit_of_the_row(unit, work, expected):
+    assert tables.figure(row(unit=unit, work=work), 1e5) == pytest.approx(expected)
+
+
+def test_flops():
+    assert shapes.LSTMShape(100, 64, 256, 512).flops(training=False) == 100 * 64 * 2 * 2048 * 768
+    assert shapes.MLPShape((4, 3, 2), 5).flops() == 5 * 2 * (3 * (4 * 3 + 3 * 2) - 4 * 3)
+
+
+def test_command_writes_what_it_prints(tmp_path):
+    target = tmp_path / "figures.json"
+    result = CliRunner().invoke(
+        cli.bench, ["product", "--tiny", "--threads", "1", "--json", str(target)], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    document = json.loads(target.read_text())
+    assert document["schema"] == cli.SCHEMA
+    assert [m["threads"] for m in document["machines"]] == [1]
+    fields = {field.name for field in dataclasses.fields(timing.Row)}
+    assert document["rows"]
+    for measured in document["rows"]:
+        assert set(measured) == fields
+        assert f"{measured['name']}  {measured['shape']}" in result.output
+    assert document["machines"][0]["peak_gflops"]["float32"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "two"], "expected whole numbers"),
+        (["--threads", "0"], "from 1 on"),
+        (["--activation", "sigmoyd"], "'sigmoyd'"),
+        (["--json", "no/such/folder/f.json"], "folder that exists"),
+        (["nothing"], "nothing"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    result = CliRunner().invoke(cli.bench, arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
+def test_picture(tmp_path):
+    pytest.importorskip("matplotlib")
+    tables.draw([row(), row(section="lstm", unit="ms", work=1)], tmp_path / "ratios.png")
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_probes_measure_something():
+    assert timing.peak("float32", 1) > 0.5
+    assert timing.copy_ns(4096, "float64", 1) > 0
+    source, to = np.arange(1000.0), np.zeros(1000)
+    for stream in (False, True):
+        to[...] = 0
+        probe.copy(source, to, stream, 2)
+        np.testing.assert_array_equal(to, source)
+    with pytest.raises(ValueError, match="expected"):
+        probe.copy(source, to[:5], False, 1)
+
+
+@pytest.mark.parametrize("name", list(peers.PEERS))
+def test_peers_agree(name):
+    """Each installed peer in each row that it offers, against the same expected arrays as fastact."""
+    if not list(peers.installed(1, (name,))):
+        pytest.skip(f"{name} is not installed")
+    sections = tuple(section for section in worker.SECTIONS if peers.PEERS[name].offers(section))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the peer's own
+        rows = [item["row"] for item in worker.run(sections, level="tiny", with_peers=(name,)) if "row" in item]
+    assert any(name in measured["times_ns"] for measured in rows)
+    for measured in rows:
+        assert name not in measured["failed"], (measured["name"], measured["failed"])

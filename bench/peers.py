@@ -1,0 +1,456 @@
+"""The other libraries, each used in the fastest public way it has, and only where it is installed.
+
+A peer offers some of the methods of `Peer`; each sets a piece of work up and returns a function that does it once, or
+None where the library has no such thing. Arrays written through `out` are shared with the caller. Weights have
+PyTorch's names, shapes and gate order (i, f, g, o); sequences are time-major.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .shapes import LanguageModelShape, MLPShape
+
+Array = NDArray[Any]
+Run = Callable[[], Any]
+Weights = Mapping[str, Array]
+
+
+_METHODS = {
+    "activations": ("forward", "backward"),
+    "product": ("product",),
+    "lstm": ("lstm_inference", "lstm_training"),
+    "training": ("mlp_step", "language_model_step"),
+}
+
+
+class Peer:
+    """Base: a library that offers nothing. Subclasses import it in `__init__`; an ImportError means: not here."""
+
+    name = ""
+
+    def __init__(self, threads: int) -> None:
+        self.version = ""
+
+    @classmethod
+    def offers(cls, section: str) -> bool:
+        """Whether it takes part in any row of that section."""
+        return any(getattr(cls, method) is not getattr(Peer, method) for method in _METHODS[section])
+
+    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
+        """Elementwise activation of x into out."""
+        return None
+
+    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array) -> Run | None:
+        """Gradient of the input, from dy and x or y, into out."""
+        return None
+
+    def product(self, a: Array, b: Array, out: Array) -> Run | None:
+        """A (M, K) times B (K, N) into out (M, N)."""
+        return None
+
+    def lstm_inference(self, weights: Weights, x: Array) -> Run | None:
+        """x (T, B, I) to y (T, B, H) from a zero state; returns y."""
+        return None
+
+    def lstm_training(self, weights: Weights, x: Array, dy: Array) -> Run | None:
+        """Forward and backward; returns y and the gradients of x, weight_ih, weight_hh and the bias."""
+        return None
+
+    def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
+        """Forward, cross-entropy, backward, Adam; returns the loss."""
+        return None
+
+    def language_model_step(
+        self, shape: LanguageModelShape, weights: Weights, x: Array, y: Array, rate: float, clip: float
+    ) -> Run | None:
+        """Embedding, LSTM, dense, cross-entropy, backward, clipping by global norm, Adam; returns the loss."""
+        return None
+
+
+class PyTorch(Peer):
+    """Eager PyTorch with oneDNN; operators with `out` where there are such."""
+
+    name = "PyTorch"
+
+    def __init__(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.torch = torch
+        self.version = torch.__version__
+
+    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
+        torch, nn = self.torch, self.torch._C._nn
+        t, o = torch.from_numpy(x), torch.from_numpy(out)
+        runs: dict[str, Run] = {
+            "sigmoid": lambda: torch.sigmoid(t, out=o),
+            "tanh": lambda: torch.tanh(t, out=o),
+            "relu": lambda: torch.clamp_min(t, 0, out=o),
+            "leaky_relu": lambda: nn.leaky_relu(t, 0.01, out=o),
+            "elu": lambda: nn.elu(t, out=o),
+            "softplus": lambda: nn.softplus(t, out=o),
+            "silu": lambda: nn.silu(t, out=o),
+            "gelu": lambda: nn.gelu(t, out=o),
+            "gelu_tanh": lambda: nn.gelu(t, approximate="tanh", out=o),
+            "hard_tanh": lambda: nn.hardtanh(t, out=o),
+            "softmax": lambda: torch.softmax(t, -1, out=o),
+            "log_softmax": lambda: torch.log_softmax(t, -1, out=o),
+        }
+        return runs.get(activation)
+
+    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array) -> Run | None:
+        torch, aten = self.torch, self.torch.ops.aten
+        tx, ty, td, o = (torch.from_numpy(a) for a in (x, y, dy, out))
+        runs: dict[str, Run] = {
+            "sigmoid": lambda: aten.sigmoid_backward.grad_input(td, ty, grad_input=o),
+            "tanh": lambda: aten.tanh_backward.grad_input(td, ty, grad_input=o),
+            "relu": lambda: aten.threshold_backward.grad_input(td, tx, 0, grad_input=o),
+            "leaky_relu": lambda: aten.leaky_relu_backward.grad_input(td, tx, 0.01, False, grad_input=o),
+            "elu": lambda: aten.elu_backward.grad_input(td, 1, 1, 1, False, tx, grad_input=o),
+            "softplus": lambda: aten.softplus_backward.grad_input(td, tx, 1, 20, grad_input=o),
+            "silu": lambda: aten.silu_backward.grad_input(td, tx, grad_input=o),
+            "gelu": lambda: aten.gelu_backward.grad_input(td, tx, grad_input=o),
+            "gelu_tanh": lambda: aten.gelu_backward.grad_input(td, tx, approximate="tanh", grad_input=o),
+            "hard_tanh": lambda: aten.hardtanh_backward.grad_input(td, tx, -1, 1, grad_input=o),
+            "softmax": lambda: torch._softmax_backward_data(td, ty, -1, ty.dtype, grad_input=o),
+            "log_softmax": lambda: torch._log_softmax_backward_data(td, ty, -1, ty.dtype, out=o),
+        }
+        return runs.get(activation)
+
+    def product(self, a: Array, b: Array, out: Array) -> Run | None:
+        ta, tb, to = (self.torch.from_numpy(m) for m in (a, b, out))
+        return lambda: self.torch.mm(ta, tb, out=to)
+
+    def _lstm(self, weights: Weights) -> Any:
+        weight = weights["weight_ih_l0"]
+        layer = self.torch.nn.LSTM(weight.shape[1], weights["weight_hh_l0"].shape[1], dtype=self._dtype(weight))
+        layer.load_state_dict(self._tensors(weights))
+        return layer
+
+    def _dtype(self, array: Array) -> Any:
+        return self.torch.from_numpy(array[:0]).dtype
+
+    def _tensors(self, weights: Weights) -> dict[str, Any]:
+        return {name: self.torch.from_numpy(value.copy()) for name, value in weights.items()}
+
+    def lstm_inference(self, weights: Weights, x: Array) -> Run | None:
+        torch, layer, tx = self.torch, self._lstm(weights), self.torch.from_numpy(x)
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return layer(tx)[0]
+
+        return run
+
+    def lstm_training(self, weights: Weights, x: Array, dy: Array) -> Run | None:
+        torch, layer = self.torch, self._lstm(weights)
+        tx, td = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
+        wanted = [tx, layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0]
+
+        def run() -> Any:
+            y, _ = layer(tx)
+            return y, *torch.autograd.grad(y, wanted, td)[:4]
+
+        return run
+
+    def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
+        torch = self.torch
+        layers = []
+        for a, b in zip(shape.widths, shape.widths[1:], strict=False):
+            layers += [torch.nn.Linear(a, b, dtype=self._dtype(x)), torch.nn.ReLU()]
+        model = torch.nn.Sequential(*layers[:-1])
+        named = {f"{2 * int(name.split('.')[0])}.{name.split('.')[1]}": value for name, value in weights.items()}
+        model.load_state_dict(self._tensors(named))
+        optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
+        tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+
+        def run() -> Any:
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(tx), ty)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return run
+
+    def language_model_step(
+        self, shape: LanguageModelShape, weights: Weights, x: Array, y: Array, rate: float, clip: float
+    ) -> Run | None:
+        torch, dtype = self.torch, self._dtype(weights["2.weight"])
+        model = torch.nn.ModuleList(
+            [
+                torch.nn.Embedding(shape.V, shape.E, dtype=dtype),
+                torch.nn.LSTM(shape.E, shape.H, dtype=dtype),
+                torch.nn.Linear(shape.H, shape.V, dtype=dtype),
+            ]
+        )
+        model.load_state_dict(self._tensors(weights))
+        embedding, lstm, dense = model
+        optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
+        tx, ty = (torch.from_numpy(np.ascontiguousarray(a.T)) for a in (x, y))
+        parameters = list(model.parameters())
+
+        def run() -> Any:
+            optimizer.zero_grad()
+            hidden, _ = lstm(embedding(tx))
+            loss = torch.nn.functional.cross_entropy(dense(hidden).view(-1, shape.V), ty.view(-1))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
+            optimizer.step()
+            return loss
+
+        return run
+
+
+class ONNXRuntime(Peer):
+    """ONNX Runtime on the operator LSTM (float32 only), weights in the model, input and output bound beforehand."""
+
+    name = "ONNX Runtime"
+
+    def __init__(self, threads: int) -> None:
+        import onnx
+        import onnxruntime
+
+        self.onnx, self.runtime = onnx, onnxruntime
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        self.options.inter_op_num_threads = 1
+        self.version = onnxruntime.__version__
+
+    def lstm_inference(self, weights: Weights, x: Array) -> Run | None:
+        if x.dtype != np.float32:
+            return None
+        helper, from_array, kind = self.onnx.helper, self.onnx.numpy_helper.from_array, self.onnx.TensorProto.FLOAT
+        (steps, batch, _), hidden = x.shape, weights["weight_hh_l0"].shape[1]
+
+        def iofc(a: Array) -> Array:
+            i, f, g, o = np.split(a, 4)
+            return np.concatenate([i, o, f, g])
+
+        constants = [
+            from_array(iofc(weights["weight_ih_l0"])[None], "W"),
+            from_array(iofc(weights["weight_hh_l0"])[None], "R"),
+            from_array(np.concatenate([iofc(weights["bias_ih_l0"]), iofc(weights["bias_hh_l0"])])[None], "b"),
+        ]
+        out = np.empty((steps, 1, batch, hidden), np.float32)
+        graph = helper.make_graph(
+            [helper.make_node("LSTM", ["x", "W", "R", "b"], ["y"], hidden_size=hidden)],
+            "lstm",
+            [helper.make_tensor_value_info("x", kind, x.shape)],
+            [helper.make_tensor_value_info("y", kind, out.shape)],
+            constants,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        session = self.runtime.InferenceSession(
+            model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
+        )
+        binding = session.io_binding()
+        binding.bind_cpu_input("x", x)
+        bound = self.runtime.OrtValue.ortvalue_from_numpy(out)
+        binding.bind_ortvalue_output("y", bound)
+
+        def run() -> Any:
+            session.run_with_iobinding(binding)
+            return out[:, 0]
+
+        return run
+
+
+class JAX(Peer):
+    """JAX on the CPU, jitted; the LSTM is a lax.scan over the steps with the input product before it."""
+
+    name = "JAX"
+
+    def __init__(self, threads: int) -> None:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+        self.jax = jax
+        self.version = jax.__version__
+
+    def _compiled(self, function: Callable[..., Any], *arguments: Any) -> Run:
+        """Compile, put the arguments on the device, and wait for each result."""
+        on_device = self.jax.device_put(arguments)
+        compiled = self.jax.jit(function).lower(*on_device).compile()
+        return lambda: self.jax.block_until_ready(compiled(*on_device))
+
+    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
+        nn, numpy = self.jax.nn, self.jax.numpy
+        functions = {
+            "sigmoid": nn.sigmoid,
+            "tanh": numpy.tanh,
+            "relu": nn.relu,
+            "leaky_relu": nn.leaky_relu,
+            "elu": nn.elu,
+            "softplus": nn.softplus,
+            "silu": nn.silu,
+            "gelu": lambda v: nn.gelu(v, approximate=False),
+            "gelu_tanh": lambda v: nn.gelu(v, approximate=True),
+            "hard_tanh": nn.hard_tanh,
+            "softmax": nn.softmax,
+            "log_softmax": nn.log_softmax,
+        }
+        function = functions.get(activation)
+        return None if function is None else self._compiled(function, x)
+
+    def product(self, a: Array, b: Array, out: Array) -> Run | None:
+        return self._compiled(lambda left, right: left @ right, a, b)
+
+    def _lstm(self, parameters: Any, x: Any) -> Any:
+        jax, numpy = self.jax, self.jax.numpy
+        weight_ih, weight_hh, bias = parameters
+        zero = numpy.zeros((x.shape[1], weight_hh.shape[1]), x.dtype)
+
+        def step(carry: Any, z: Any) -> Any:
+            h, c = carry
+            i, f, g, o = numpy.split(z + h @ weight_hh.T, 4, axis=1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * numpy.tanh(g)
+            h = jax.nn.sigmoid(o) * numpy.tanh(c)
+            return (h, c), h
+
+        return jax.lax.scan(step, (zero, zero), x @ weight_ih.T + bias)[1]
+
+    def _parameters(self, weights: Weights) -> tuple[Array, ...]:
+        return weights["weight_ih_l0"], weights["weight_hh_l0"], weights["bias_ih_l0"] + weights["bias_hh_l0"]
+
+    def lstm_inference(self, weights: Weights, x: Array) -> Run | None:
+        return self._compiled(self._lstm, self._parameters(weights), x)
+
+    def lstm_training(self, weights: Weights, x: Array, dy: Array) -> Run | None:
+        def step(parameters: Any, x: Any, dy: Any) -> Any:
+            y, pullback = self.jax.vjp(self._lstm, parameters, x)
+            (d_ih, d_hh, d_bias), dx = pullback(dy)
+            return y, dx, d_ih, d_hh, d_bias
+
+        return self._compiled(step, self._parameters(weights), x, dy)
+
+
+class SciPy(Peer):
+    """SciPy's special functions."""
+
+    name = "SciPy"
+
+    def __init__(self, threads: int) -> None:
+        import scipy
+        import scipy.special
+
+        self.special = scipy.special
+        self.version = scipy.__version__
+
+    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
+        special = self.special
+        work = x.dtype.type(np.sqrt(0.5))
+
+        def gelu() -> Array:
+            np.multiply(x, work, out=out)
+            special.erf(out, out=out)
+            np.add(out, 1, out=out)
+            np.multiply(out, x, out=out)
+            return np.multiply(out, x.dtype.type(0.5), out=out)
+
+        runs: dict[str, Run] = {
+            "sigmoid": lambda: special.expit(x, out=out),
+            "gelu": gelu,
+            "softmax": lambda: special.softmax(x, axis=-1),
+            "log_softmax": lambda: special.log_softmax(x, axis=-1),
+        }
+        return runs.get(activation)
+
+    def product(self, a: Array, b: Array, out: Array) -> Run | None:
+        from scipy.linalg import blas
+
+        gemm = blas.sgemm if a.dtype == np.float32 else blas.dgemm
+
+        def transposed(m: Array) -> tuple[Array, int]:
+            """SciPy's BLAS wants Fortran order: hand over the transpose and a flag instead of copying."""
+            return (m.T, 0) if m.T.flags.f_contiguous else (m, 1)
+
+        (left, left_flag), (right, right_flag) = transposed(b), transposed(a)  # (A B)^T = B^T A^T
+        target = out.T
+        return lambda: gemm(1.0, left, right, 0.0, target, left_flag, right_flag, overwrite_c=1).T
+
+
+class Numexpr(Peer):
+    """numexpr: the whole formula in one pass over blocks, on threads."""
+
+    name = "numexpr"
+
+    def __init__(self, threads: int) -> None:
+        import numexpr
+
+        numexpr.set_num_threads(threads)
+        self.numexpr = numexpr
+        self.version = numexpr.__version__
+
+    def _run(self, formula: str | None, arrays: dict[str, Array], out: Array) -> Run | None:
+        if formula is None:
+            return None
+        dtype = out.dtype.type
+        constants = {"one": dtype(1), "half": dtype(0.5), "zero": dtype(0), "a": dtype(np.sqrt(2 / np.pi))}
+        names = arrays | constants | {"b": dtype(0.044715)}
+        return lambda: self.numexpr.evaluate(formula, local_dict=names, global_dict={}, out=out)
+
+    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
+        formulas = {
+            "sigmoid": "one / (one + exp(-x))",
+            "tanh": "tanh(x)",
+            "silu": "x / (one + exp(-x))",
+            "gelu_tanh": "half * x * (one + tanh(a * (x + b * x * x * x)))",
+        }
+        return self._run(formulas.get(activation), {"x": x}, out)
+
+    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array) -> Run | None:
+        formulas = {"sigmoid": "dy * y * (one - y)", "tanh": "dy * (one - y * y)"}
+        return self._run(formulas.get(activation), {"y": y, "dy": dy}, out)
+
+
+class ScikitLearn(Peer):
+    """scikit-learn's MLPClassifier: one partial_fit call on one batch is one step."""
+
+    name = "scikit-learn"
+
+    def __init__(self, threads: int) -> None:
+        import sklearn
+        from sklearn.neural_network import MLPClassifier
+
+        self.classifier = MLPClassifier
+        self.version = sklearn.__version__
+
+    def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
+        model = self.classifier(
+            shape.widths[1:-1], alpha=0.0, batch_size=shape.B, learning_rate_init=rate, shuffle=False, random_state=0
+        )
+        classes = np.arange(shape.widths[-1])
+        model.partial_fit(x, y, classes)  # makes the arrays, which then take our weights
+        for layer in range(len(shape.widths) - 1):
+            model.coefs_[layer][...] = weights[f"{layer}.weight"].T
+            model.intercepts_[layer][...] = weights[f"{layer}.bias"]
+        optimizer = model._optimizer
+        optimizer.t = 0
+        for moment in (*optimizer.ms, *optimizer.vs):
+            moment[...] = 0
+
+        def run() -> float:
+            model.partial_fit(x, y)
+            return float(model.loss_)
+
+        return run
+
+
+PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (PyTorch, ONNXRuntime, JAX, SciPy, Numexpr, ScikitLearn)}
+
+
+def installed(threads: int, names: tuple[str, ...]) -> Iterator[Peer]:
+    """Those of the named peers that can be imported here, set to so many threads."""
+    for name in names:
+        try:
+            yield PEERS[name](threads)
+        except ImportError:
+            continue

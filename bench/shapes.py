@@ -1,0 +1,91 @@
+"""What is measured: the sizes and shapes of every table.
+
+Letters: B batch, T time steps, I inputs, H units, E embedding width, V classes; a product is (M, K) @ (K, N).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class LSTMShape(NamedTuple):
+    T: int
+    B: int
+    I: int  # noqa: E741  the field's letter for the number of inputs
+    H: int
+
+    def flops(self, training: bool) -> int:
+        """Operations of the matrix products; the backward pass has twice those of the forward pass."""
+        return self.T * self.B * 2 * 4 * self.H * (self.I + self.H) * (3 if training else 1)
+
+
+class ProductShape(NamedTuple):
+    M: int
+    K: int
+    N: int
+    layout: str = "NN"  # N row-major, T the transpose of a row-major array; left operand first
+
+
+class LanguageModelShape(NamedTuple):
+    V: int
+    E: int
+    H: int
+    B: int
+    T: int
+
+    def flops(self) -> int:
+        return LSTMShape(self.T, self.B, self.E, self.H).flops(training=True) + 6 * self.T * self.B * self.H * self.V
+
+
+class MLPShape(NamedTuple):
+    widths: tuple[int, ...]
+    B: int
+
+    def flops(self) -> int:
+        """Forward, weight gradients, and gradients of every layer's input but the first's."""
+        layers = [2 * self.B * a * b for a, b in zip(self.widths, self.widths[1:], strict=False)]
+        return 3 * sum(layers) - layers[0]
+
+
+# 16K elements live in L1 and L2, 1M in L3, 32M in memory.
+ACTIVATION_SIZES = {"16K": 1 << 14, "1M": 1 << 20, "32M": 1 << 25}
+SOFTMAX_ROW = 1024
+
+# Latency-bound, bandwidth-bound and compute-bound cells, from a single stream to a large batch.
+LSTM_SHAPES = [
+    LSTMShape(100, 1, 32, 32),
+    LSTMShape(100, 1, 64, 128),
+    LSTMShape(100, 1, 128, 256),
+    LSTMShape(100, 8, 64, 128),
+    LSTMShape(50, 32, 128, 128),
+    LSTMShape(100, 32, 64, 256),
+    LSTMShape(100, 64, 256, 512),
+    LSTMShape(500, 16, 16, 64),
+]
+
+MLP_SHAPES = [MLPShape((784, 512, 256, 10), 128), MLPShape((64, 32, 10), 32)]
+
+LANGUAGE_MODEL = LanguageModelShape(V=128, E=32, H=256, B=32, T=100)
+
+SQUARES = [ProductShape(n, n, n) for n in (64, 128, 256, 512, 1024, 2048)]
+LAYOUTS = [ProductShape(1024, 1024, 1024, layout) for layout in ("NT", "TN", "TT")]
+SKINNY = [ProductShape(1, 512, 512), ProductShape(8, 128, 512), ProductShape(32, 128, 512), ProductShape(64, 512, 2048)]
+
+
+def sampled_products(count: int, seed: int = 0) -> list[ProductShape]:
+    """Products whose sides are drawn log-uniformly from 1 to 2048."""
+    sides = np.exp2(np.random.default_rng(seed).uniform(0, 11, (count, 3))).round().astype(int)
+    return [ProductShape(int(M), int(K), int(N)) for M, K, N in sides]
+
+
+# The smallest of each kind, for --quick and for the tests of the benchmarks themselves.
+QUICK_ACTIVATION_SIZES = {"16K": 1 << 14, "1M": 1 << 20}
+QUICK_LSTM_SHAPES = [LSTM_SHAPES[0], LSTM_SHAPES[3], LSTM_SHAPES[4], LSTM_SHAPES[7]]
+QUICK_PRODUCTS = [SQUARES[2], SQUARES[4], SKINNY[0], SKINNY[2]]
+TINY_ACTIVATION_SIZES = {"100": 100}
+TINY_LSTM_SHAPES = [LSTMShape(5, 2, 3, 4)]
+TINY_PRODUCTS = [ProductShape(7, 5, 9), ProductShape(4, 3, 2, "TT")]
+TINY_MLP_SHAPES = [MLPShape((6, 5, 3), 4)]
+TINY_LANGUAGE_MODEL = LanguageModelShape(V=7, E=3, H=5, B=2, T=6)

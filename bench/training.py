@@ -1,0 +1,173 @@
+"""Whole training steps, milliseconds, from a batch to updated weights: perceptrons and an LSTM language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastact as fa
+
+from . import timing
+from .lstm import random_weights
+from .numpy_lstm import adam_state, adam_update, cross_entropy, language_model_step
+from .peers import Peer, Run
+from .shapes import LanguageModelShape, LSTMShape, MLPShape
+from .timing import Case, Contender
+
+Array = NDArray[Any]
+
+RATE = 1e-3
+CLIP = 1.0
+CHECKED_STEPS = 3  # losses of the first steps are compared, so a wrong gradient or update shows
+TOLERANCE = {"float32": 2e-4, "float64": 1e-9}
+
+
+def mlp_weights(shape: MLPShape, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
+    """ "0.weight" (out, in), "0.bias" and so on, uniform within 1/sqrt(in)."""
+    weights = {}
+    for layer, (a, b) in enumerate(zip(shape.widths, shape.widths[1:], strict=False)):
+        weights[f"{layer}.weight"] = rng.uniform(-1, 1, (b, a)).astype(dtype) / np.sqrt(a).astype(dtype)
+        weights[f"{layer}.bias"] = rng.uniform(-1, 1, b).astype(dtype) / np.sqrt(a).astype(dtype)
+    return weights
+
+
+def numpy_mlp_step(weights: dict[str, Array], x: Array, y: Array) -> Run:
+    """Dense layers with relu between them, cross-entropy, backward, Adam, in pure NumPy."""
+    weights = {name: value.copy() for name, value in weights.items()}
+    count = len(weights) // 2
+    adam = adam_state(weights)
+    buffer = adam["buffers"]
+
+    def run() -> float:
+        activations = [x]
+        for layer in range(count):
+            weight = weights[f"{layer}.weight"]
+            z = buffer(f"z{layer}", (len(x), len(weight)), x.dtype)
+            np.dot(activations[-1], weight.T, out=z)
+            z += weights[f"{layer}.bias"]
+            if layer < count - 1:
+                np.maximum(z, 0, out=z)
+            activations.append(z)
+        loss, d = cross_entropy(activations[-1], y)
+        gradients = {}
+        for layer in reversed(range(count)):
+            weight = weights[f"{layer}.weight"]
+            gradient = buffer(f"d{layer}", weight.shape, x.dtype)
+            gradients[f"{layer}.weight"] = np.dot(d.T, activations[layer], out=gradient)
+            gradients[f"{layer}.bias"] = d.sum(axis=0)
+            if layer:
+                below = buffer(f"below{layer}", activations[layer].shape, x.dtype)
+                np.dot(d, weight, out=below)
+                np.multiply(below, activations[layer] > 0, out=below)
+                d = below
+        adam_update(weights, gradients, adam, RATE)
+        return loss
+
+    return run
+
+
+def _fastact_mlp_step(shape: MLPShape, weights: dict[str, Array], x: Array, y: Array) -> Run:
+    last = len(shape.widths) - 2
+    model = fa.nn.Sequential(
+        *(
+            fa.nn.Dense(a, b, activation=None if layer == last else "relu", dtype=x.dtype)
+            for layer, (a, b) in enumerate(zip(shape.widths, shape.widths[1:], strict=False))
+        )
+    )
+    model.load_state_dict(weights)
+    trainer = fa.Trainer(model, loss="cross_entropy", optimizer=fa.optim.Adam(RATE))
+    return lambda: trainer.step(x, y)
+
+
+def language_model_weights(shape: LanguageModelShape, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
+    """The state dict of Sequential(Embedding, LSTM, Dense)."""
+    lstm = random_weights(LSTMShape(shape.T, shape.B, shape.E, shape.H), dtype, rng)
+    bound = 1 / np.sqrt(shape.H)
+    return {
+        "0.weight": rng.standard_normal((shape.V, shape.E)).astype(dtype),
+        **{f"1.{name}": value for name, value in lstm.items()},
+        "2.weight": rng.uniform(-bound, bound, (shape.V, shape.H)).astype(dtype),
+        "2.bias": rng.uniform(-bound, bound, shape.V).astype(dtype),
+    }
+
+
+def _fastact_language_model_step(
+    shape: LanguageModelShape, weights: dict[str, Array], x: Array, y: Array, dtype: str
+) -> Run:
+    model = fa.nn.Sequential(
+        fa.nn.Embedding(shape.V, shape.E, dtype=dtype),
+        fa.nn.LSTM(shape.E, shape.H, dtype=dtype),
+        fa.nn.Dense(shape.H, shape.V, dtype=dtype),
+    )
+    model.load_state_dict(weights)
+    trainer = fa.Trainer(model, loss="cross_entropy", optimizer=fa.optim.Adam(RATE), clip_norm=CLIP)
+    return lambda: trainer.step(x, y)
+
+
+def _numpy_language_model_step(weights: dict[str, Array], x: Array, y: Array) -> Run:
+    weights = {name: value.copy() for name, value in weights.items()}
+    adam = adam_state(weights)
+    return lambda: language_model_step(weights, x, y, None, adam, RATE, CLIP)[0]
+
+
+def first_losses(run: Run) -> Callable[[Any], list[Array]]:
+    """The first losses, of the call that was made and of further ones, as one array to compare."""
+    return lambda loss: [
+        np.array([float(value) for value in (loss, *(run() for _ in range(CHECKED_STEPS - 1)))], np.float64)
+    ]
+
+
+def _case(
+    name: str, shape: str, dtype: str, runs: dict[str, Run | None], expected: Run, flops: int, threads: int
+) -> Case:
+    return Case(
+        section="training",
+        name=name,
+        shape=shape,
+        dtype=dtype,
+        contenders=[Contender(n, run, first_losses(run)) for n, run in runs.items() if run is not None],
+        work=1,
+        unit="ms",
+        tolerance=TOLERANCE[dtype],
+        limit_ns=flops / timing.peak(dtype, threads),
+        limit="FMA",
+        expected=first_losses(expected)(expected()),
+    )
+
+
+def cases(
+    mlp_shapes: Sequence[MLPShape],
+    language_models: Sequence[LanguageModelShape],
+    dtype: str,
+    threads: int,
+    peers: Sequence[Peer],
+) -> Iterator[Case]:
+    """A step of each perceptron and each language model, on one batch over and over."""
+    for shape in mlp_shapes:
+        rng = np.random.default_rng(0)
+        weights = mlp_weights(shape, dtype, rng)
+        x = rng.standard_normal((shape.B, shape.widths[0])).astype(dtype)
+        y = rng.integers(0, shape.widths[-1], shape.B)
+        runs: dict[str, Run | None] = {
+            "fastact": _fastact_mlp_step(shape, weights, x, y),
+            "NumPy": numpy_mlp_step(weights, x, y),
+        }
+        runs |= {peer.name: peer.mlp_step(shape, weights, x, y, RATE) for peer in peers}
+        expected = numpy_mlp_step({n: w.astype("f8") for n, w in weights.items()}, x.astype("f8"), y)
+        label = f"{'-'.join(map(str, shape.widths))} B={shape.B}"
+        yield _case("MLP step", label, dtype, runs, expected, shape.flops(), threads)
+    for model in language_models:
+        rng = np.random.default_rng(0)
+        weights = language_model_weights(model, dtype, rng)
+        x, y = rng.integers(0, model.V, (2, model.B, model.T))
+        runs = {
+            "fastact": _fastact_language_model_step(model, weights, x, y, dtype),
+            "NumPy": _numpy_language_model_step(weights, x, y),
+        }
+        runs |= {peer.name: peer.language_model_step(model, weights, x, y, RATE, CLIP) for peer in peers}
+        expected = _numpy_language_model_step({n: w.astype("f8") for n, w in weights.items()}, x, y)
+        label = f"V={model.V} E={model.E} H={model.H} B={model.B} T={model.T}"
+        yield _case("language model step", label, dtype, runs, expected, model.flops(), threads)

@@ -1,0 +1,119 @@
+"""One process that measures: ``python -m fastact.bench.worker JSON`` prints a line of JSON a row.
+
+Thread counts are set in the environment before any library loads, so each count has a process of its own (the command
+starts them); that also keeps one library's sleeping threads out of the next count's figures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import fastact as fa
+
+from . import activations, lstm, peers, product, shapes, timing, training
+
+SECTIONS = ("activations", "product", "lstm", "training")
+
+
+@dataclass(frozen=True)
+class Level:
+    """How much is measured, and for how long: `rounds` turns of `seconds` for each contender."""
+
+    rounds: int
+    seconds: float
+    activations: tuple[str, ...] | None  # None: the whole catalogue
+    sizes: dict[str, int]
+    products: list[shapes.ProductShape]
+    lstms: list[shapes.LSTMShape]
+    mlps: list[shapes.MLPShape]
+    language_models: list[shapes.LanguageModelShape]
+
+
+_FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY
+LEVELS = {
+    "tiny": Level(
+        1, 0, None, shapes.TINY_ACTIVATION_SIZES, shapes.TINY_PRODUCTS, shapes.TINY_LSTM_SHAPES,
+        shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL],
+    ),
+    "quick": Level(
+        2, 0.005, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
+        shapes.MLP_SHAPES[1:], [],
+    ),
+    "default": Level(
+        3, 0.02, activations.MAIN, shapes.ACTIVATION_SIZES, _FIXED_PRODUCTS + shapes.sampled_products(8),
+        shapes.LSTM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
+    ),
+    "full": Level(
+        5, 0.05, None, shapes.ACTIVATION_SIZES, _FIXED_PRODUCTS + shapes.sampled_products(60),
+        shapes.LSTM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
+    ),
+}  # fmt: skip
+
+
+def cases(
+    section: str, level: Level, dtype: str, threads: int, others: list[peers.Peer], names: tuple[str, ...] | None
+) -> Iterator[timing.Case]:
+    """The rows of a section."""
+    if section == "activations":
+        chosen = names or level.activations or tuple(fa.activations)
+        yield from activations.cases(chosen, level.sizes, dtype, threads, others)
+    elif section == "product":
+        yield from product.cases(level.products, dtype, threads, others)
+    elif section == "lstm":
+        yield from lstm.cases(level.lstms, dtype, threads, others, ("inference", "training"))
+    else:
+        yield from training.cases(level.mlps, level.language_models, dtype, threads, others)
+
+
+def run(
+    sections: tuple[str, ...] = SECTIONS,
+    threads: int = 1,
+    dtypes: tuple[str, ...] = ("float32",),
+    level: str = "default",
+    with_peers: bool | tuple[str, ...] = False,
+    names: tuple[str, ...] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Measure in this process.
+
+    Parameters
+    ----------
+    sections : names out of SECTIONS
+    threads : int
+    dtypes : names of dtypes
+    level : name out of LEVELS
+    with_peers : bool or names
+        All installed peers, none, or those named.
+    names : activations to measure instead of the level's, optional
+
+    Yields
+    ------
+    dict
+        {"machine": facts} first; at each section {"columns": names of contenders}; {"row": fields of timing.Row} for
+        each case.
+    """
+    fa.set_num_threads(threads)
+    wanted = tuple(peers.PEERS) if with_peers is True else with_peers or ()
+    others = list(peers.installed(threads, wanted))
+    yield {"machine": timing.machine(threads, dtypes, {peer.name: peer.version for peer in others})}
+    chosen = LEVELS[level]
+    for section in sections:
+        yield {"columns": ["fastact", "NumPy", *(peer.name for peer in others if peer.offers(section))]}
+        for dtype in dtypes:
+            for case in cases(section, chosen, dtype, threads, others, names):
+                yield {"row": dataclasses.asdict(timing.measure(case, threads, chosen.rounds, chosen.seconds))}
+
+
+def main() -> None:
+    """Read the arguments of `run` as JSON and print what it yields."""
+    options: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in json.loads(sys.argv[1]).items()}
+    for item in run(**options):
+        print(json.dumps(item), flush=True)
+
+
+if __name__ == "__main__":
+    main()
