@@ -101,6 +101,12 @@ class Loss:
         """``target`` in the form that ``measure`` takes without converting; a Trainer calls it once for all data."""
         return np.asarray(target)
 
+    def check(self, row: tuple[int, ...], target: Array) -> None:
+        """Refuse prepared targets of all data that cannot go with outputs of shape (rows, *row).
+
+        A Trainer calls it before the first update, so that a wrong label does not stop it in the middle of an epoch.
+        """
+
     def config(self) -> dict[str, Any]:
         """Settings, for messages and checkpoints."""
         return {}
@@ -201,12 +207,7 @@ class CrossEntropy(Loss):
             logits.reshape(-1, classes), targets.reshape(-1), flat, self.ignore_index, True
         )
         if bad >= 0:
-            where = tuple(int(i) for i in np.unravel_index(bad, targets.shape)) if targets.ndim != 1 else bad
-            besides = "" if self.ignore_index is None else f" or ignore_index {self.ignore_index}"
-            raise ValueError(
-                f"target: expected classes 0 <= class < {classes} (the last axis of the prediction){besides}, got "
-                f"{targets.reshape(-1)[bad]} at position {where}; number the classes from 0 or widen the last layer"
-            )
+            raise ValueError(self._range_message(targets, bad, classes))
         return Measure(mean, count, correct)
 
     def prepare(self, target: Any, dtype: np.dtype[Any]) -> Array:
@@ -218,6 +219,24 @@ class CrossEntropy(Loss):
                 "target.astype(np.int64), one-hot rows or probabilities with np.argmax(target, axis=-1)"
             )
         return as_dense(array, INT64)
+
+    def check(self, row: tuple[int, ...], target: Array) -> None:
+        """Refuse targets of the wrong shape, or classes out of range."""
+        shape = (len(target), *row)
+        if not row or target.shape != shape[:-1]:
+            raise ValueError(self._shape_message(shape, target.shape))
+        bad = _core.first_outside(target.reshape(-1), row[-1], self.ignore_index)
+        if bad >= 0:
+            raise ValueError(self._range_message(target, bad, row[-1]))
+
+    def _range_message(self, target: Array, bad: int, classes: int) -> str:
+        where = tuple(int(i) for i in np.unravel_index(bad, target.shape))
+        place = where[0] if len(where) == 1 else where
+        besides = "" if self.ignore_index is None else f" or ignore_index {self.ignore_index}"
+        return (
+            f"target: expected classes 0 <= class < {classes} (the last axis of the prediction){besides}, got "
+            f"{target.reshape(-1)[bad]} at position {place}; number the classes from 0 or widen the last layer"
+        )
 
     @staticmethod
     def _shape_message(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
@@ -267,10 +286,19 @@ class MeanSquaredError(Loss):
         values = as_prediction(prediction)
         targets = self.prepare(target, values.dtype)
         if targets.shape != values.shape:
-            hint = f"; target.reshape({values.shape}) has it" if targets.size == values.size else ""
-            raise ValueError(f"target: expected the shape of the prediction, {values.shape}, got {targets.shape}{hint}")
+            raise ValueError(self._shape_message(values.shape, targets.shape))
         flat = None if gradient is None else gradient.reshape(-1)
         return Measure(_core.squared_error(values.reshape(-1), targets.reshape(-1), flat), values.size)
+
+    def check(self, row: tuple[int, ...], target: Array) -> None:
+        """Refuse targets of another shape than the outputs."""
+        if target.shape[1:] != row:
+            raise ValueError(self._shape_message((len(target), *row), target.shape))
+
+    @staticmethod
+    def _shape_message(prediction: tuple[int, ...], target: tuple[int, ...]) -> str:
+        hint = f"; target.reshape({prediction}) has it" if math.prod(target) == math.prod(prediction) else ""
+        return f"target: expected the shape of the prediction, {prediction}, got {target}{hint}"
 
     def prepare(self, target: Any, dtype: np.dtype[Any]) -> Array:
         """``target`` as a C-contiguous array of ``dtype``."""

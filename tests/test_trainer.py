@@ -496,6 +496,13 @@ def test_divergence_stops_with_advice():
     assert t.history["loss"]
 
 
+def test_a_wrong_shape_of_the_targets_is_seen_before_the_first_update():
+    t = fa.Trainer(mlp(sizes=(3, 1)), "mse")
+    with pytest.raises(ValueError, match=r"y: expected the shape of the prediction, \(20, 1\), got \(20,\); y.reshape"):
+        t.fit(X, np.zeros(20, np.float32))
+    assert t.steps == 0
+
+
 def test_clipping_sees_a_gradient_that_is_not_finite():
     class Overflow(fa.losses.MeanSquaredError):
         def measure(self, prediction, target, gradient=None):
@@ -525,7 +532,13 @@ X, Y = data(20)
         (lambda t: t.fit(np.array(["a", "b"]), [0, 1]), TypeError, ["x:", "<U1"]),
         (lambda t: t.fit(X.astype(complex), Y), TypeError, ["x:", "complex128"]),
         (lambda t: t.fit(X, Y.astype(float)), TypeError, ["y:", "integers", "y.astype(np.int64)"]),
-        (lambda t: t.fit(X, Y + 1), ValueError, ["target", "0 <= class < 4"]),
+        (
+            lambda t: t.fit(X, np.where(np.arange(20) < 19, Y, 4), 1, 4, shuffle=False),
+            ValueError,
+            ["y:", "position 19"],
+        ),
+        (lambda t: t.fit(X, np.eye(4, dtype=int)[Y]), ValueError, ["y:", "(20,)", "np.argmax(y, axis=-1)"]),
+        (lambda t: t.fit(X, Y, validation=(X, Y + 1)), ValueError, ["validation y:", "0 <= class < 4"]),
         (lambda t: t.fit(X, Y, epochs=0), ValueError, ["epochs", "at least 1"]),
         (lambda t: t.fit(X, Y, epochs=1.5), TypeError, ["epochs", "1.5"]),
         (lambda t: t.fit(X, Y, batch_size=0), ValueError, ["batch_size", "got 0"]),
@@ -537,6 +550,7 @@ X, Y = data(20)
         (lambda t: t.fit(X, Y, validation=X), TypeError, ["validation", "pair"]),
         (lambda t: t.fit(X, Y, validation=(X, Y[:3])), ValueError, ["validation y", "got 3"]),
         (lambda t: t.step(X[:, :2], Y), ValueError, ["in layer 0"]),
+        (lambda t: t.evaluate(X, Y + 1), ValueError, ["y:", "0 <= class < 4"]),
         (lambda t: t.step(X, Y[:3]), ValueError, ["target", "(20,)", "(3,)"]),
         (lambda t: fa.Trainer("model"), TypeError, ["model", "str"]),
         (lambda t: fa.Trainer(mlp(), "crossentropy"), ValueError, ["loss", "cross_entropy"]),

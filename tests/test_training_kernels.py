@@ -9,6 +9,8 @@ import fastact as fa
 from fastact import reference
 from fastact._core import training as core
 
+pytestmark = pytest.mark.sanitise
+
 SIZES = [0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97]
 LONG = [1023, 1024, 1025, 4095, 4096, 4097, 300_001]  # around the blocks, and beyond the threads' threshold
 
@@ -69,6 +71,20 @@ def test_embedding_refuses_an_index_before_writing(bad):
         core.embedding_backward(indices, np.ones((4, 3)), gradient := np.zeros((9, 3)))
     assert (out == 7).all()
     assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize("n", [*SIZES, 4097])
+def test_first_outside(n):
+    indices = np.arange(n) % 5
+    assert core.first_outside(indices, 5) == -1
+    if n < 3:
+        return
+    wrong = indices.copy()
+    wrong[n // 2] = -100
+    wrong[-1] = 5
+    assert core.first_outside(wrong, 5) == n // 2
+    assert core.first_outside(wrong, 5, -100) == n - 1
+    assert core.first_outside(wrong, 6, -100) == -1
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,18 @@ cdef void *new_sums(fa_size n) except NULL:
     return sums
 
 
+def first_outside(cnp.ndarray indices, int64_t limit, ignored=None):
+    """Position of the first of the int64 indices (n,) outside 0 <= index < limit that is not ``ignored``, or -1."""
+    cdef fa_size n, bad
+    cdef int has_ignored = ignored is not None
+    cdef int64_t skip = ignored if has_ignored else 0
+    dense(indices, "indices", cnp.NPY_INT64, 1)
+    n = cnp.PyArray_DIM(indices, 0)
+    with nogil:
+        bad = fa_first_outside(<const int64_t *>cnp.PyArray_DATA(indices), n, limit, has_ignored, skip, NULL)
+    return bad
+
+
 def cross_entropy(cnp.ndarray logits, cnp.ndarray targets, cnp.ndarray gradient=None, ignore_index=None,
                   bint count_correct=False):
     """Softmax cross-entropy of logits (n, C) against int64 targets (n,): ``(mean, counted, correct, bad)``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastact.losses import Loss
-from fastact.nn.base import Array, as_size
+from fastact.nn.base import Array, Layer, as_size
 
 
 def as_inputs(x: Any, dtype: np.dtype[Any], name: str = "x") -> Array:
@@ -36,22 +37,34 @@ def as_inputs(x: Any, dtype: np.dtype[Any], name: str = "x") -> Array:
     return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array
 
 
-def as_pair(
-    x: Any, y: Any, loss: Loss, dtype: np.dtype[Any], names: tuple[str, str] = ("x", "y")
-) -> tuple[Array, Array]:
-    """Inputs and targets, as many of one as of the other, in the form that model and loss take without converting."""
+def as_pair(x: Any, y: Any, model: Layer, loss: Loss, names: tuple[str, str] = ("x", "y")) -> tuple[Array, Array]:
+    """Inputs and targets, as many of one as of the other, in the form that model and loss take without converting.
+
+    The model runs on the first row, so that targets which do not fit its output are refused before training begins.
+    """
+    dtype = model.arena.dtype
     inputs = as_inputs(x, dtype, names[0])
-    try:
+    with _named(names[1]):
         targets = loss.prepare(y, dtype)
-    except TypeError as error:
-        raise TypeError(re.sub(r"\btarget\b", names[1], str(error))) from error
     if targets.ndim == 0 or len(targets) != len(inputs):
         got = "a scalar" if targets.ndim == 0 else f"{len(targets)}"
         raise ValueError(
             f"{names[1]}: expected one row for each of the {len(inputs)} rows of {names[0]}, got {got} "
             f"({names[0]} has shape {inputs.shape}, {names[1]} {targets.shape})"
         )
+    output = model(inputs[:1])
+    with _named(names[1]):
+        loss.check(output.shape[1:], targets)
     return inputs, targets
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """A loss speaks of its argument ``target``; the caller knows it as ``name``."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(re.sub(r"\btarget\b", name, str(error))) from error
 
 
 def as_batch_size(batch_size: Any, rows: int) -> int:

@@ -304,8 +304,7 @@ class Trainer:
         return self._continue(run, data, held, progress, on_step, on_epoch, checkpoint)
 
     def _data(self, x: Any, y: Any, validation: Validation) -> tuple[tuple[Array, Array], tuple[Array, Array] | None]:
-        dtype = self.model.arena.dtype
-        data = as_pair(x, y, self.loss, dtype)
+        data = as_pair(x, y, self.model, self.loss)
         if validation is None:
             return data, None
         if is_fraction(validation):
@@ -314,7 +313,7 @@ class Trainer:
             raise TypeError(
                 f"validation: expected a fraction 0 < validation < 1, a pair (x, y) or None, got {validation!r}"
             )
-        return data, as_pair(*validation, self.loss, dtype, ("validation x", "validation y"))
+        return data, as_pair(*validation, self.model, self.loss, ("validation x", "validation y"))
 
     def _continue(
         self,
@@ -383,7 +382,7 @@ class Trainer:
 
     def evaluate(self, x: Any, y: Any, batch_size: int | None = 256) -> dict[str, float]:
         """Loss, and for classifiers accuracy, over all of x: ``{"loss": ..., "accuracy": ...}``. Nothing is changed."""
-        inputs, targets = as_pair(x, y, self.loss, self.model.arena.dtype)
+        inputs, targets = as_pair(x, y, self.model, self.loss)
         return self._evaluate(inputs, targets, as_batch_size(batch_size, len(inputs)))
 
     def _evaluate(self, x: Array, y: Array, batch_size: int, guard: InterruptGuard | None = None) -> dict[str, float]:
