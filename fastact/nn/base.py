@@ -400,7 +400,7 @@ class Layer:
     """
 
     stateful: bool = False  #: takes ``state=`` in forward; its backward has ``state`` and ``dstate``
-    _transient: ClassVar[tuple[str, ...]] = ()  # attributes that copies and pickles leave out (None there)
+    _transient: ClassVar[tuple[str, ...]] = ()  # attributes that are caches: no members, and None in copies and pickles
     _arena: Arena | None = None
 
     # -- computing ------------------------------------------------------------------------------------------------

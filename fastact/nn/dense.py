@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fastact import init
 from fastact._activations import Activation, as_activation
-from fastact._core.product import matmul
+from fastact._core.product import PackedMatrix, matmul
 from fastact.nn.activation import backward_of
 from fastact.nn.base import Array, Backward, Layer, Parameter, as_dtype, as_floats, as_size
 
@@ -50,6 +50,7 @@ class Dense(Layer):
 
     weight: Parameter
     bias: Parameter | None
+    _transient = ("_packed",)
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class Dense(Layer):
         rng = init.generator(rng)
         shape = (self.out_features, self.in_features)
         self.add_parameter("weight", init.fan_in_uniform(shape, self.in_features, self.dtype, rng))
+        self._packed: tuple[Parameter, int, PackedMatrix] | None = None
         self.bias = None
         if bias:
             self.add_parameter("bias", init.fan_in_uniform(shape[:1], self.in_features, self.dtype, rng))
@@ -95,8 +97,11 @@ class Dense(Layer):
     def __call__(self, x: npt.ArrayLike, /) -> Array:
         """y of shape (..., H) for x of shape (..., I)."""
         rows, shape = self._rows(x)
-        bias = self.bias
-        y = matmul(rows, self.weight.value.T, None, None if bias is None else bias.value, self.activation)
+        weight, bias, packed = self.weight, self.bias, self._packed  # read once: another thread may replace the pack
+        if packed is None or packed[0] is not weight or packed[1] != weight.version:
+            # Saves 5 to 45 % of a call at (784, 512), 30 to 40 % at (64, 32). Not in forward: its weights change soon.
+            packed = self._packed = weight, weight.version, PackedMatrix(weight.value.T)
+        y = matmul(rows, packed[2], None, None if bias is None else bias.value, self.activation)
         return y if shape is None else y.reshape(shape)
 
     def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
