@@ -137,18 +137,16 @@ FA_INLINE vec math_log1p_ratio(vec u) {
   return sum;
 }
 
-/* log(x) for normal x > 0: x = 2^e m with m in [0.75, 1.5), log m = 2 s + s^3 R(s^2), s = f / (2 + f), f = m - 1. */
+/* log(x) for 0.75 <= x < infinity (sums that hold a term 1) or NaN: x = 2^e m with m in [0.75, 1.5),
+ * log m = 2 s + s^3 R(s^2), s = f / (2 + f), f = m - 1. */
 FA_INLINE vec math_log(vec x) {
-  vint shifted = vi_sub(v_bits(x), v_bits(v_set1(R(0.75))));
-  vint exponent = vi_shr(shifted, EXPONENT_SHIFT); /* x >= 0.75 would do without the sign; the wrap is undone below */
-  vec m = v_from_bits(vi_sub(v_bits(x), vi_shl(exponent, EXPONENT_SHIFT)));
-  vec biased = v_sub(v_from_bits(vi_add(vi_and(exponent, vi_set1(2 * (ireal)EXPONENT_BIAS + 1)), v_bits(v_set1(ROUND_MAGIC)))),
-                     v_set1(ROUND_MAGIC));
-  vec e = v_sel(v_gt(biased, v_set1(EXPONENT_BIAS)), v_sub(biased, v_set1(2 * EXPONENT_BIAS + 2)), biased);
-  vec f = v_sub(m, v_set1(1)), s = v_div(f, v_add(f, v_set1(2))), z = v_mul(s, s);
+  vint exponent = vi_shr(vi_sub(v_bits(x), v_bits(v_set1(R(0.75)))), EXPONENT_SHIFT);
+  vec f = v_sub(v_from_bits(vi_sub(v_bits(x), vi_shl(exponent, EXPONENT_SHIFT))), v_set1(1));
+  vec e = v_sub(v_from_bits(vi_add(exponent, v_bits(v_set1(ROUND_MAGIC)))), v_set1(ROUND_MAGIC));
+  vec s = v_div(f, v_add(f, v_set1(2))), z = v_mul(s, s);
   vec r = v_mul(v_mul(s, z), math_polynomial(z, log_r, MATH_COUNT(log_r)));
-  vec low = v_fma(e, v_set1(LN2_TAIL), v_add(r, v_add(s, s)));
-  return v_fma(e, v_set1(LN2_HEAD), low);
+  vec y = v_fma(e, v_set1(LN2_HEAD), v_fma(e, v_set1(LN2_TAIL), v_add(r, v_add(s, s))));
+  return v_sel(v_isnan(x), x, y);
 }
 
 /* ---- Normal distribution ---- */
