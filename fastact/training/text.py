@@ -1,8 +1,8 @@
 """Text as training data: files and folders in, character indices and batches out.
 
 The path of a text: `find_files` lists the files, `read_text` decodes each, `split_held_out` keeps a twentieth aside,
-`Vocabulary` numbers the most frequent characters (`Corpus.of` does these two), and `Lanes` cuts the numbered text into batches whose rows go on
-where they stopped, so that an LSTM's state can be carried from one batch to the next.
+`Vocabulary` numbers the most frequent characters (`Corpus.of` does these two), and `Lanes` cuts the numbered text into
+batches whose rows go on where they stopped, so that an LSTM's state can be carried from one batch to the next.
 """
 
 from __future__ import annotations
