@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import math
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -434,6 +436,87 @@ def test_state_is_carried_from_step_to_step_and_through_a_checkpoint(tmp_path):
     np.testing.assert_array_equal(again.state[0], t.state[0])
 
 
+def language_model():
+    rng = np.random.default_rng(0)
+    return fa.nn.Sequential(
+        fa.nn.Embedding(11, 5, rng=rng), fa.nn.LSTM(5, 19, num_layers=2, rng=rng), fa.nn.Dense(19, 11, rng=rng)
+    )
+
+
+def test_truncated_backpropagation_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path, n_threads):
+    text = np.random.default_rng(0).integers(0, 11, (9, 61))
+
+    def run(t, begin, end):
+        for i in range(begin, end):
+            t.step(text[:, 10 * i : 10 * i + 10], text[:, 10 * i + 1 : 10 * i + 11], state=t.state)
+
+    unbroken, broken = (fa.Trainer(language_model(), clip_norm=0.2) for _ in range(2))
+    run(unbroken, 0, 6)
+    run(broken, 0, 3)
+    broken.save(tmp_path / "run.safetensors")
+    again = fa.Trainer.load(tmp_path / "run.safetensors")
+    run(again, 3, 6)
+    assert_same(unbroken, again)
+    assert unbroken.last_loss == again.last_loss
+    for a, b in zip(unbroken.state[0], again.state[0], strict=True):
+        np.testing.assert_array_equal(a, b)
+    with fa.num_threads(1):
+        serial = fa.Trainer(language_model(), clip_norm=0.2)
+        run(serial, 0, 6)
+    assert_same(unbroken, serial)
+
+
+def test_the_state_carries_information_over_the_cut():
+    """The target is the input one step before: for the first of five steps it can only come through the state."""
+    text = np.random.default_rng(0).integers(0, 2, (64, 81))
+    losses = {}
+    for carried in (True, False):
+        rng = np.random.default_rng(0)
+        model = fa.nn.Sequential(
+            fa.nn.Embedding(2, 4, rng=rng), fa.nn.LSTM(4, 32, rng=rng), fa.nn.Dense(32, 2, rng=rng)
+        )
+        t = fa.Trainer(model, optimizer=fa.optim.Adam(0.02), clip_norm=1.0)
+        found = []
+        for _ in range(40):
+            t.state = None
+            for i in range(1, 16):
+                rows = slice(5 * i, 5 * i + 5)
+                value = t.step(text[:, rows], text[:, 5 * i - 1 : 5 * i + 4], state=t.state if carried else None)
+                found.append(value)
+        losses[carried] = np.mean(found[-15:])
+    # The first of five targets is unknown without the state: log(2) / 5 is what can't be learnt.
+    assert losses[False] > 0.9 * math.log(2) / 5
+    assert losses[True] < 0.2 * math.log(2) / 5
+
+
+def test_copies_and_pickles_go_on_alike():
+    x, y = data()
+    t = trainer(clip_norm=1.0)
+    t.fit(x, y)
+    copies = [copy.deepcopy(t), pickle.loads(pickle.dumps(t))]
+    t.fit(x, y)
+    for other in copies:
+        other.fit(x, y)
+        assert_same(t, other)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_training(tmp_path):
+    x, y = data()
+    t = trainer()
+    with pytest.raises(FileNotFoundError, match="checkpoint: the folder"):
+        t.fit(x, y, checkpoint=tmp_path / "none" / "run.safetensors")
+
+    class Odd(fa.nn.Dense):
+        def config(self):
+            return {**super().config(), "function": np.tanh}
+
+    other = fa.Trainer(fa.nn.Sequential(Odd(3, 4)))
+    with pytest.raises(TypeError, match="which a file cannot hold"):
+        other.fit(x, y, checkpoint=tmp_path / "run.safetensors")
+    assert t.steps == other.steps == 0
+    assert not t.interrupted
+
+
 def test_own_loss(tmp_path):
     class Absolute(fa.losses.Loss):
         def measure(self, prediction, target, gradient=None):
@@ -530,6 +613,7 @@ X, Y = data(20)
         (lambda t: t.fit(X, 1), ValueError, ["y:", "scalar"]),
         (lambda t: t.fit([[1, 2], [3]], [0, 1]), TypeError, ["x:", "different shapes"]),
         (lambda t: t.fit(np.array(["a", "b"]), [0, 1]), TypeError, ["x:", "<U1"]),
+        (lambda t: t.fit(np.ma.masked_less(X, 0), Y), TypeError, ["x:", "masked", "filled"]),
         (lambda t: t.fit(X.astype(complex), Y), TypeError, ["x:", "complex128"]),
         (lambda t: t.fit(X, Y.astype(float)), TypeError, ["y:", "integers", "y.astype(np.int64)"]),
         (

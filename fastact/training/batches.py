@@ -20,10 +20,12 @@ def as_inputs(x: Any, dtype: np.dtype[Any], name: str = "x") -> Array:
     Raises
     ------
     TypeError
-        For anything but real numbers: objects and strings among them, as ragged lists become.
+        For anything but real numbers, and for masked arrays: nothing here heeds a mask.
     ValueError
         Without rows.
     """
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a plain array, got a masked one; fill it first: {name}.filled(0)")
     try:
         array = np.asarray(x)
     except ValueError as error:

@@ -38,6 +38,16 @@ def write(path: str | os.PathLike[str], model: Layer, facts: dict[str, Any], tre
     write_tensors(path, tensors, {"fastact": io.describe(model), "trainer": document})
 
 
+def check(path: str | os.PathLike[str], model: Layer) -> None:
+    """Raise now what ``write`` would raise hours later: a model that no file can hold, a missing folder."""
+    io.describe(model)
+    folder = os.path.dirname(os.path.realpath(os.fspath(path)))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(
+            f"checkpoint: the folder {folder} does not exist; make it first: os.makedirs({folder!r})"
+        )
+
+
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any], dict[str, Any]]:
     """Weights by name, facts and trees of a checkpoint.
 

@@ -265,7 +265,6 @@ class Trainer:
             has_validation=held is not None,
             first_step=self.steps,
         )
-        self._run = run
         return self._continue(run, data, held, progress, on_step, on_epoch, checkpoint)
 
     def resume(
@@ -325,6 +324,9 @@ class Trainer:
         on_epoch: Callback | None,
         checkpoint: str | os.PathLike[str] | None,
     ) -> History:
+        if checkpoint is not None:
+            checkpoints.check(checkpoint, self.model)
+        self._run = run
         bar = Progress(progress, run.epochs)
         with InterruptGuard() as guard:
             try:
