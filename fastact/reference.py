@@ -156,9 +156,26 @@ def _elu_2(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
     return np.where(x >= 0, 0.0, alpha * np.exp(np.minimum(x, 0)))
 
 
-def softplus(x: ArrayLike, beta: Parameter = 1.0) -> Array:
-    """log(1 + e^(beta x)) / beta, without PyTorch's switch to x at beta x = 20."""
-    return np.logaddexp(0, beta * _f64(x)) / beta
+def softplus(x: ArrayLike, beta: Parameter = 1.0, threshold: Parameter = math.inf) -> Array:
+    """log(1 + e^(beta x)) / beta; x itself where beta x > threshold (PyTorch's is 20, ours never)."""
+    v = beta * _f64(x)
+    return np.where(v > threshold, x, np.logaddexp(0, v) / beta)
+
+
+def _softplus_1(x: ArrayLike, beta: Parameter = 1.0, threshold: Parameter = math.inf) -> Array:
+    v = beta * _f64(x)
+    return np.where(v > threshold, 1.0, sigmoid(v))
+
+
+def _softplus_2(x: ArrayLike, beta: Parameter = 1.0, threshold: Parameter = math.inf) -> Array:
+    v = beta * _f64(x)
+    return np.where(v > threshold, 0.0, beta * _sigmoid_1(v))
+
+
+def _softplus_1_from_y(y: ArrayLike, beta: Parameter = 1.0, threshold: Parameter = math.inf) -> Array:
+    """sigma(beta x) = 1 - e^(-beta y)."""
+    v = beta * _f64(y)
+    return np.where(v > threshold, 1.0, -np.expm1(-v))
 
 
 def _at_most(x: ArrayLike, bound: float) -> Array:
@@ -278,7 +295,8 @@ def log_softmax(x: ArrayLike) -> Array:
     """x_i - log sum_j e^x_j over the last axis: (..., N) -> (..., N)."""
     x = _f64(x)
     shifted = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    with np.errstate(divide="ignore"):  # the empty sum of an empty row
+        return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def log_softmax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
@@ -295,12 +313,7 @@ activations: dict[str, Elementwise | Rowwise] = {
     "relu": Elementwise(relu, step, _constant(0.0), step),
     "leaky_relu": Elementwise(leaky_relu, _leaky_relu_1, _constant(0.0), _leaky_relu_1),
     "elu": Elementwise(elu, _elu_1, _elu_2, lambda y, alpha=1.0: np.where(_f64(y) > 0, 1.0, _f64(y) + alpha)),
-    "softplus": Elementwise(
-        softplus,
-        lambda x, beta=1.0: sigmoid(beta * _f64(x)),
-        lambda x, beta=1.0: beta * _sigmoid_1(beta * _f64(x)),
-        lambda y, beta=1.0: -np.expm1(-beta * _f64(y)),
-    ),
+    "softplus": Elementwise(softplus, _softplus_1, _softplus_2, _softplus_1_from_y),
     "silu": Elementwise(silu, _silu_1, _silu_2),
     "gelu": Elementwise(gelu, _gelu_1, _gelu_2),
     "gelu_tanh": Elementwise(gelu_tanh, _gelu_tanh_1, _gelu_tanh_2),

@@ -105,6 +105,8 @@ double fa_threads_region_ns(void) {
 #endif
 }
 
+double fa_threads_set_region_ns(double ns) { return atomic_exchange(&region_ns, ns); }
+
 int fa_threads_for(double serial_ns, int most) {
   /* Below 5 us no machine gains, and nothing is asked or started. */
   if (serial_ns < 5000 || most < 2) return 1;

@@ -19,5 +19,6 @@ int fa_threads_get(void);         /* what fa_threads_set holds, or 0 */
  * ask; no thread starts before that). */
 int fa_threads_for(double serial_ns, int most);
 double fa_threads_region_ns(void); /* that cost; measures it if need be; 0 without OpenMP */
+double fa_threads_set_region_ns(double ns); /* tests: take this for the measured cost (0: measure); returns the former */
 
 #endif

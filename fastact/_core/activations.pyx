@@ -255,11 +255,7 @@ cdef void rows_loop(
 
 # ------------------------------------------------------------------------------------------------------ ufuncs
 
-ROWWISE = {
-    name: index
-    for name, index in {"softmax": FA_ROWS_softmax, "log_softmax": FA_ROWS_log_softmax}.items()
-    if table(FLOAT32).activation.rows[index].forward != NULL
-}
+ROWWISE = {"softmax": FA_ROWS_softmax, "log_softmax": FA_ROWS_log_softmax}
 
 
 def describe(int index):
@@ -343,9 +339,15 @@ _SUFFIX = ("", "_derivative1", "_derivative2", "_backward", "_backward_from_y")
 
 # ------------------------------------------------------------------------------------------------------ caller
 
+cdef tuple _NUMBERS = (float, int, np.integer, np.floating, np.bool_)
+
+
 cdef inline bint as_scalar(object value, double *result) except -1:
     """Whether ``value`` is one real number; NumPy scalars and 0-d arrays are."""
-    if isinstance(value, (float, int, np.integer, np.floating, np.bool_)) or (
+    if type(value) is float:
+        result[0] = <double> value
+        return True
+    if isinstance(value, _NUMBERS) or (
         isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind in "fiub"
     ):
         result[0] = float(value)
@@ -402,13 +404,17 @@ cdef class Caller:
 
     cdef bint resolve(self, dict params, double *values) except -1:
         """Fill in the values of the parameters. False if one is an array: those go through the ufunc."""
+        cdef Py_ssize_t i = 0, n = len(self.parameter_names)
         memcpy(values, self.values, sizeof(self.values))
         if params is None or not params:
             return True
         for name, value in params.items():
-            if name not in self.parameter_names:
+            for i in range(n):
+                if name == <str> self.parameter_names[i]:
+                    break
+            else:
                 self._unknown_parameter(name)
-            if not as_scalar(value, &values[self.parameter_names.index(name)]):
+            if not as_scalar(value, &values[i]):
                 return False
         return True
 
@@ -485,6 +491,11 @@ cdef class Caller:
             result = self.direct(FORWARD, x, None, out, values)
             if result is not None:
                 return result
+            if out is None and not self.parameter_names and not self.rowwise:
+                try:
+                    return self.ufunc(x)
+                except (TypeError, ValueError):
+                    pass   # _call tries again, and says what is wrong
         return self._call(x, out, where, dtype, axis, params)
 
     def backward(self, dy, x=None, y=None, out=None, *, axis=None, **params):

@@ -17,6 +17,7 @@ cdef extern from "threads.h" nogil:
     int fa_threads_get()
     int fa_threads_for(double serial_ns, int most)
     double fa_threads_region_ns()
+    double fa_threads_set_region_ns(double ns)
 
 
 cdef const fa_kernels *active(int dtype) noexcept nogil:
@@ -94,6 +95,12 @@ def set_local_limit(int n):
 def region_ns():
     """Measured cost of opening a parallel region, in nanoseconds (0 with one thread or without OpenMP)."""
     return fa_threads_region_ns()
+
+
+def set_region_ns(double ns):
+    """Take ``ns`` for the measured cost (0: measure again); returns the former. For tests of the parallel path, which a
+    measurement on a busy machine would otherwise switch off."""
+    return fa_threads_set_region_ns(ns)
 
 
 def threads_for_work(double serial_ns, int most):
