@@ -365,3 +365,11 @@ def test_docstring_examples(name):
     runner.run(parser.get_doctest(getattr(fa, name).__doc__, {}, name, None, 0))
     assert runner.summarize(verbose=False).attempted > 0
     assert runner.failures == 0
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_a_row_function_as_activation(name, dtype):
+    rng = np.random.default_rng(0)
+    a, b, bias = rng.normal(size=(5, 7)).astype(dtype), rng.normal(size=(7, 33)).astype(dtype), np.ones(33, dtype)
+    expected = fa.activations[name](fa.matmul(a, b, bias=bias))
+    np.testing.assert_array_equal(fa.matmul(a, b, bias=bias, activation=name), expected)

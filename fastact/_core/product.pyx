@@ -304,7 +304,7 @@ cdef bint _set_activation(
     """Have the kernel apply it; False if it is not one of the core's elementwise functions."""
     cdef int i
     index = getattr(activation, "index", None)
-    if index is None or index < 0 or activation.name == "linear":
+    if index is None or index < 0 or activation.rowwise or activation.name == "linear":
         return activation is not None and activation.name == "linear"
     parameters = list(activation.parameters.values())
     p.activation = kernels.activation.map[<int>index].forward
