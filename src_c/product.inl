@@ -1,27 +1,37 @@
-/* The matrix product by two methods, chosen by estimated time from shape and layout.
+/* The matrix product by three methods, chosen by estimated time from shape and layout.
  *
- * PANELS, vectors along n: register tiles of TILE_ROWS x TILE_COLS over k blocks. B lies in zero-padded panels of TILE_COLS
- *   columns (prepacked, or packed block by block here), or is read in place where its rows are contiguous and too few
- *   rows of A would share a packed copy. A is read in place with broadcasts, or packed in strips [k][rows of the tile]
+ * PANELS, vectors along n: register tiles of TILE_ROWS x TILE_COLS over k blocks. B lies in zero-padded panels of
+ *   TILE_COLS columns (prepacked, or packed block by block here), or is read in place where its rows are contiguous
+ *   and too few rows of A would share a packed copy. A is read in place with broadcasts, or packed in strips [k][rows of the tile]
  *   where its rows are not contiguous.
- * DOTS, vectors along k: small M or N with both operands contiguous along k; sums across lanes at the end.
+ * DOTS, vectors along k: few rows or columns, both operands contiguous along k; sums across lanes at the end.
+ * ROWS, one row of A by row-major B: the sums stay in L1 while B streams past, eight whole rows at a time.
  *
- * Either may compute C^T = B^T A^T by exchanging operands and strides. The bias is added and the activation applied while
- * a block of C is still in cache. */
+ * Each may compute C^T = B^T A^T by exchanging operands and strides. The bias is added and the activation applied while
+ * a block of C is still in cache. Threads share out whole tiles and pack their own parts of B (or A): no barrier.
+ *
+ * Tried on Zen 5, one core, and left out (GF/s, float32 unless said):
+ *   k blocks of 256 instead of 512, n = 1024: 201 against 209, float64 101 against 106; of 384: 204 and 104.
+ *   Blocks of 48 or 192 rows of A instead of 96: 211 and 211 against 209, float64 107 and 102 against 106.
+ *   Packing row-major B below 64 rows: (24, 1000, 1000) 172 against 215 in place, (48, 512, 512) 194 against 205.
+ *   Sweeping an unpacked B in strips of 32 or 64 rows of k instead of 128: (24, 1000, 1000) 204, 215 and 221;
+ *     (6, 2048, 2048) 109, 75 to 85 and 116.
+ *   One row by (2048, 2048): tiles of 64 columns 19, ROWS 35 (NumPy 37); four or two rows at a time, and prefetching
+ *     the next eight: -2 to -15 %; sums in blocks of 512 or 256 columns: -12 and -30 %.
+ *   Element by element stores of a transposed tile: (32, 512, 128), float64, exchanged: 39, through registers 102. */
 
-enum { PRODUCT_PANELS, PRODUCT_DOTS };
+enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 
-#if FA_F32
 #define PRODUCT_K_BLOCK 512
-#define PRODUCT_DOT_BLOCK 2048
-#else
-#define PRODUCT_K_BLOCK 256
-#define PRODUCT_DOT_BLOCK 1024
-#endif
-#define PRODUCT_M_TILES (96 / TILE_ROWS) /* tiles of rows that share a block of A in L2 */
+#define PRODUCT_K_INPLACE 128 /* rows of an unpacked B that are swept across all columns */
+#define PRODUCT_M_INPLACE 64  /* most rows of A for which row-major B is not packed */
+#define PRODUCT_DOT_BLOCK (8192 / (fa_size)sizeof(real))
+#define PRODUCT_M_TILES (96 / TILE_ROWS)        /* tiles of rows that share a block of A in L2 */
 #define PRODUCT_N_PANELS 48              /* panels in a packed block of B */
 #define DOT_ROWS (FA_REGISTERS >= 32 ? 4 : 2)
 #define DOT_COLS 4
+#define ROWS_DEPTH 8
+#define ROWS_COLS (16384 / (fa_size)sizeof(real)) /* sums that stay in L1 */
 #define DOT_COLS_ONE_ROW 8
 
 #if defined(__GNUC__)
@@ -45,8 +55,26 @@ typedef struct {
   int add;      /* to what C holds */
 } product_tile;
 
-/* Where C has no unit stride along n: element by element. */
+/* Where C has no unit stride along n: transposed in registers if it has one along m, else element by element. */
 FA_NOINLINE void product_scatter(const product_tile *t, int rows, fa_size cols, const real *sums, fa_size sums_row) {
+  if (t->c_row == 1 && (!t->bias || (t->bias_col == 0 && t->bias_row == 1))) {
+    for (int m = 0; m < rows; m += VL)
+      for (fa_size n = 0; n < cols; n += VL) {
+        vec column[VL];
+        FA_UNROLL for (int i = 0; i < VL; i++)
+          column[i] = m + i < rows ? v_load(sums + (m + i) * sums_row + n) : v_zero();
+        v_transpose(column);
+        FA_UNROLL for (int i = 0; i < VL; i++)
+          if (n + i < cols) {
+            real *c = t->c + m + (n + i) * t->c_col;
+            vec x = column[i];
+            if (t->add) x = v_add(v_load_n(c, rows - m), x);
+            if (t->bias) x = v_add(x, v_load_n(t->bias + m, rows - m));
+            v_store_n(c, x, rows - m);
+          }
+      }
+    return;
+  }
   for (int m = 0; m < rows; m++)
     for (fa_size n = 0; n < cols; n++) {
       real *c = t->c + m * t->c_row + n * t->c_col;
@@ -102,7 +130,8 @@ TILE_FUNCTIONS(1) TILE_FUNCTIONS(2) TILE_FUNCTIONS(3)
 #if TILE_ROWS == 6
 TILE_FUNCTIONS(4) TILE_FUNCTIONS(5) TILE_FUNCTIONS(6)
 #define TILE_TABLE(kind) \
-  {TILE_NAMES(kind, 1), TILE_NAMES(kind, 2), TILE_NAMES(kind, 3), TILE_NAMES(kind, 4), TILE_NAMES(kind, 5), TILE_NAMES(kind, 6)}
+  {TILE_NAMES(kind, 1), TILE_NAMES(kind, 2), TILE_NAMES(kind, 3), \
+   TILE_NAMES(kind, 4), TILE_NAMES(kind, 5), TILE_NAMES(kind, 6)}
 #else
 #define TILE_TABLE(kind) {TILE_NAMES(kind, 1), TILE_NAMES(kind, 2), TILE_NAMES(kind, 3)}
 #endif
@@ -303,7 +332,12 @@ FA_INLINE void dot_tile_body(const product_tile *t, const int rows, const int co
       group[i] = first + i < rows * cols ? acc[0][(first + i) / cols][(first + i) % cols] : v_zero();
     v_store(sums + first, v_hsums(group));
   }
-  product_scatter(t, rows, cols, sums, cols);
+  EACH_SUM {
+    real *c = t->c + m * t->c_row + n * t->c_col, x = sums[m * cols + n];
+    if (t->add) x = *c + x;
+    if (t->bias) x += t->bias[m * t->bias_row + n * t->bias_col];
+    *c = x;
+  }
 #undef EACH_SUM
 }
 
@@ -367,6 +401,47 @@ static void product_dots(const fa_product *p, fa_size u0, fa_size u1, real *work
   if (p->activation) product_activate(p, 0, M, u0 * DOT_COLS_ONE_ROW, N);
 }
 
+/* ---- rows ---- */
+
+/* c[n] = (add ? c[n] : 0) + sum over k < depth of a[k * a_col] * b[k * b_row + n], n < N; depth is a literal. */
+FA_INLINE void rows_step(real *c, fa_size N, int add, const real *a, fa_size a_col, const real *b, fa_size b_row,
+                         const int depth) {
+  vec ak[ROWS_DEPTH];
+  FA_UNROLL for (int k = 0; k < depth; k++) ak[k] = v_set1(a[k * a_col]);
+  fa_size n = 0;
+  for (; n + VL <= N; n += VL) {
+    vec sum = add ? v_load(c + n) : v_zero();
+    FA_UNROLL for (int k = 0; k < depth; k++) sum = v_mac(ak[k], v_load(b + k * b_row + n), sum);
+    v_store(c + n, sum);
+  }
+  if (n < N) {
+    vec sum = add ? v_load_n(c + n, N - n) : v_zero();
+    FA_UNROLL for (int k = 0; k < depth; k++) sum = v_mac(ak[k], v_load_n(b + k * b_row + n, N - n), sum);
+    v_store_n(c + n, sum, N - n);
+  }
+}
+
+/* A vector by a matrix whose rows are contiguous: the sums stay in L1 while ROWS_DEPTH rows of B stream past. */
+static void product_rows(const fa_product *p, fa_size q0, fa_size q1) {
+  const fa_size n1 = FA_MIN(p->N, q1 * TILE_COLS), K = p->K;
+  const real *a = p->a;
+  for (fa_size n0 = q0 * TILE_COLS; n0 < n1; n0 += ROWS_COLS) {
+    const fa_size N = FA_MIN(ROWS_COLS, n1 - n0);
+    const real *b = (const real *)p->b + n0;
+    real *c = (real *)p->c + n0;
+    fa_size k = 0;
+    for (; k + ROWS_DEPTH <= K; k += ROWS_DEPTH)
+      rows_step(c, N, p->accumulate || k > 0, a + k * p->a_col, p->a_col, b + k * p->b_row, p->b_row, ROWS_DEPTH);
+    for (; k < K; k++)
+      rows_step(c, N, p->accumulate || k > 0, a + k * p->a_col, p->a_col, b + k * p->b_row, p->b_row, 1);
+    if (p->bias) {
+      const real *bias = (const real *)p->bias + n0 * p->bias_col;
+      for (fa_size n = 0; n < N; n++) c[n] += bias[n * p->bias_col];
+    }
+    if (p->activation) product_activate(p, 0, 1, n0, n0 + N);
+  }
+}
+
 /* ---- choice ---- */
 
 /* Costs in nanoseconds, from counts of cycles at 4.2 GHz on Zen 5; only their order matters, and that a call's whole
@@ -398,15 +473,16 @@ static void plan_panels(fa_product *p) {
   p->row_units = FA_CEIL_DIV(p->M, TILE_ROWS);
   p->col_units = FA_CEIL_DIV(p->N, TILE_COLS);
   p->k_block = product_even(p->K, PRODUCT_K_BLOCK);
-  p->pack_b = !p->packed && (p->b_col != 1 || p->M > 24);
+  p->pack_b = !p->packed && (p->b_col != 1 || p->M > PRODUCT_M_INPLACE);
   p->pack_a = p->a_col != 1 && p->K > 1 && p->col_units > 2;
   p->pack_b_ns = 0;
   if (p->pack_b) p->pack_b_ns = CYCLES(K * vecs * (p->b_col == 1 ? 2 : p->b_row == 1 ? 4 : 2 * VL));
-  else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, 64);
+  else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, PRODUCT_K_INPLACE);
   p->pack_a_ns = p->pack_a ? CYCLES(K * M * (p->a_row == 1 ? 0.4 : 1.5)) : 0;
   double rows_loads = (double)p->row_units * vecs + M * (double)p->col_units, macs = M * vecs;
-  p->rest_ns = CYCLES(K * 0.5 * FA_MAX(macs, rows_loads) + (p->c_col == 1 ? M * vecs * 2 : M * N * 2) +
-                      20 * (double)(p->row_units * p->col_units));
+  p->rest_ns = CYCLES(K * 0.55 * FA_MAX(macs, rows_loads) +
+                      (p->c_col == 1 ? M * vecs * 2 : M * N * (p->c_row == 1 ? 1.5 : 4)) +
+                      50 * (double)(p->row_units * p->col_units));
 }
 
 /* Both operands contiguous along k, or the smaller one copied so. */
@@ -414,8 +490,7 @@ static int plan_dots(fa_product *p) {
   const double M = (double)p->M, N = (double)p->N, K = (double)p->K;
   if (p->N < p->M) {
     product_swap(p);
-    int possible = plan_dots(p);
-    return possible;
+    return plan_dots(p);
   }
   if (p->packed || (p->b_row != 1 && p->K > 1) || (p->a_col != 1 && p->K > 1 && p->M > 16)) return 0;
   p->method = PRODUCT_DOTS;
@@ -428,7 +503,10 @@ static int plan_dots(fa_product *p) {
   p->pack_a_ns = p->pack_a ? CYCLES(M * K * 1.5) : 0;
   double row_tiles = (double)FA_CEIL_DIV(p->M, DOT_ROWS), cols = p->M == 1 ? 8 : 4;
   double loads = row_tiles * N + M * N / cols;
-  p->rest_ns = CYCLES((double)FA_CEIL_DIV(p->K, VL) * 0.5 * FA_MAX(M * N, loads) + M * N * 4);
+  const double bytes = M * K * (double)sizeof(real); /* the small operand is read again for every few columns */
+  const double mac = (bytes <= 24e3 ? 0.55 : bytes <= 5e5 ? 0.65 : 1.0) *
+                     ((p->K % VL && (p->pack_a || p->a_row % VL || p->b_col % VL)) ? 1.35 : 1);
+  p->rest_ns = CYCLES((double)FA_CEIL_DIV(p->K, VL) * mac * FA_MAX(M * N, loads) + M * N * 3);
   return 1;
 }
 
@@ -437,7 +515,6 @@ static double product_plan(fa_product *p) {
   if (p->K == 1) p->a_col = p->b_row = 1; /* strides along sides of length 1 mean nothing */
   if (p->M == 1) p->a_row = 1, p->c_row = 1;
   if (p->N == 1) p->b_col = 1, p->c_col = 1;
-  if (p->N == 1 && p->M > 1) p->c_col = 1;
   if (p->packed) {
     plan_panels(p);
     return plan_total(p);
@@ -451,6 +528,8 @@ static double product_plan(fa_product *p) {
   other = *p;
   if (plan_dots(&other) && plan_total(&other) < plan_total(&best)) best = other;
   *p = best;
+  if (p->method == PRODUCT_PANELS && p->M == 1 && !p->pack_b && p->c_col == 1 && p->N >= 2 * TILE_COLS && p->K > 0)
+    p->method = PRODUCT_ROWS;
   return plan_total(p);
 }
 
@@ -472,7 +551,8 @@ static size_t product_split(fa_product *p, int threads) {
   if (p->method == PRODUCT_DOTS) {
     if (p->pack_a) elements = p->M * p->K;
   } else {
-    if (p->pack_b) elements += p->k_block * TILE_COLS * FA_MIN(PRODUCT_N_PANELS, FA_CEIL_DIV(p->col_units, p->col_pieces));
+    const fa_size panels = FA_CEIL_DIV(p->col_units, p->col_pieces);
+    if (p->pack_b) elements += p->k_block * TILE_COLS * FA_MIN(PRODUCT_N_PANELS, panels);
     if (p->pack_a) elements += p->k_block * PRODUCT_M_TILES * TILE_ROWS + VL;
   }
   return (size_t)FA_ROUND_UP(elements * (fa_size)sizeof(real), 64);
@@ -482,10 +562,12 @@ static void product_run(const fa_product *p, int piece, void *workspace) {
   const int row = piece / p->col_pieces, col = piece % p->col_pieces;
   const fa_size q0 = share(p->col_units, p->col_pieces, col), q1 = share(p->col_units, p->col_pieces, col + 1);
   if (p->method == PRODUCT_DOTS) product_dots(p, q0, q1, workspace);
+  else if (p->method == PRODUCT_ROWS) product_rows(p, q0, q1);
   else
     product_panels(p, share(p->row_units, p->row_pieces, row), share(p->row_units, p->row_pieces, row + 1), q0, q1,
                    workspace);
 }
 
 #define PRODUCT_KERNELS \
-  {.plan = product_plan, .split = product_split, .run = product_run, .packed_size = product_packed_size, .pack = product_pack}
+  {.plan = product_plan, .split = product_split, .run = product_run, .packed_size = product_packed_size, \
+   .pack = product_pack}

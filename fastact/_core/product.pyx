@@ -303,9 +303,11 @@ cdef bint _set_activation(
 ) except -1:
     """Have the kernel apply it; False if it is not one of the core's elementwise functions."""
     cdef int i
-    index = getattr(activation, "index", None)
-    if index is None or index < 0 or activation.rowwise or activation.name == "linear":
-        return activation is not None and activation.name == "linear"
+    if activation.name == "linear":
+        return True
+    index = activation.index
+    if activation.rowwise or not 0 <= index < FA_ACT_COUNT:
+        return False
     parameters = list(activation.parameters.values())
     p.activation = kernels.activation.map[<int>index].forward
     p.parameters = len(parameters)
@@ -490,7 +492,8 @@ def public_matmul(a, b, bias=None, activation=None, out=None):
 
     Notes
     -----
-    The result has the same bits for any number of threads.
+    The result has the same bits for any number of threads. The order of summation follows from the shape and from which
+    operand is contiguous along which side, so that of a transposed copy may round otherwise.
 
     Examples
     --------
