@@ -105,19 +105,36 @@ FA_INLINE void gate_product_rows(fa_size rows, const gate_product *p) {
   product[rows - 1](p);
 }
 
-/* out = dZ panel for rows x (vecs * VL) columns, of which `columns` are stored. dZ rows lie in slabs. */
+/* out = dZ panel (or out += with `accumulate`) for rows x (vecs * VL) columns, of which `columns` are there. dZ rows lie
+ * in slabs. The depth 4 Hp is cut in runs of BACK_GROUPS groups, so that a run of the panel stays in L2 for all tiles. */
+#define BACK_GROUPS FA_MAX(1, 512 / TILE_COLS)
 typedef struct {
   const real *slabs; /* row 0 of group 0 */
   fa_size slab_row, slab_group, groups;
   const real *panel;
   real *out;
   fa_size out_row, columns;
+  int accumulate;
 } back_product;
+
+FA_INLINE vec load_columns(const real *p, fa_size columns) {
+  return FA_LIKELY(columns >= VL) ? v_load(p) : v_load_n(p, columns);
+}
+FA_INLINE void store_columns(real *p, vec v, fa_size columns) {
+  if (FA_LIKELY(columns >= VL))
+    v_store(p, v);
+  else
+    v_store_n(p, v, columns);
+}
 
 #define BACK_PRODUCT(rows, vecs)                                                                                    \
   FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) {                                            \
     vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
-    tile_zero(acc, rows, vecs);                                                                                     \
+    if (p->accumulate)                                                                                              \
+      FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                             \
+        acc[m][v] = load_columns(p->out + m * p->out_row + v * VL, p->columns - v * VL);                            \
+    else                                                                                                            \
+      tile_zero(acc, rows, vecs);                                                                                   \
     const real *panel = p->panel;                                                                                   \
     for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
       tile_accumulate(acc, rows, vecs, p->slabs + g * p->slab_group, p->slab_row, 1, panel, vecs * VL, TILE_COLS);  \
@@ -132,15 +149,13 @@ typedef struct {
     for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
       split_accumulate(part, SPLIT(rows), rows, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, TILE_COLS); \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
-      store_columns(p->out + m * p->out_row + v * VL, split_sum(part, SPLIT(rows), m, v), p->columns - v * VL);     \
+    {                                                                                                               \
+      real *out = p->out + m * p->out_row + v * VL;                                                                 \
+      vec sum = split_sum(part, SPLIT(rows), m, v);                                                                 \
+      store_columns(out, p->accumulate ? v_add(load_columns(out, p->columns - v * VL), sum) : sum,                  \
+                    p->columns - v * VL);                                                                           \
+    }                                                                                                               \
   }
-
-FA_INLINE void store_columns(real *p, vec v, fa_size columns) {
-  if (FA_LIKELY(columns >= VL))
-    v_store(p, v);
-  else
-    v_store_n(p, v, columns);
-}
 
 #define BACK_PRODUCTS(KIND, rows) KIND(rows, 1) KIND(rows, 2) KIND(rows, 4)
 BACK_PRODUCTS(BACK_PRODUCT_SPLIT, 1)
@@ -166,6 +181,16 @@ FA_INLINE void back_product_rows(fa_size rows, fa_size vecs, const back_product 
   };
 #undef ROW
   product[rows - 1][vecs / 2](p);
+}
+
+/* Run r of the depth: its groups, and whether it adds to the run before. One tile needs the panel only once: one run. */
+FA_INLINE fa_size run_count(fa_size tiles, fa_size groups) { return tiles == 1 ? 1 : FA_CEIL_DIV(groups, BACK_GROUPS); }
+FA_INLINE void set_run(back_product *p, fa_size r, fa_size runs, fa_size groups, fa_size vecs) {
+  fa_size begin = r * BACK_GROUPS;
+  p->slabs += begin * p->slab_group;
+  p->panel += begin * TILE_COLS * vecs * VL;
+  p->groups = runs == 1 ? groups : FA_MIN(groups - begin, BACK_GROUPS);
+  p->accumulate = r > 0;
 }
 
 /* Vectors in the column block that begins at vector v of n: 4 as long as there are 4, then 2, then 1. */
@@ -279,7 +304,9 @@ FA_INLINE void lstm_cell(const fa_lstm_forward *s, fa_size t, fa_size g, fa_size
 FA_INLINE void lstm_step_body(const fa_lstm_forward *s, const fa_recurrent_share *share, fa_size t, const int keep) {
   const fa_size Hp = FA_ROUND_UP(s->H, VL), n = share->row_end - share->row_begin, tiles = tile_count(n);
   FA_ALIGN(64) real z[TILE_ROWS * TILE_COLS];
-  for (fa_size g = share->group_begin; g < share->group_end; g++)
+  for (fa_size k = share->group_begin; k < share->group_end; k++) {
+    /* There and back again: what the last step read last is still in the cache. */
+    const fa_size g = t & 1 ? share->group_begin + share->group_end - 1 - k : k;
     for (fa_size i = 0; i < tiles; i++) {
       fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
       gate_product product = {
@@ -303,6 +330,7 @@ FA_INLINE void lstm_step_body(const fa_lstm_forward *s, const fa_recurrent_share
       gate_product_rows(rows, &product);
       lstm_cell(s, t, g, first, rows, z, keep);
     }
+  }
 }
 
 static void lstm_step(const fa_lstm_forward *s, const fa_recurrent_share *share, fa_size t) {
@@ -325,7 +353,7 @@ FA_INLINE void lstm_cell_backward(const fa_lstm_backward *s, fa_size t, fa_size 
   const vec one = v_set1(1);
   for (fa_size m = 0; m < rows; m++, slab += TILE_COLS) {
     vec d = v_load(dh + m * dh_row);
-    if (dy) d = v_add(d, units >= VL ? v_load(dy + m * s->dy_b) : v_load_n(dy + m * s->dy_b, units));
+    if (dy) d = v_add(d, load_columns(dy + m * s->dy_b, units));
     vec i = v_load(slab), f = v_load(slab + VL), candidate = v_load(slab + 2 * VL), o = v_load(slab + 3 * VL);
     vec tanh_c = math_tanh(v_load(c_after + m * Hp));
     vec through = v_mul(d, o);
@@ -339,33 +367,39 @@ FA_INLINE void lstm_cell_backward(const fa_lstm_backward *s, fa_size t, fa_size 
   }
 }
 
+#define BACK_TILES 16 /* tiles whose dh waits in the buffer on the stack (24 KB in float32) while the runs go by */
+
 static void lstm_backward_step(const fa_lstm_backward *s, const fa_recurrent_share *share, fa_size t) {
   const fa_size groups = FA_CEIL_DIV(s->H, VL), Hp = groups * VL;
-  const fa_size n = share->row_end - share->row_begin, tiles = tile_count(n);
-  FA_ALIGN(64) real buffer[TILE_ROWS * TILE_COLS];
+  const fa_size n = share->row_end - share->row_begin, tiles = tile_count(n), runs = run_count(tiles, groups);
+  FA_ALIGN(64) real buffer[BACK_TILES * TILE_ROWS * TILE_COLS];
   for (fa_size g = share->group_begin, vecs; g < share->group_end; g += vecs) {
     vecs = block_vecs(g, groups);
-    for (fa_size i = 0; i < tiles; i++) {
-      fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
-      real *dh_state = (real *)s->dh + first * Hp + g * VL; /* read after the last step, written before the first */
-      const real *dh = dh_state;
-      fa_size dh_row = Hp;
-      if (t < s->T - 1) {
-        if (t >= 0) dh = buffer, dh_row = vecs * VL;
-        const back_product product = {
-            .slabs = (const real *)s->slabs + ((t + 1) * s->B + first) * TILE_COLS,
-            .slab_row = TILE_COLS,
-            .slab_group = s->T * s->B * TILE_COLS,
-            .groups = groups,
-            .panel = (const real *)s->hh_back + g * VL * 4 * Hp,
-            .out = t >= 0 ? buffer : dh_state,
-            .out_row = dh_row,
-            .columns = vecs * VL,
-        };
-        back_product_rows(rows, vecs, &product);
-      }
+    for (fa_size i_begin = 0; i_begin < tiles; i_begin += BACK_TILES) {
+      const fa_size i_end = FA_MIN(tiles, i_begin + BACK_TILES), from = share->row_begin + tile_begin(n, i_begin);
+      /* dh of the rows from `from` on: the buffer; the state's own rows after the last step and before the first. */
+      const int own = t < 0 || t == s->T - 1;
+      real *dh = own ? (real *)s->dh + from * Hp + g * VL : buffer;
+      const fa_size dh_row = own ? Hp : vecs * VL;
+      if (t < s->T - 1)
+        for (fa_size r = 0; r < runs; r++)
+          for (fa_size i = i_begin; i < i_end; i++) {
+            fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
+            back_product product = {
+                .slabs = (const real *)s->slabs + ((t + 1) * s->B + first) * TILE_COLS,
+                .slab_row = TILE_COLS,
+                .slab_group = s->T * s->B * TILE_COLS,
+                .panel = (const real *)s->hh_back + g * VL * 4 * Hp,
+                .out = dh + (first - from) * dh_row,
+                .out_row = dh_row,
+                .columns = vecs * VL,
+            };
+            set_run(&product, r, runs, groups, vecs);
+            back_product_rows(rows, vecs, &product);
+          }
       if (t >= 0)
-        for (fa_size v = 0; v < vecs; v++) lstm_cell_backward(s, t, g + v, first, rows, dh + v * VL, dh_row);
+        for (fa_size v = 0; v < vecs; v++)
+          lstm_cell_backward(s, t, g + v, from, share->row_begin + tile_begin(n, i_end) - from, dh + v * VL, dh_row);
     }
   }
 }
@@ -376,23 +410,25 @@ static void lstm_input_gradient(const fa_lstm_backward *s, fa_size t_begin, fa_s
   const int over_batch = s->B >= TILE_ROWS;
   const fa_size inner = over_batch ? s->B : steps, outer = over_batch ? steps : s->B, tiles = tile_count(inner);
   const fa_size work_begin = outer * tiles * part / parts, work_end = outer * tiles * (part + 1) / parts;
+  const fa_size runs = run_count(outer * tiles, groups);
   for (fa_size v = 0, vecs; v < n_vecs; v += vecs) {
     vecs = block_vecs(v, n_vecs);
-    for (fa_size work = work_begin; work < work_end; work++) {
-      fa_size i = work % tiles, first = tile_begin(inner, i), rows = tile_begin(inner, i + 1) - first;
-      fa_size t = t_begin + (over_batch ? work / tiles : first), b = over_batch ? first : work / tiles;
-      const back_product product = {
-          .slabs = (const real *)s->slabs + (t * s->B + b) * TILE_COLS,
-          .slab_row = (over_batch ? 1 : s->B) * TILE_COLS,
-          .slab_group = s->T * s->B * TILE_COLS,
-          .groups = groups,
-          .panel = (const real *)s->ih_back + v * VL * groups * TILE_COLS,
-          .out = (real *)s->dx + t * s->dx_t + b * s->dx_b + v * VL,
-          .out_row = over_batch ? s->dx_b : s->dx_t,
-          .columns = s->inputs - v * VL,
-      };
-      back_product_rows(rows, vecs, &product);
-    }
+    for (fa_size r = 0; r < runs; r++)
+      for (fa_size work = work_begin; work < work_end; work++) {
+        fa_size i = work % tiles, first = tile_begin(inner, i), rows = tile_begin(inner, i + 1) - first;
+        fa_size t = t_begin + (over_batch ? work / tiles : first), b = over_batch ? first : work / tiles;
+        back_product product = {
+            .slabs = (const real *)s->slabs + (t * s->B + b) * TILE_COLS,
+            .slab_row = (over_batch ? 1 : s->B) * TILE_COLS,
+            .slab_group = s->T * s->B * TILE_COLS,
+            .panel = (const real *)s->ih_back + v * VL * groups * TILE_COLS,
+            .out = (real *)s->dx + t * s->dx_t + b * s->dx_b + v * VL,
+            .out_row = over_batch ? s->dx_b : s->dx_t,
+            .columns = s->inputs - v * VL,
+        };
+        set_run(&product, r, runs, groups, vecs);
+        back_product_rows(rows, vecs, &product);
+      }
   }
 }
 
@@ -428,6 +464,8 @@ FA_INLINE real *gradient_row(const gradient_product *p, fa_size m) {
 #define GRADIENT_PRODUCT(rows, vecs)                                                                                \
   FA_NOINLINE void gradient_product_##rows##_##vecs(const gradient_product *p) {                                    \
     vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
+      PREFETCH_WRITE(gradient_row(p, m) + v * VL);                                                                  \
     tile_zero(acc, rows, vecs);                                                                                     \
     tile_accumulate(acc, rows, vecs, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, p->size);               \
     FA_UNROLL for (int m = 0; m < rows; m++) {                                                                      \

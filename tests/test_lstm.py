@@ -489,6 +489,23 @@ def test_workspaces_return_to_the_pool_and_results_stay():
     assert recurrent.pool_bytes() <= 2 * settled
 
 
+def test_large_results_keep_their_memory():
+    """y and dx of a megabyte and more live in workspaces: not handed out again while an array or a view is alive."""
+    layer = randomize(fa.nn.LSTM(4, 64))
+    x, *_ = arrays(layer, 300, 16)
+    y = layer(x)
+    kept, view = y.copy(), y[3, 5:7]
+    del y
+    others = [layer(k * x) for k in (2, 3)]
+    assert np.array_equal(view, kept[3, 5:7])
+    assert not np.array_equal(others[0], others[1])
+    again = layer(x)
+    again += 1  # writable, and nobody else's
+    assert np.array_equal(layer(x), kept)
+    del view, others, again
+    assert recurrent.pool_bytes() > kept.nbytes
+
+
 def test_floating_point_state(dtype):
     """No warning under any errstate, saturated gates and NaN included; NaN stays in its own sequence."""
     layer = randomize(fa.nn.LSTM(3, 9, dtype=dtype))

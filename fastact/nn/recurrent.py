@@ -305,7 +305,7 @@ class LSTM(Layer):
         """
         x, batch, shape = self._input(x)
         h0, c0 = check_state(state, "state", (self.num_layers, batch, self.hidden_size), self.dtype)
-        y = np.empty(shape, self.dtype)
+        y = core.empty(shape, self.dtype)
         core.lstm_forward(self._pack(False), x, y, h0, c0, None, None, self.time_major, self.return_sequences, False)
         return y
 
@@ -325,7 +325,7 @@ class LSTM(Layer):
         x, batch, shape = self._input(x)
         state_shape = (self.num_layers, batch, self.hidden_size)
         h0, c0 = check_state(state, "state", state_shape, self.dtype)
-        y, h, c = np.empty(shape, self.dtype), np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
+        y, h, c = core.empty(shape, self.dtype), np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
         core.lstm_forward(self._pack(False), x, y, h0, c0, h, c, self.time_major, self.return_sequences, False)
         return RunResult(y, (h, c))
 
@@ -346,11 +346,11 @@ class LSTM(Layer):
         x, batch, shape = self._input(x)
         state_shape = (self.num_layers, batch, self.hidden_size)
         h0, c0 = check_state(state, "state", state_shape, self.dtype)
-        y, h, c = np.empty(shape, self.dtype), np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
+        y, h, c = core.empty(shape, self.dtype), np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
         tape = core.lstm_forward(self._pack(True), x, y, h0, c0, h, c, self.time_major, self.return_sequences, True)
 
         def run(dy: Array | None, dh: Array | None, dc: Array | None, input_gradient: bool) -> Any:
-            dx = np.empty(x.shape, self.dtype) if input_gradient else None
+            dx = core.empty(x.shape, self.dtype) if input_gradient else None
             dh0, dc0 = np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
             gradients = [
                 tuple(None if p is None else p.grad for p in self._layer_parameters(layer))
