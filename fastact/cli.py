@@ -403,9 +403,7 @@ class Report:
         if self.quiet:
             return
         training, settings, lanes = self.training, self.training.settings, self.training.lanes
-        layers = (
-            f"{settings.layers} LSTM layers of {settings.hidden}" if settings.layers > 1 else f"LSTM {settings.hidden}"
-        )
+        layers = "LSTM" if settings.layers == 1 else f"{settings.layers} LSTM layers of"
         _say(
             "model",
             f"{len(training.model.vocabulary)} symbols, embedding {settings.embedding}, {layers} {settings.hidden}: "

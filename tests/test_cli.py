@@ -94,12 +94,12 @@ class TestTrain:
             (here / "texts" / f"{number:02d}" / "t.txt").write_text(SENTENCE * 10)
         result = invoke("train", "texts", "--steps", 10, "--layers", 2, *TINY)
         assert f"25 files, {24 * 440:,} characters to learn from, {440:,} held out" in result.stdout
-        assert "2 LSTM layers of 16" in result.stdout
+        assert "embedding 8, 2 LSTM layers of 16: " in result.stdout
 
     def test_standard_library_without_paths(self, here):
         result = invoke("train", "--steps", 3, "--sample-length", 0, *TINY)
         assert "Python's standard library" in result.stdout
-        assert "128 symbols" in result.stdout
+        assert "128 symbols, embedding 8, LSTM 16: " in result.stdout
 
     def test_short_text_gets_smaller_batches(self, here):
         (here / "short.txt").write_text("ab" * 30)
@@ -420,3 +420,7 @@ class TestProgram:
         monkeypatch.setenv("FASTACT_TRACEBACK", "1")
         with pytest.raises(FileNotFoundError):
             CliRunner().invoke(main, ["train", "nowhere"], catch_exceptions=False)
+
+    def test_bench_is_the_benchmarks_own_command(self):
+        assert "--peers" in invoke("bench", "--help").stdout
+        assert "Usage: main bench" in invoke("bench", "--no-such-option", code=2).stderr

@@ -284,6 +284,18 @@ def test_updates_have_the_same_bits_for_any_number_of_threads_and_instruction_se
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("n", SIZES)
+def test_updates_write_their_elements_only(isa, dtype, n):
+    guards = np.full((4, n + 16), 7, dtype)  # w, gradient, two moments, each with 16 elements that are not theirs
+    w, g, m, v = guards[:, :n]
+    core.adam(w, g, m, v, np.array(0), 0.01, 0.9, 0.999, 1e-8, 0.0)
+    core.sgd(w, g, m, np.array(0), 0.01, 0.9, True, 0.0)
+    core.sgd(w, g, None, np.array(0), 0.01, 0.0, False, 0.0)
+    core.squared_error(w, m, g)
+    assert (guards[:, n:] == 7).all()
+    assert n == 0 or (guards[[0, 2, 3], :n] != 7).all()
+
+
 @pytest.mark.parametrize("n", [*SIZES, 300_001])
 def test_zero(isa, dtype, n):
     guard = np.ones(n + 2, dtype)

@@ -487,13 +487,17 @@ cdef class Caller:
 
     def __call__(self, x, out=None, *, where=True, dtype=None, axis=None, **params):
         cdef double values[8]
+        cdef Py_ssize_t i, n
         if where is True and dtype is None and self.last_axis(axis, x) and self.resolve(params, values):
             result = self.direct(FORWARD, x, None, out, values)
             if result is not None:
                 return result
-            if out is None and not self.parameter_names and not self.rowwise:
+            n = len(self.parameter_names)
+            if out is None and not self.rowwise and (
+                n == 0 or cnp.PyArray_CheckExact(x) and cnp.PyArray_ISFLOAT(x)   # integers: see _integers_as_in_sin
+            ):
                 try:
-                    return self.ufunc(x)
+                    return self.ufunc(x, *[values[i] for i in range(n)])
                 except (TypeError, ValueError):
                     pass   # _call tries again, and says what is wrong
         return self._call(x, out, where, dtype, axis, params)

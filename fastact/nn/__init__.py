@@ -1,12 +1,12 @@
 """Layers: ``forward(x)`` gives the output and its backward, gradients add up in ``parameter.grad``."""
 
 from fastact.nn.activation import Activation as Activation
-from fastact.nn.base import Arena as Arena
 from fastact.nn.base import Backward as Backward
 from fastact.nn.base import Layer as Layer
-from fastact.nn.base import Parameter as Parameter
 from fastact.nn.base import RunResult as RunResult
 from fastact.nn.dense import Dense as Dense
 from fastact.nn.embedding import Embedding as Embedding
+from fastact.nn.parameter import Arena as Arena
+from fastact.nn.parameter import Parameter as Parameter
 from fastact.nn.recurrent import LSTM as LSTM
 from fastact.nn.sequential import Sequential as Sequential

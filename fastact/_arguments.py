@@ -1,0 +1,60 @@
+"""Arguments of public calls, checked and converted; an error names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """``dtype`` as one of the two that layers compute in.
+
+    Raises
+    ------
+    TypeError
+        If it is neither float32 nor float64.
+    """
+    for known in DTYPES:
+        with suppress(TypeError):  # np.dtype's, for what is no type at all
+            if dtype is not None and np.dtype(dtype) == known:
+                return known  # NumPy's own object, so that layers can compare with `is`
+    raise TypeError(f"dtype: expected float32 or float64, got {dtype!r}")
+
+
+def as_size(value: Any, name: str, least: int = 1) -> int:
+    """``value`` as an int of at least ``least``; ``name`` is the argument's, for the message."""
+    try:
+        size = value.__index__()
+    except (AttributeError, TypeError):
+        raise TypeError(f"{name}: expected an integer, got {value!r} of type {type(value).__name__}") from None
+    if isinstance(value, bool) or size < least:
+        raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
+    return int(size)
+
+
+def as_floats(value: Any, dtype: np.dtype[Any], name: str) -> Array:
+    """``value`` as an array of ``dtype``; real numbers of any type are converted, anything else is refused.
+
+    Raises
+    ------
+    TypeError
+        For complex numbers, strings, objects, ragged lists and masked arrays.
+    """
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected a plain array, got a masked one; fill it first: {name}.filled(0)")
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # whatever a foreign __array__ raises
+        raise TypeError(
+            f"{name}: expected an array of numbers, got {type(value).__name__} that NumPy cannot read: {error}"
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype} ({type(value).__name__})")
+    return array.astype(dtype, copy=False)
