@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -526,3 +527,41 @@ def test_repr_and_config():
     with pytest.raises(TypeError, match="Lost: expected an attribute 'size'"):
         Lost(3).config()
     assert repr(Lost(3)) == "Lost()"
+
+
+# -- threads, PyTorch -------------------------------------------------------------------------------------------------
+
+
+def test_inference_is_re_entrant():
+    model = Sequential(Dense(9, 17, "gelu", rng=0), Dense(17, 5, "softmax", rng=1))
+    x = np.random.default_rng(0).normal(size=(8, 33, 9)).astype(np.float32)
+    expected = [model(part) for part in x]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            model[0].weight.value = model[0].weight.value  # a new version: the packs are made anew, by several at once
+            for got, right in zip(pool.map(model, x), expected, strict=True):
+                np.testing.assert_array_equal(got, right)
+
+
+def test_a_state_dict_of_pytorch_gives_the_same_values_and_gradients():
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    theirs = torch.nn.Sequential(
+        torch.nn.Embedding(7, 3), torch.nn.Linear(3, 5), torch.nn.GELU(), torch.nn.Linear(5, 4, bias=False)
+    ).double()
+    ours = Sequential(
+        Embedding(7, 3, dtype="float64"),
+        Dense(3, 5, dtype="float64"),
+        Activation("gelu"),
+        Dense(5, 4, bias=False, dtype="float64"),
+    )
+    ours.load_state_dict(theirs.state_dict())
+    x = np.random.default_rng(0).integers(0, 7, (6, 2))
+    y, backward = ours.forward(x)
+    expected = theirs(torch.from_numpy(x))
+    np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-12, atol=1e-14)
+    dy = np.random.default_rng(1).normal(size=y.shape)
+    backward(dy)
+    expected.backward(torch.from_numpy(dy))
+    for name, p in theirs.named_parameters():
+        np.testing.assert_allclose(ours.parameters()[name].grad, p.grad.numpy(), rtol=1e-11, atol=1e-13, err_msg=name)
