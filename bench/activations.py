@@ -12,7 +12,7 @@ import fastact as fa
 from fastact import reference
 
 from . import timing
-from .peers import Peer
+from .peers import Peer, offered
 from .shapes import SOFTMAX_ROW
 from .timing import Case, Contender
 
@@ -208,7 +208,7 @@ def _forward(
         "fastact": lambda: activation(x, out=out),
         "NumPy": numpy_forward(name, x, out, work),
     }
-    runs |= {peer.name: peer.forward(name, x, out) for peer in peers}
+    runs |= offered(peers, "forward", name, x, out)
     expected = reference.activations[name].forward(x[sample])
     return _case(activation, "forward", runs, expected, sample, out, label, threads, streams=2)
 
@@ -223,7 +223,7 @@ def _backward(
         "fastact": lambda: activation.backward(dy, out=out, **given),
         "NumPy": numpy_backward(name, x, y, dy, out, work),
     }
-    runs |= {peer.name: peer.backward(name, x, y, dy, out) for peer in peers}
+    runs |= offered(peers, "backward", name, x, y, dy, out)
     twin = reference.activations[name]
     if isinstance(twin, reference.Rowwise):
         expected = twin.backward(dy[sample], y[sample])

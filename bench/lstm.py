@@ -12,7 +12,7 @@ import fastact as fa
 
 from . import timing
 from .numpy_lstm import LSTMLayer
-from .peers import Peer, Run
+from .peers import Peer, Run, offered
 from .shapes import LSTMShape
 from .timing import Case, Contender
 
@@ -45,8 +45,8 @@ def cases(
                 "fastact": _fastact(weights, x, dy, training),
                 "NumPy": _numpy(weights, x, dy, training),
             }
-            for peer in peers:
-                runs[peer.name] = peer.lstm_training(weights, x, dy) if training else peer.lstm_inference(weights, x)
+            arguments = (weights, x, dy) if training else (weights, x)
+            runs |= offered(peers, f"lstm_{kind}", *arguments)
             yield Case(
                 section="lstm",
                 name=f"LSTM {kind}",

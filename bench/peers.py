@@ -8,7 +8,7 @@ PyTorch's names, shapes and gate order (i, f, g, o); sequences are time-major.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -428,7 +428,7 @@ class ScikitLearn(Peer):
             shape.widths[1:-1], alpha=0.0, batch_size=shape.B, learning_rate_init=rate, shuffle=False, random_state=0
         )
         classes = np.arange(shape.widths[-1])
-        model.partial_fit(x, y, classes)  # makes the arrays, which then take our weights
+        model.partial_fit(x, y, classes=classes)  # makes the arrays, which then take our weights
         for layer in range(len(shape.widths) - 1):
             model.coefs_[layer][...] = weights[f"{layer}.weight"].T
             model.intercepts_[layer][...] = weights[f"{layer}.bias"]
@@ -445,6 +445,23 @@ class ScikitLearn(Peer):
 
 
 PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (PyTorch, ONNXRuntime, JAX, SciPy, Numexpr, ScikitLearn)}
+
+
+def offered(peers: Sequence[Peer], method: str, *arguments: Any) -> dict[str, Run | None]:
+    """By name, what each peer's method returns for these arguments; setting up may fail, which shows when it is run."""
+
+    def attempt(peer: Peer) -> Run | None:
+        try:
+            run: Run | None = getattr(peer, method)(*arguments)
+        except Exception as error:
+            failure = error
+
+            def run() -> Any:
+                raise failure
+
+        return run
+
+    return {peer.name: attempt(peer) for peer in peers}
 
 
 def installed(threads: int, names: tuple[str, ...]) -> Iterator[Peer]:

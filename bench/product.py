@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import fastact as fa
 
 from . import timing
-from .peers import Peer
+from .peers import Peer, Run, offered
 from .shapes import ProductShape
 from .timing import Case, Contender
 
@@ -33,21 +33,18 @@ def cases(shapes: Sequence[ProductShape], dtype: str, threads: int, peers: Seque
         a = operand(rng, shape.M, shape.K, shape.layout[0], dtype)
         b = operand(rng, shape.K, shape.N, shape.layout[1], dtype)
         out = np.empty((shape.M, shape.N), dtype)
-        contenders = [
-            Contender("fastact", partial(fa.matmul, a, b, out=out)),
-            Contender("NumPy", partial(np.matmul, a, b, out=out)),
-        ]
-        for peer in peers:
-            run = peer.product(a, b, out)
-            if run is not None:
-                contenders.append(Contender(peer.name, run))
+        runs: dict[str, Run | None] = {
+            "fastact": partial(fa.matmul, a, b, out=out),
+            "NumPy": partial(np.matmul, a, b, out=out),
+        }
+        runs |= offered(peers, "product", a, b, out)
         operations = 2 * shape.M * shape.K * shape.N
         yield Case(
             section="product",
             name="product" if shape.layout == "NN" else f"product {shape.layout}",
             shape=f"{shape.M}x{shape.K}x{shape.N}",
             dtype=dtype,
-            contenders=contenders,
+            contenders=[Contender(name, run) for name, run in runs.items() if run is not None],
             work=operations,
             unit="GF/s",
             tolerance=TOLERANCE[dtype],
