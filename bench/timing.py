@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from fastact._core import probe, runtime
 
-PAUSE = 0.05  # seconds; GNU OpenMP and OpenBLAS workers fall asleep well before
+# Seconds. An idle OpenBLAS worker spins for 2^28 ticks of the clock, about 0.1 s: after a pause of 0.05 s the first
+# calls of the next contender were measured at 8 to 16 ms instead of 0.04.
+PAUSE = 0.15
 NEAR_NS = 150  # two threads that share a cache meet in 50-60 ns, those that do not in 250-280
 
 

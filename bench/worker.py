@@ -45,7 +45,7 @@ LEVELS = {
         shapes.MLP_SHAPES[1:], [],
     ),
     "default": Level(
-        3, 0.02, activations.MAIN, shapes.ACTIVATION_SIZES, _FIXED_PRODUCTS + shapes.sampled_products(8),
+        2, 0.03, activations.MAIN, shapes.ACTIVATION_SIZES, _FIXED_PRODUCTS + shapes.sampled_products(8),
         shapes.LSTM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
     ),
     "full": Level(
