@@ -1,0 +1,39 @@
+"""LSTM against PyTorch from the same weights; skipped where PyTorch is not installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastact as fa
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize(
+    ("T", "B", "I", "H", "layers"),
+    [(5, 1, 3, 4, 1), (7, 13, 32, 128, 1), (6, 2, 5, 7, 2), (4, 9, 17, 33, 3), (1, 1, 1, 1, 1), (40, 3, 20, 97, 1)],
+)
+@pytest.mark.parametrize("time_major", [False, True])
+def test_same_numbers_and_gradients(T, B, I, H, layers, time_major, dtype):  # noqa: E741
+    peer = torch.nn.LSTM(I, H, layers, batch_first=not time_major, dtype=getattr(torch, dtype.name))
+    layer = fa.nn.LSTM(I, H, layers, time_major=time_major, dtype=dtype)
+    layer.load_state_dict({name: value.numpy() for name, value in peer.state_dict().items()})
+    rng = np.random.default_rng(1)
+    axes = (T, B) if time_major else (B, T)
+    x, dy = rng.normal(size=(*axes, I)).astype(dtype), rng.normal(size=(*axes, H)).astype(dtype)
+    h, c, dh, dc = rng.normal(size=(4, layers, B, H)).astype(dtype)
+    tx, th, tc = (torch.tensor(a, requires_grad=True) for a in (x, h, c))
+    ty, (final_h, final_c) = peer(tx, (th, tc))
+    torch.autograd.backward((ty, final_h, final_c), [torch.tensor(a) for a in (dy, dh, dc)])
+
+    y, backward = layer.forward(x, state=(h, c))
+    dx = backward(dy, dstate=(dh, dc))
+    pairs = {"y": (y, ty), "inference": (layer(x, state=(h, c)), ty), "dx": (dx, tx.grad)}
+    pairs |= {"h": (backward.state[0], final_h), "c": (backward.state[1], final_c)}
+    pairs |= {"dh0": (backward.dstate[0], th.grad), "dc0": (backward.dstate[1], tc.grad)}
+    pairs |= {name: (getattr(layer, name).grad, p.grad) for name, p in peer.named_parameters()}
+    tolerance = 2e-5 if dtype == np.float32 else 1e-12  # PyTorch's own sums run in another order
+    for name, (got, want) in pairs.items():
+        want = want.detach().numpy()
+        assert np.abs(got - want).max() <= tolerance * max(1, np.abs(want).max()), name
