@@ -40,13 +40,18 @@ typedef struct {
   vec n, p;
 } math_exp_parts;
 
+/* n = x / ln2, rounded. */
+FA_INLINE vec math_exp_multiple(vec x) {
+  return v_sub(v_fma(x, v_set1(LOG2_E), v_set1(ROUND_MAGIC)), v_set1(ROUND_MAGIC));
+}
+FA_INLINE math_exp_parts math_exp_of_rest(vec n, vec r) {
+  return (math_exp_parts){n, v_fma(v_mul(r, r), math_polynomial(r, exp_q, MATH_COUNT(exp_q)), r)};
+}
 /* The parts of exp(x + tail), EXP_ZERO <= x <= EXP_INFINITE, |tail| at most some ulp of x. */
 FA_INLINE math_exp_parts math_exp_reduced(vec x, vec tail, const int has_tail) {
-  vec n = v_sub(v_fma(x, v_set1(LOG2_E), v_set1(ROUND_MAGIC)), v_set1(ROUND_MAGIC));
+  vec n = math_exp_multiple(x);
   vec r = v_fnma(n, v_set1(LN2_TAIL), v_fnma(n, v_set1(LN2_HEAD), x));
-  if (has_tail) r = v_add(r, tail);
-  vec q = math_polynomial(r, exp_q, MATH_COUNT(exp_q));
-  return (math_exp_parts){n, v_fma(v_mul(r, r), q, r)};
+  return math_exp_of_rest(n, has_tail ? v_add(r, tail) : r);
 }
 FA_INLINE math_exp_parts math_exp_split(vec x) { return math_exp_reduced(x, x, 0); }
 
@@ -57,9 +62,11 @@ FA_INLINE vec math_exp(vec x) {
   return v_scale2(v_add(v_set1(1), e.p), e.n);
 }
 
-/* expm1(x + tail) for x <= 0: relative accuracy also next to 0. */
+/* expm1(x + tail) for x <= 0: relative accuracy also next to 0. ln2 in one word is enough, as its error, times n, meets 2^n. */
 FA_INLINE vec math_expm1_negative(vec x, vec tail, const int has_tail) {
-  math_exp_parts e = math_exp_reduced(v_max(v_set1(PICK(-20.0, -44.0)), x), tail, has_tail);
+  x = v_max(v_set1(PICK(-20.0, -44.0)), x);
+  vec n = math_exp_multiple(x), r = v_fnma(n, v_set1(LN2), x);
+  math_exp_parts e = math_exp_of_rest(n, has_tail ? v_add(r, tail) : r);
   vec scale = math_pow2(e.n);
   return v_fma(scale, e.p, v_sub(scale, v_set1(1)));
 }

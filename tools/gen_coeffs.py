@@ -200,6 +200,7 @@ def exponential(header: Header, fmt: Format, degree: int) -> None:
     report(header, fmt, "expm1(r) = r + r^2 Q(r), |r| <= ln2/2", error)
     header.row(fmt, "exp_q", coefficients)
     head = fmt.round(mp.ln2, 16 if fmt is F32 else 42)
+    header.number(fmt, "LN2", fmt.round(mp.ln2))
     header.number(fmt, "LN2_HEAD", head)
     header.number(fmt, "LN2_TAIL", fmt.round(mp.ln2 - head))
     header.number(fmt, "LOG2_E", fmt.round(1 / mp.ln2))
