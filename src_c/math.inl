@@ -1,7 +1,28 @@
-/* Elementary functions over the vector verbs: exp, expm1, sigmoid, tanh.
+/* Elementary functions over the vector verbs: exp, expm1, log, the logistic family, tanh and the normal distribution.
  *
- * All are branch-free, right over the whole range (infinities, NaN, subnormal arguments and results), and the same bits
- * on every instruction set. Scaling by 2^n is the last step, so a subnormal result is rounded once. */
+ * All are right over the whole range (infinities, NaN, subnormal arguments and results) and the same bits on every
+ * instruction set: one body, fused multiply-add everywhere, no reciprocal estimates. Polynomials and tables are in
+ * coefficients.h (tools/gen_coeffs.py). Largest errors are in ulp, float32 over all inputs / float64 against mpmath; times
+ * are ns an element in float32 with AVX-512 on one Zen 5 core, in and out of L2.
+ *
+ *   function            method                                                             error          time
+ *   exp                 n = round(x / ln2), r = x - n ln2 in two words, 1 + r + r^2 Q(r)     1.1 / 1.0      0.10
+ *   expm1, x <= 0       2^n p + (2^n - 1), p = r + r^2 Q(r); ln2 in one word                 0.9 / 0.8      0.11
+ *   sigmoid             1 / (1 + E), or E / (1 + E) for x < 0; E = exp(-|x|)                 2.3 / 1.9      0.16
+ *   sigmoid'            E / (1 + E (E + 2))                                                2.4 / 2.0      0.17
+ *   tanh                -m / (m + 2), m = expm1(-2|x|)                                       2.5 / 2.4      0.16
+ *   log1p(u) / u        16 pieces of [0, 1]                                                0.6 / 0.6      -
+ *   Phi(-t), gelu'      32 pieces of [0, 5.9) ([0, 6.9) in float64), then exp(-t^2 / 2)      2.2, 2.9       0.16
+ *                       times a polynomial in 1 / t^2
+ *
+ * Three rules keep tails exact. Exponentials have negative arguments, so nothing overflows. Scaling by 2^n is the last
+ * step, so a subnormal result is rounded once. An argument of exp that is itself a product (beta x, x^2 / 2, the cubic of
+ * gelu_tanh) comes as head and tail, since exp turns an absolute error of its argument into a relative one.
+ *
+ * Tried, no use: a reciprocal estimate with Newton steps instead of the division (0.21 for 0.15); two words of ln2 in
+ * expm1 (same error); (1 + E)(1 + E) for the square (4.2 ulp); tanh from a table of 32 pieces (0.17, and 0.9 with AVX2);
+ * a table for Phi without the far branch (degree 9, 0.24); centres of pieces on a plain grid (half an ulp more);
+ * unrolling the loop over vectors (nothing). */
 #include "coefficients.h"
 
 #if FA_F32
@@ -179,8 +200,8 @@ FA_INLINE math_exp_parts math_density(vec t) {
 FA_INLINE vec math_normal_tail_far(vec t, const int slope) {
   t = v_min(v_set1(NORMAL_ZERO), t);
   math_exp_parts e = math_density(t);
-  vec h = v_mul(t, t);
-  vec g = math_polynomial(v_div(v_set1(1), h), normal_far, MATH_COUNT(normal_far));
-  if (slope) g = v_div(v_fnma(h, v_set1(DENSITY_0), g), t);
+  vec inverse = v_div(v_set1(1), t);
+  vec g = math_polynomial(v_mul(inverse, inverse), normal_far, MATH_COUNT(normal_far));
+  if (slope) g = v_fnma(t, v_set1(DENSITY_0), v_mul(g, inverse));
   return v_scale2(v_mul(v_add(v_set1(1), e.p), g), e.n);
 }
