@@ -81,7 +81,7 @@ def sampled_products(count: int, seed: int = 0) -> list[ProductShape]:
 
 
 # The smallest of each kind, for --quick and for the tests of the benchmarks themselves.
-QUICK_ACTIVATION_SIZES = {"16K": 1 << 14, "1M": 1 << 20}
+QUICK_ACTIVATION_SIZES = {"1M": 1 << 20}
 QUICK_LSTM_SHAPES = [LSTM_SHAPES[0], LSTM_SHAPES[3], LSTM_SHAPES[4], LSTM_SHAPES[7]]
 QUICK_PRODUCTS = [SQUARES[2], SQUARES[4], SKINNY[0], SKINNY[2]]
 TINY_ACTIVATION_SIZES = {"100": 100}

@@ -41,7 +41,7 @@ LEVELS = {
         shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL],
     ),
     "quick": Level(
-        2, 0.005, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
+        1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
         shapes.MLP_SHAPES[1:], [],
     ),
     "default": Level(
