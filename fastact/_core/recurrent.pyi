@@ -16,9 +16,7 @@ class Workspace:
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array: ...
 def clear_pool() -> None: ...
 def pool_bytes() -> int: ...
-def pack_lstm(
-    weight_ih: Array, weight_hh: Array, bias_ih: Array | None, bias_hh: Array | None, training: bool
-) -> PackedLSTM: ...
+def pack_lstm(*weights_and_training: Any) -> PackedLSTM: ...  # weight_ih, weight_hh, bias_ih, bias_hh, training
 def force_plan(threads: int = 0, by_rows: bool = True) -> None: ...
 def lstm_forward(
     packed: list[PackedLSTM],
@@ -33,14 +31,14 @@ def lstm_forward(
     training: bool,
 ) -> LSTMTape | None: ...
 def lstm_backward(
-    tape: LSTMTape,
+    tape: LSTMTape | None,
     dy: Array | None,
     dh_final: Array | None,
     dc_final: Array | None,
     dx: Array | None,
     dh0: Array,
     dc0: Array,
-    gradients: list[tuple[Array, Array, Array | None, Array | None]],
+    gradients: list[tuple[Any, ...]],
 ) -> None: ...
 def plan(
     dtype: np.dtype[Any],
