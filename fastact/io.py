@@ -22,7 +22,8 @@ from fastact import init, nn
 from fastact._activations import Activation, activations
 from fastact._files import BESIDE, PathLike, read_tensors, write_tensors
 from fastact.errors import ModelFileError
-from fastact.nn.base import Layer, Parameter
+from fastact.nn.base import Layer
+from fastact.nn.parameter import Parameter
 
 FORMAT = 1
 

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastact._arguments import DTYPES, Array, as_floats
 from fastact._core import training as _core
 from fastact.errors import BackwardError
-from fastact.nn.base import DTYPES, Array, as_floats
 
 __all__ = ["CrossEntropy", "Loss", "LossBackward", "MeanSquaredError", "Measure", "as_loss"]
 

@@ -14,8 +14,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastact._arguments import Array
 from fastact._core import training as _core
-from fastact.nn.base import Arena, Array, Layer, aligned_zeros
+from fastact.nn.base import Layer
+from fastact.nn.parameter import Arena, aligned_zeros
 
 __all__ = ["SGD", "Adam", "Optimizer", "clip_by_global_norm", "global_norm"]
 

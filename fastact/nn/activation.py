@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact import _activations
-from fastact.nn.base import DTYPES, Array, Backward, Layer, as_floats
+from fastact._arguments import DTYPES, Array, as_floats
+from fastact.nn.base import Backward, Layer
 
 
 def backward_of(function: _activations.Activation, z: Array | None, y: Array) -> Callable[[Array], Array]:

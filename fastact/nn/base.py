@@ -11,15 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact._activations import Activation, activations
-from fastact._arguments import DTYPES as DTYPES
-from fastact._arguments import Array as Array
-from fastact._arguments import as_dtype as as_dtype
-from fastact._arguments import as_floats as as_floats
-from fastact._arguments import as_size as as_size
+from fastact._arguments import Array, as_floats, as_size
 from fastact.errors import BackwardError
-from fastact.nn.parameter import Arena as Arena
-from fastact.nn.parameter import Parameter as Parameter
-from fastact.nn.parameter import aligned_zeros as aligned_zeros
+from fastact.nn.parameter import Arena, Parameter
 
 
 class Backward:

@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from fastact import init
 from fastact._activations import Activation, as_activation
+from fastact._arguments import Array, as_dtype, as_floats, as_size
 from fastact._core.product import PackedMatrix, matmul
 from fastact.nn.activation import backward_of
-from fastact.nn.base import Array, Backward, Layer, Parameter, as_dtype, as_floats, as_size
+from fastact.nn.base import Backward, Layer
+from fastact.nn.parameter import Parameter
 
 
 class Dense(Layer):

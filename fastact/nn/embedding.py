@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact import init
+from fastact._arguments import Array, as_dtype, as_size
 from fastact._core.training import embedding_backward, embedding_forward
-from fastact.nn.base import Array, Backward, Layer, Parameter, as_dtype, as_size
+from fastact.nn.base import Backward, Layer
+from fastact.nn.parameter import Parameter
 
 
 class Embedding(Layer):

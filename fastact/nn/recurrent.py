@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact import init
+from fastact._arguments import Array, as_dtype, as_floats, as_size
 from fastact._core import recurrent as core
-from fastact.nn.base import Array, Backward, Layer, Parameter, RunResult, as_dtype, as_floats, as_size
+from fastact.nn.base import Backward, Layer, RunResult
+from fastact.nn.parameter import Parameter
 
 State = tuple[Array, Array]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, overload
 
-from fastact.nn.base import Array, Backward, Layer, Parameter, RunResult
+from fastact._arguments import Array
+from fastact.nn.base import Backward, Layer, RunResult
+from fastact.nn.parameter import Parameter
 
 
 class Sequential(Layer):

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from fastact._arguments import Array, as_size
 from fastact.losses import Loss
-from fastact.nn.base import Array, Layer, as_size
+from fastact.nn.base import Layer
 
 
 def as_inputs(x: Any, dtype: np.dtype[Any], name: str = "x") -> Array:

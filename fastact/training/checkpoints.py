@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from fastact import io
+from fastact._arguments import Array
 from fastact._files import BESIDE, read_tensors, write_tensors
 from fastact.errors import ModelFileError
-from fastact.nn.base import Array, Layer
+from fastact.nn.base import Layer
 
 FORMAT = 1
 

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact import losses
+from fastact._arguments import Array, as_size
 from fastact._core import training as _core
 from fastact.errors import NonFiniteError
 from fastact.losses import Loss, Measure, as_loss
-from fastact.nn.base import Array, Backward, Layer, as_size
+from fastact.nn.base import Backward, Layer
 from fastact.optim import Adam, Optimizer, _number, clip_scale
 from fastact.training import checkpoints
 from fastact.training.batches import Batches, as_batch_size, as_inputs, as_pair, is_fraction, shuffled, split
