@@ -28,6 +28,7 @@ enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 #define PRODUCT_DOT_BLOCK (8192 / (fa_size)sizeof(real))
 #define PRODUCT_M_TILES (96 / TILE_ROWS)        /* tiles of rows that share a block of A in L2 */
 #define PRODUCT_N_PANELS 48              /* panels in a packed block of B */
+#define STRIP_AHEAD 8 /* columns of A that are fetched ahead while packing */
 #define DOT_ROWS (FA_REGISTERS >= 32 ? 4 : 2)
 #define DOT_COLS 4
 #define ROWS_DEPTH 8
@@ -35,8 +36,10 @@ enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 #define DOT_COLS_ONE_ROW 8
 
 #if defined(__GNUC__)
+#define PREFETCH_READ(p) __builtin_prefetch(p, 0)
 #define PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
 #else
+#define PREFETCH_READ(p) ((void)(p))
 #define PREFETCH_WRITE(p) ((void)(p))
 #endif
 
@@ -189,14 +192,35 @@ static void product_pack(fa_size K, fa_size N, const void *b, fa_size b_row, fa_
   }
 }
 
-/* Rows of a tile as [k][rows]. Stores run up to VL-1 elements past each row of k; the next one mends it. */
-static void pack_strip(fa_size K, int rows, const real *a, fa_size a_row, fa_size a_col, real *out) {
+/* Tiles t0 .. t1 of rows of A, each as a strip [k][rows of the tile]. Where the columns of A are contiguous, all strips
+ * are filled column by column, so that a cache line of A is read once: its strips apart would read each line 3.7 times,
+ * from beyond L2 where columns stand multiples of 4 KB apart. Stores run up to VL - 1 elements past each k; the next one
+ * mends it, and the last one falls into the gap that separates the strips. */
+FA_INLINE fa_size strip_size(fa_size K) { return K * TILE_ROWS + VL; }
+
+static void pack_strips(fa_size K, fa_size M, fa_size units, fa_size t0, fa_size t1, const real *a, fa_size a_row,
+                        fa_size a_col, real *out) {
+  const fa_size gap = strip_size(K), strips = t1 - t0;
   if (a_row == 1) {
-    for (fa_size k = 0; k < K; k++, a += a_col, out += rows)
-      for (int m = 0; m < rows; m += VL) v_store(out + m, v_load_n(a + m, rows - m));
-  } else {
-    for (fa_size k = 0; k < K; k++, a += a_col, out += rows)
-      for (int m = 0; m < rows; m++) out[m] = a[m * a_row];
+    fa_size first[PRODUCT_M_TILES + 1];
+    for (fa_size t = 0; t <= strips; t++) first[t] = share(M, units, t0 + t);
+    for (fa_size k = 0; k < K; k++, a += a_col) {
+      if (k + STRIP_AHEAD < K)
+        for (fa_size m = first[0]; m < first[strips]; m += 64 / (fa_size)sizeof(real))
+          PREFETCH_READ(a + STRIP_AHEAD * a_col + m);
+      for (fa_size t = 0; t < strips; t++) {
+        const fa_size rows = first[t + 1] - first[t];
+        const real *from = a + first[t];
+        real *to = out + t * gap + k * rows;
+        for (fa_size m = 0; m < rows; m += VL) v_store(to + m, v_load_n(from + m, rows - m));
+      }
+    }
+    return;
+  }
+  for (fa_size t = t0; t < t1; t++, out += gap) {
+    const fa_size m0 = share(M, units, t), rows = share(M, units, t + 1) - m0;
+    for (fa_size k = 0; k < K; k++)
+      for (fa_size m = 0; m < rows; m++) out[k * rows + m] = a[(m0 + m) * a_row + k * a_col];
   }
 }
 
@@ -237,22 +261,11 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
     do { /* once even for K = 0 */
       const fa_size k_len = FA_MIN(k_block, K - k0);
       const int final = k0 + k_len >= K;
-      if (p->pack_b)
-        for (fa_size q = qb; q < qe; q++) {
-          fa_size cols = panel_cols(N, q);
-          pack_panel(k_len, cols, FA_ROUND_UP(cols, VL),
-                     (const real *)p->b + k0 * p->b_row + q * TILE_COLS * p->b_col, p->b_row, p->b_col,
-                     packed_b + (q - qb) * TILE_COLS * k_len);
-        }
       for (fa_size tb = t0; tb < t1; tb += PRODUCT_M_TILES) {
         const fa_size te = FA_MIN(tb + PRODUCT_M_TILES, t1);
         const fa_size mb = share(M, p->row_units, tb), me = share(M, p->row_units, te);
         if (p->pack_a)
-          for (fa_size t = tb; t < te; t++) {
-            fa_size m0 = share(M, p->row_units, t), m1 = share(M, p->row_units, t + 1);
-            pack_strip(k_len, (int)(m1 - m0), (const real *)p->a + m0 * p->a_row + k0 * p->a_col, p->a_row, p->a_col,
-                       packed_a + (m0 - mb) * k_len);
-          }
+          pack_strips(k_len, M, p->row_units, tb, te, (const real *)p->a + k0 * p->a_col, p->a_row, p->a_col, packed_a);
         for (fa_size q = qb; q < qe; q++) {
           const fa_size n0 = q * TILE_COLS, cols = panel_cols(N, q), vecs = FA_CEIL_DIV(cols, VL);
           product_tile tile = {
@@ -274,11 +287,14 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
             tile.b_row = vecs * VL;
             tile.b = p->packed ? (const real *)p->packed + K * n0 + k0 * tile.b_row
                                : packed_b + (q - qb) * TILE_COLS * k_len;
+            if (p->pack_b && tb == t0) /* right before its first use */
+              pack_panel(k_len, cols, vecs * VL, (const real *)p->b + k0 * p->b_row + n0 * p->b_col, p->b_row, p->b_col,
+                         packed_b + (q - qb) * TILE_COLS * k_len);
           }
           for (fa_size t = tb; t < te; t++) {
             const fa_size m0 = share(M, p->row_units, t), rows = share(M, p->row_units, t + 1) - m0;
             if (p->pack_a) {
-              tile.a = packed_a + (m0 - mb) * k_len;
+              tile.a = packed_a + (t - tb) * strip_size(k_len);
               tile.a_row = 1;
               tile.a_col = rows;
             } else {
@@ -553,7 +569,7 @@ static size_t product_split(fa_product *p, int threads) {
   } else {
     const fa_size panels = FA_CEIL_DIV(p->col_units, p->col_pieces);
     if (p->pack_b) elements += p->k_block * TILE_COLS * FA_MIN(PRODUCT_N_PANELS, panels);
-    if (p->pack_a) elements += p->k_block * PRODUCT_M_TILES * TILE_ROWS + VL;
+    if (p->pack_a) elements += strip_size(p->k_block) * PRODUCT_M_TILES;
   }
   return (size_t)FA_ROUND_UP(elements * (fa_size)sizeof(real), 64);
 }
