@@ -2,9 +2,9 @@
  *
  *     p = {.M = ..., .a = ..., ...};
  *     ns = kernels->product.plan(&p);                     method, orientation, blocks: from shape and layout alone
- *     bytes = kernels->product.split(&p, threads);        pieces, and the workspace that each of them needs
+ *     bytes = kernels->product.split(&p, threads);        pieces, and the workspace that each thread needs
  *     for piece in 0 .. p.pieces-1:                       in any order, on any threads
- *       kernels->product.run(&p, piece, workspace_of_that_piece);
+ *       kernels->product.run(&p, piece, workspace_of_that_thread);
  *
  * An element's order of summation follows from plan(), never from split(): equal bits for any number of threads. */
 #ifndef FA_PRODUCT_H
@@ -36,12 +36,13 @@ typedef struct {
   fa_size row_units, col_units; /* what may be shared out: tiles of rows, panels of columns */
   double pack_a_ns, pack_b_ns, rest_ns;
   /* Set by split(). */
-  int row_pieces, col_pieces, pieces;
+  int row_pieces, col_pieces, pieces; /* pieces may outnumber the threads */
+  int threads;
 } fa_product;
 
 typedef struct {
   double (*plan)(fa_product *p);                        /* estimated nanoseconds on one core */
-  size_t (*split)(fa_product *p, int threads);          /* bytes of workspace a piece, 64-byte aligned, or 0 */
+  size_t (*split)(fa_product *p, int threads);          /* bytes of workspace a thread, 64-byte aligned, or 0 */
   void (*run)(const fa_product *p, int piece, void *workspace);
   fa_size (*packed_size)(fa_size K, fa_size N);         /* elements of a packed B */
   void (*pack)(fa_size K, fa_size N, const void *b, fa_size b_row, fa_size b_col, void *packed);

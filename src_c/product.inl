@@ -32,6 +32,7 @@ enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 #define DOT_ROWS (FA_REGISTERS >= 32 ? 4 : 2)
 #define DOT_COLS 4
 #define ROWS_DEPTH 8
+#define PIECE_NS 100e3 /* pieces shorter than about a quarter of this do not pay */
 #define ROWS_COLS (16384 / (fa_size)sizeof(real)) /* sums that stay in L1 */
 #define DOT_COLS_ONE_ROW 8
 
@@ -463,6 +464,7 @@ static void product_rows(const fa_product *p, fa_size q0, fa_size q1) {
 /* Costs in nanoseconds, from counts of cycles at 4.2 GHz on Zen 5; only their order matters, and that a call's whole
  * time decides whether threads pay. */
 #define CYCLES(x) ((double)(x) * 0.24)
+#define ROWS_BYTE_NS 0.0095 /* B comes from L2 or beyond: 80 to 110 bytes a nanosecond */
 
 static void product_swap(fa_product *p) {
 #define EXCHANGE(type, x, y) \
@@ -545,23 +547,29 @@ static double product_plan(fa_product *p) {
   if (plan_dots(&other) && plan_total(&other) < plan_total(&best)) best = other;
   *p = best;
   if (p->method == PRODUCT_PANELS && p->M == 1 && !p->pack_b && p->c_col == 1 && p->N >= 2 * TILE_COLS && p->K > 0)
-    p->method = PRODUCT_ROWS;
+    p->method = PRODUCT_ROWS, p->rest_ns = FA_MAX(p->rest_ns, (double)p->K * (double)p->N * sizeof(real) * ROWS_BYTE_NS);
   return plan_total(p);
 }
 
-/* The grid of pieces with the least time: a row of pieces packs its part of A once a piece, a column its part of B. */
+/* The grid of pieces with the least time: a row of pieces packs its part of A once a piece, a column its part of B.
+ * Long work goes in several pieces a thread, which take them as they come free: a core that the system lends out for a
+ * while would otherwise hold up the other. A quarter of a piece is the expected wait for the last one. */
 static size_t product_split(fa_product *p, int threads) {
   double least = 0;
+  const int most = threads == 1 ? 1 : p->rest_ns > threads * PIECE_NS ? 4 * threads : threads;
   p->row_pieces = p->col_pieces = 1;
-  for (int rows = 1; rows <= threads; rows++) {
-    int cols = threads / rows;
-    if (rows > p->row_units || cols > p->col_units) continue;
-    double row_part = (double)FA_CEIL_DIV(p->row_units, rows) / (double)p->row_units;
-    double col_part = (double)FA_CEIL_DIV(p->col_units, cols) / (double)p->col_units;
-    double ns = p->pack_a_ns * row_part + p->pack_b_ns * col_part + p->rest_ns * row_part * col_part;
-    if (least == 0 || ns < least) least = ns, p->row_pieces = rows, p->col_pieces = cols;
-  }
+  for (int pieces = most; pieces > threads / 2; pieces /= 2)
+    for (int rows = 1; rows <= pieces; rows++) {
+      int cols = pieces / rows;
+      if (rows > p->row_units || cols > p->col_units) continue;
+      double row_part = (double)FA_CEIL_DIV(p->row_units, rows) / (double)p->row_units;
+      double col_part = (double)FA_CEIL_DIV(p->col_units, cols) / (double)p->col_units;
+      double piece = p->pack_a_ns * row_part + p->pack_b_ns * col_part + p->rest_ns * row_part * col_part;
+      double ns = piece * ((double)FA_CEIL_DIV(rows * cols, threads) + 0.25);
+      if (least == 0 || ns < least) least = ns, p->row_pieces = rows, p->col_pieces = cols;
+    }
   p->pieces = p->row_pieces * p->col_pieces;
+  p->threads = FA_MIN(threads, p->pieces);
 
   fa_size elements = 0;
   if (p->method == PRODUCT_DOTS) {

@@ -27,7 +27,7 @@ cdef extern from "product.h" nogil:
         fa_map_kernel activation
         const void *parameter[FA_MAX_PARAMETERS]
         int parameters
-        int pieces
+        int pieces, threads
     ctypedef struct fa_product_kernels:
         double (*plan)(fa_product *p) noexcept nogil
         size_t (*split)(fa_product *p, int threads) noexcept nogil

@@ -7,7 +7,7 @@ first made into such calls by ``_general``.
 
 cimport cython
 cimport numpy as cnp
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -78,7 +78,7 @@ cdef int _run(const fa_kernels *kernels, fa_product *p) except -1:
     cdef size_t size = kernels.product.split(p, threads)
     cdef char *workspace
     cdef int piece
-    _borrow(&borrowed, size * <size_t>p.pieces)
+    _borrow(&borrowed, size * <size_t>p.threads)
     workspace = <char *>((<uintptr_t>borrowed.raw + 63) & ~<uintptr_t>63)
     if p.pieces == 1 and ns < 5000:  # releasing the GIL would cost more than it is worth
         _run_piece(kernels, p, 0, workspace)
@@ -86,8 +86,8 @@ cdef int _run(const fa_kernels *kernels, fa_product *p) except -1:
         with nogil:
             _run_piece(kernels, p, 0, workspace)
     else:
-        for piece in prange(p.pieces, num_threads=p.pieces, schedule="static", chunksize=1, nogil=True):
-            _run_piece(kernels, p, piece, workspace + <size_t>piece * size)
+        for piece in prange(p.pieces, num_threads=p.threads, schedule="dynamic", chunksize=1, nogil=True):
+            _run_piece(kernels, p, piece, workspace + <size_t>threadid() * size)
     _give_back(&borrowed)
     return 0
 
