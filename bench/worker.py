@@ -96,16 +96,16 @@ def run(
         {"machine": facts} first; at each section {"columns": names of contenders}; {"row": fields of timing.Row} for
         each case.
     """
-    fa.set_num_threads(threads)
-    wanted = tuple(peers.PEERS) if with_peers is True else with_peers or ()
-    others = list(peers.installed(threads, wanted))
-    yield {"machine": timing.machine(threads, dtypes, {peer.name: peer.version for peer in others})}
-    chosen = LEVELS[level]
-    for section in sections:
-        yield {"columns": ["fastact", "NumPy", *(peer.name for peer in others if peer.offers(section))]}
-        for dtype in dtypes:
-            for case in cases(section, chosen, dtype, threads, others, names):
-                yield {"row": dataclasses.asdict(timing.measure(case, threads, chosen.rounds, chosen.seconds))}
+    with fa.num_threads(threads):
+        wanted = tuple(peers.PEERS) if with_peers is True else with_peers or ()
+        others = list(peers.installed(threads, wanted))
+        yield {"machine": timing.machine(threads, dtypes, {peer.name: peer.version for peer in others})}
+        chosen = LEVELS[level]
+        for section in sections:
+            yield {"columns": ["fastact", "NumPy", *(peer.name for peer in others if peer.offers(section))]}
+            for dtype in dtypes:
+                for case in cases(section, chosen, dtype, threads, others, names):
+                    yield {"row": dataclasses.asdict(timing.measure(case, threads, chosen.rounds, chosen.seconds))}
 
 
 def main() -> None:

@@ -135,8 +135,6 @@ static const FA_ALIGN(64) real log1p_c[5][16] = {
     {0x1.8210e6p-3f, 0x1.3c2724p-3f, 0x1.df46fp-4f, 0x1.7b9e04p-4f, 0x1.38dfd4p-4f, 0x1.c6476ap-5f, 0x1.91db4ap-5f,
      0x1.46ea42p-5f, 0x1.7328dep-6f, 0x1.d6baaap-6f, 0x1.c2cbe8p-6f, 0x1.03613ep-6f, 0x1.4e2278p-6f, 0x1.ff3fccp-7f,
      0x1.312fe2p-7f, 0x1.f46ff2p-7f}};
-/* log, degree 3: error 2^-35.2 */
-static const real log_r[4] = {0x1.555554p-1f, 0x1.999c0cp-2f, 0x1.23e042p-2f, 0x1.ee9feap-3f};
 
 #else
 
@@ -444,9 +442,6 @@ static const FA_ALIGN(64) real log1p_c[11][16] = {
      0x1.dfb30c56495efp-4, -0x1.ec6a1415a5a33p-3, 0x1.a6e5abf640186p-1, -0x1.30ac91241d358p-3,
      -0x1.403db8011dcb6p-3, -0x1.159522deca09cp+0, 0x1.aed0fcecd1b22p-1, -0x1.08318d3f57c2p-2, 0x1.7b9974f516e45p-2,
      0x1.a67c51fa21121p-4, -0x1.9017bff4b5092p-4}};
-/* log, degree 8: error 2^-66.2 */
-static const real log_r[9] = {0x1.5555555555555p-1, 0x1.9999999999be5p-2, 0x1.249249246aba1p-2, 0x1.c71c71ee5f994p-3, 0x1.745d0d0c06976p-3,
-    0x1.3b151b0b41fb9p-3, 0x1.10fad9febda69p-3, 0x1.e17cb36a2fd36p-4, 0x1.dd937ec9a9f8cp-4};
 
 #endif
 

@@ -1,186 +1,269 @@
-/* Row kernels: softmax and log_softmax along rows, forward and backward (from y).
+/* Row kernels: softmax and log_softmax along rows, forward and backward.
  *
- *   softmax             y = exp(x - m) / s                m = max x, s = sum exp(x - m)
- *   softmax backward    dx = y (dy - s)                   s = sum dy y
- *   log_softmax         y = (x - m) - log s               m, s as for softmax
- *   log_softmax b.      dx = dy - exp(y) s                s = sum dy
+ * A row of n elements lies either along the lanes of a vector or across them, one row a lane: the second serves an axis
+ * that is not the last (neighbouring rows are neighbours in memory) and short rows, where a sum over lanes would cost
+ * more than the row. Both are the same loop over "units", vectors of VL lanes at any two strides:
  *
- * All four are: a maximum (forward only), a sum of terms, a map; softmax leaves its terms in the output between the two.
- * x - m enters exp with its rounding error, which would otherwise be multiplied by |x - m|: 5 additions, on ports that
- * exp leaves idle. The sum runs in ROWS_LANES compensated partial sums (5 more additions; without them a row of 100 000
- * loses 240 ulp in float64), element j in sum j mod ROWS_LANES, added in halves at the end: one order for rows in memory order (lanes along the row), for strided ones, and for neighbouring rows side by side
- * (lanes across rows), so a result does not depend on the layout. A row of n elements costs the same in all
- * but the strided way. A row with a NaN or +inf, or of nothing but -inf, is NaN. */
-enum { ROWS_SOFTMAX, ROWS_LOG_SOFTMAX, ROWS_SOFTMAX_BACKWARD, ROWS_LOG_SOFTMAX_BACKWARD };
-enum { ROWS_LANES = FA_MAX_VL, ROWS_VECS = ROWS_LANES / VL, ROWS_ACROSS = 8 };
-#define ROWS_FORWARD(operation) ((operation) <= ROWS_LOG_SOFTMAX)
+ *     along   unit u = elements u VL ... u VL + VL - 1 of one row         lane stride = element, unit stride = VL elements
+ *     across  unit u = element u of VL rows                               lane stride = row,     unit stride = element
+ *
+ * Element j of a row is added to partial sum j mod ROW_LANES, and the partial sums are added in halves (i with i + 32,
+ * i + 16, ...), so a row has the same bits in either layout and on every instruction set. Four vectors of partial sums
+ * hide the latency of the compensated addition: on one vector the additions would wait for each other.
+ *
+ * Errors: x - max is kept as head and tail, the sum as sum and correction, so neither |x - max| nor n enters the bound:
+ * exp 1.1 ulp, sum 0.5, quotient 0.5. log_softmax takes log1p of what exceeds 1: the dominant class keeps its digits. */
 
-/* exp(x - m), m >= x. */
-FA_INLINE vec rows_exp(vec x, vec m) {
-  vec d = v_sub(x, m), back = v_sub(d, x);
-  vec tail = v_sub(v_sub(x, v_sub(d, back)), v_add(m, back));
-  tail = v_sel(v_gt(d, v_set1(LOGISTIC_ZERO)), tail, v_zero());
-  math_exp_parts e = math_exp_reduced(v_max(v_set1(LOGISTIC_ZERO), d), tail, 1);
+enum { ROW_LANES = 4 * FA_MAX_VL, ROW_SHORT = 32 };
+
+/* Operands of VL rows (across) or of one row (along); strides in bytes. */
+typedef struct {
+  const char *in[2];
+  fa_size in_lane[2], in_unit[2];
+  char *out;
+  fa_size out_lane, out_unit;
+  fa_size units; /* of the row */
+  fa_size lanes; /* across: rows; along: elements in the last unit */
+} rows_job;
+
+FA_INLINE vec rows_load(const rows_job *job, int operand, fa_size u, fa_size lanes, const int dense) {
+  const char *p = job->in[operand] + u * job->in_unit[operand];
+  if (dense) return lanes >= VL ? v_load((const real *)p) : v_load_n((const real *)p, lanes);
+  real lane[VL] = {0};
+  for (fa_size i = 0; i < VL && i < lanes; i++) memcpy(&lane[i], p + i * job->in_lane[operand], sizeof(real));
+  return v_load(lane);
+}
+FA_INLINE void rows_store(const rows_job *job, fa_size u, fa_size lanes, vec v, const int dense) {
+  char *p = job->out + u * job->out_unit;
+  if (dense) {
+    if (lanes >= VL)
+      v_store((real *)p, v);
+    else
+      v_store_n((real *)p, v, lanes);
+    return;
+  }
+  real lane[VL];
+  v_store(lane, v);
+  for (fa_size i = 0; i < VL && i < lanes; i++) memcpy(p + i * job->out_lane, &lane[i], sizeof(real));
+}
+FA_INLINE fa_size rows_lanes(const rows_job *job, fa_size u, const int across) {
+  return across || u == job->units - 1 ? job->lanes : VL;
+}
+
+/* A sum and what rounding took from it. */
+typedef struct {
+  vec sum, lost;
+} rows_sum;
+
+FA_INLINE rows_sum rows_add(rows_sum a, vec b, vec b_lost) { /* TwoSum */
+  vec s = v_add(a.sum, b), part = v_sub(s, a.sum);
+  vec error = v_add(v_sub(a.sum, v_sub(s, part)), v_sub(b, part));
+  return (rows_sum){s, v_add(v_add(a.lost, b_lost), error)};
+}
+
+enum { ROW_VECTORS = ROW_LANES / VL }; /* vectors of partial sums along a row */
+
+/* How many partial sums are in use: across, those that the elements reach. */
+FA_INLINE int rows_partials(const rows_job *job, const int across) {
+  if (!across) return ROW_VECTORS;
+  int count = 1;
+  while (count < ROW_LANES && count < job->units) count *= 2;
+  return count;
+}
+FA_INLINE void rows_clear(rows_sum *partial, int count) {
+  for (int i = 0; i < count; i++) partial[i] = (rows_sum){v_zero(), v_zero()};
+}
+
+/* The partial sums of each row added in halves: across, a vector for each partial sum; along, VL of them in a vector, and
+ * the result in every lane. */
+FA_INLINE rows_sum rows_fold(rows_sum *partial, int count, const int across) {
+  for (int half = count / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) partial[i] = rows_add(partial[i], partial[i + half].sum, partial[i + half].lost);
+  rows_sum total = partial[0];
+  if (!across)
+    for (int lanes = VL; lanes > 1; lanes /= 2) { /* lane i meets i + VL/2, and both stay as neighbours */
+      vec sum = v_zip_hi(total.sum, total.sum), lost = v_zip_hi(total.lost, total.lost);
+      total = rows_add((rows_sum){v_zip_lo(total.sum, total.sum), v_zip_lo(total.lost, total.lost)}, sum, lost);
+    }
+  return total;
+}
+
+/* x - m as head and tail, for x <= m. */
+FA_INLINE math_pair rows_below(vec x, vec m) {
+  vec d = v_sub(x, m), part = v_sub(d, x);
+  vec tail = v_sub(v_sub(x, v_sub(d, part)), v_add(m, part));
+  return (math_pair){d, v_sel(v_gt(d, v_set1(EXP_ZERO)), tail, v_zero())};
+}
+FA_INLINE vec rows_exp(math_pair x) {
+  math_exp_parts e = math_exp_reduced(v_max(v_set1(EXP_ZERO), x.head), x.tail, 1);
   return v_scale2(v_add(v_set1(1), e.p), e.n);
 }
-/* A sum and its lost low part. */
-typedef struct {
-  vec head, tail;
-} rows_sum;
-FA_INLINE rows_sum rows_add(rows_sum s, vec term) {
-  vec head = v_add(s.head, term), back = v_sub(head, s.head);
-  vec lost = v_add(v_sub(s.head, v_sub(head, back)), v_sub(term, back));
-  return (rows_sum){head, v_add(s.tail, lost)};
-}
-FA_INLINE rows_sum rows_add_sums(rows_sum a, rows_sum b) {
-  return (rows_sum){v_add(a.head, b.head), v_add(a.tail, b.tail)};
-}
-/* What is summed, from the operands a (x or dy) and b (y). */
-FA_INLINE vec rows_term(const int operation, vec a, vec b, vec m) {
-  switch (operation) {
-    case ROWS_SOFTMAX_BACKWARD: return v_mul(a, b);
-    case ROWS_LOG_SOFTMAX_BACKWARD: return a;
-    default: return rows_exp(a, m);
+
+/* log(sum + lost) for sums of at least 1, in each lane, as head and tail. */
+FA_INLINE math_pair rows_log(rows_sum s, const int across) {
+  real sum[VL], lost[VL], head[VL], tail[VL];
+  v_store(sum, s.sum);
+  v_store(lost, s.lost);
+  int count = across ? VL : 1;
+  for (int i = 0; i < count; i++) {
+    double above = ((double)sum[i] - 1) + (double)lost[i]; /* exact for sums below 2 */
+    double value = sum[i] < 2 ? log1p(above) : log((double)sum[i]) + (double)lost[i] / (double)sum[i];
+    head[i] = (real)value;
+    tail[i] = (real)(value - (double)head[i]);
+    if (!(value < INFINITY)) tail[i] = 0;
   }
-}
-/* The result from the operands (a: the term, for softmax) and the sum. */
-FA_INLINE vec rows_result(const int operation, vec a, vec b, vec m, vec s) {
-  switch (operation) {
-    case ROWS_SOFTMAX: return v_div(a, s);
-    case ROWS_LOG_SOFTMAX: return v_sub(v_sub(a, m), s);
-    case ROWS_SOFTMAX_BACKWARD: return v_mul(b, v_sub(a, s));
-    default: return v_fnma(math_exp(b), s, a);
-  }
+  if (!across) return (math_pair){v_set1(head[0]), v_set1(tail[0])};
+  return (math_pair){v_load(head), v_load(tail)};
 }
 
-FA_INLINE vec rows_load(const real *p, fa_size stride, fa_size j, fa_size n, const int strided, const int whole) {
-  if (strided) return v_load_strided(p + j * stride, stride, n - j);
-  return whole ? v_load(p + j) : v_load_n(p + j, n - j);
+/* What a unit adds to the sums of its rows: exp(x - m), which softmax also keeps in out ... */
+FA_INLINE void softmax_term(const rows_job *job, fa_size u, fa_size lanes, vec m, rows_sum *sum, const int dense,
+                            const int logarithm) {
+  vec e = rows_exp(rows_below(rows_load(job, 0, u, lanes, dense), m));
+  if (lanes < VL) e = v_sel(m_first(lanes), e, v_zero());
+  *sum = rows_add(*sum, e, v_zero());
+  if (!logarithm) rows_store(job, u, lanes, e, dense);
 }
-FA_INLINE void rows_store(real *p, fa_size stride, fa_size j, fa_size n, const int strided, const int whole, vec v) {
-  if (strided) v_store_strided(p + j * stride, stride, v, n - j);
-  else if (whole) v_store(p + j, v);
-  else v_store_n(p + j, v, n - j);
+/* ... and on the way back dy y or dy. */
+FA_INLINE void softmax_backward_term(const rows_job *job, fa_size u, fa_size lanes, vec m, rows_sum *sum, const int dense,
+                                     const int logarithm) {
+  (void)m;
+  vec dy = rows_load(job, 0, u, lanes, dense), product = dy, lost = v_zero();
+  if (!logarithm) {
+    vec y = rows_load(job, 1, u, lanes, dense);
+    product = v_mul(dy, y);
+    lost = v_fms(dy, y, product);
+  }
+  *sum = rows_add(*sum, product, lost);
 }
 
-typedef struct {
-  const real *a, *b;
-  real *out;
-  fa_size a_stride, b_stride, out_stride, n; /* in elements */
-} rows_row;
+/* The sum over each row of a term. Along, whole groups of vectors first: their sums stay in registers. */
+#define ROWS_SUM(term)                                                                                                 \
+  FA_INLINE rows_sum term##s(const rows_job *job, vec m, const int across, const int dense, const int logarithm) {     \
+    rows_sum partial[ROW_LANES];                                                                                       \
+    const int count = rows_partials(job, across);                                                                      \
+    fa_size u = 0;                                                                                                     \
+    rows_clear(partial, count);                                                                                        \
+    if (!across && job->units > ROW_VECTORS) {                                                                         \
+      rows_sum group[ROW_VECTORS];                                                                                     \
+      FA_UNROLL for (int g = 0; g < ROW_VECTORS; g++) group[g] = (rows_sum){v_zero(), v_zero()};                       \
+      for (; u + ROW_VECTORS < job->units; u += ROW_VECTORS)                                                           \
+        FA_UNROLL for (int g = 0; g < ROW_VECTORS; g++) term(job, u + g, VL, m, &group[g], dense, logarithm);          \
+      FA_UNROLL for (int g = 0; g < ROW_VECTORS; g++) partial[g] = group[g];                                           \
+    }                                                                                                                  \
+    for (; u < job->units; u++)                                                                                        \
+      term(job, u, rows_lanes(job, u, across), m, &partial[u & (count - 1)], dense, logarithm);                        \
+    return rows_fold(partial, count, across);                                                                          \
+  }
+ROWS_SUM(softmax_term)
+ROWS_SUM(softmax_backward_term)
 
-/* One block of ROWS_LANES elements of each pass; `whole` when it lies within the row. */
-FA_INLINE void rows_block_max(rows_row r, fa_size j, vec top[ROWS_VECS], const int strided, const int whole) {
-  FA_UNROLL for (int v = 0; v < ROWS_VECS; v++, j += VL) {
-    vec x = rows_load(r.a, r.a_stride, j, r.n, strided, whole);
-    top[v] = v_max(whole ? x : v_sel(m_first(r.n - j), x, v_set1(-INFINITY)), top[v]);
+/* y = exp(x) / sum(exp(x)), or its logarithm. */
+FA_INLINE void rows_softmax(const rows_job *job, const int across, const int dense, const int logarithm) {
+  vec lowest = v_set1(-INFINITY), m = lowest;
+  for (fa_size u = 0; u < job->units; u++) {
+    fa_size lanes = rows_lanes(job, u, across);
+    vec x = rows_load(job, 0, u, lanes, dense);
+    m = v_max(m, lanes < VL ? v_sel(m_first(lanes), x, lowest) : x);
   }
-}
-FA_INLINE void rows_block_sum(const int operation, rows_row r, fa_size j, vec m, rows_sum sum[ROWS_VECS],
-                              const int strided, const int whole) {
-  FA_UNROLL for (int v = 0; v < ROWS_VECS; v++, j += VL) {
-    vec a = rows_load(r.a, r.a_stride, j, r.n, strided, whole);
-    vec b = operation == ROWS_SOFTMAX_BACKWARD ? rows_load(r.b, r.b_stride, j, r.n, strided, whole) : a;
-    vec term = rows_term(operation, a, b, m);
-    if (operation == ROWS_SOFTMAX) rows_store(r.out, r.out_stride, j, r.n, strided, whole, term);
-    sum[v] = rows_add(sum[v], whole ? term : v_sel(m_first(r.n - j), term, v_zero()));
-  }
-}
-FA_INLINE void rows_block_map(const int operation, rows_row r, fa_size j, vec m, vec s, const int strided, const int whole) {
-  FA_UNROLL for (int v = 0; v < ROWS_VECS; v++, j += VL) {
-    vec a = operation == ROWS_SOFTMAX ? rows_load(r.out, r.out_stride, j, r.n, strided, whole)
-                                      : rows_load(r.a, r.a_stride, j, r.n, strided, whole);
-    vec b = ROWS_FORWARD(operation) ? a : rows_load(r.b, r.b_stride, j, r.n, strided, whole);
-    rows_store(r.out, r.out_stride, j, r.n, strided, whole, rows_result(operation, a, b, m, s));
-  }
-}
-
-/* One row, lanes along it. */
-FA_INLINE void rows_along(const int operation, rows_row r, const int strided) {
-  fa_size j, blocks = strided ? 0 : r.n / ROWS_LANES * ROWS_LANES;
-  vec m = v_zero();
-  if (ROWS_FORWARD(operation)) {
-    vec top[ROWS_VECS];
-    for (int v = 0; v < ROWS_VECS; v++) top[v] = v_set1(-INFINITY);
-    for (j = 0; j < blocks; j += ROWS_LANES) rows_block_max(r, j, top, strided, 1);
-    for (; j < r.n; j += ROWS_LANES) rows_block_max(r, j, top, strided, 0);
-    for (int v = 1; v < ROWS_VECS; v++) top[0] = v_max(top[v], top[0]);
-    m = v_set1(v_hmax(top[0]));
-  }
-  rows_sum sum[ROWS_VECS];
-  for (int v = 0; v < ROWS_VECS; v++) sum[v] = (rows_sum){v_zero(), v_zero()};
-  for (j = 0; j < blocks; j += ROWS_LANES) rows_block_sum(operation, r, j, m, sum, strided, 1);
-  for (; j < r.n; j += ROWS_LANES) rows_block_sum(operation, r, j, m, sum, strided, 0);
-  for (int half = ROWS_VECS / 2; half > 0; half /= 2)
-    for (int v = 0; v < half; v++) sum[v] = rows_add_sums(sum[v], sum[v + half]);
-  vec s = v_set1(v_hsum(sum[0].head) + v_hsum(sum[0].tail));
-  if (operation == ROWS_LOG_SOFTMAX) s = math_log(s);
-  for (j = 0; j < blocks; j += ROWS_LANES) rows_block_map(operation, r, j, m, s, strided, 1);
-  for (; j < r.n; j += ROWS_LANES) rows_block_map(operation, r, j, m, s, strided, 0);
-}
-
-/* Up to ROWS_ACROSS vectors of neighbouring rows, lanes across them: the strides are those along a row. */
-FA_INLINE void rows_across(const int operation, rows_row r, fa_size rows) {
-  vec m[ROWS_ACROSS], s[ROWS_ACROSS];
-  rows_sum sum[ROWS_LANES][ROWS_ACROSS];
-  const int vecs = (int)FA_CEIL_DIV(rows, VL);
-  for (int v = 0; v < vecs; v++) {
-    m[v] = ROWS_FORWARD(operation) ? v_set1(-INFINITY) : v_zero();
-    for (int k = 0; k < ROWS_LANES; k++) sum[k][v] = (rows_sum){v_zero(), v_zero()};
-  }
-  if (ROWS_FORWARD(operation))
-    for (fa_size j = 0; j < r.n; j++)
-      for (int v = 0; v < vecs; v++) m[v] = v_max(v_load_n(r.a + j * r.a_stride + v * VL, rows - v * VL), m[v]);
-  for (fa_size j = 0; j < r.n; j++)
-    for (int v = 0; v < vecs; v++) {
-      vec a = v_load_n(r.a + j * r.a_stride + v * VL, rows - v * VL);
-      vec b = operation == ROWS_SOFTMAX_BACKWARD ? v_load_n(r.b + j * r.b_stride + v * VL, rows - v * VL) : a;
-      vec term = rows_term(operation, a, b, m[v]);
-      if (operation == ROWS_SOFTMAX) v_store_n(r.out + j * r.out_stride + v * VL, term, rows - v * VL);
-      sum[j % ROWS_LANES][v] = rows_add(sum[j % ROWS_LANES][v], term);
+  if (!across) m = v_set1(v_hmax(m));
+  rows_sum total = softmax_terms(job, m, across, dense, logarithm);
+  if (logarithm) {
+    math_pair log_sum = rows_log(total, across);
+    for (fa_size u = 0; u < job->units; u++) {
+      fa_size lanes = rows_lanes(job, u, across);
+      math_pair d = rows_below(rows_load(job, 0, u, lanes, dense), m);
+      rows_store(job, u, lanes, v_add(v_sub(d.head, log_sum.head), v_sub(d.tail, log_sum.tail)), dense);
     }
-  for (int v = 0; v < vecs; v++) {
-    for (int half = ROWS_LANES / 2; half > 0; half /= 2)
-      for (int k = 0; k < half; k++) sum[k][v] = rows_add_sums(sum[k][v], sum[k + half][v]);
-    s[v] = v_add(sum[0][v].head, sum[0][v].tail);
-    if (operation == ROWS_LOG_SOFTMAX) s[v] = math_log(s[v]);
-  }
-  for (fa_size j = 0; j < r.n; j++)
-    for (int v = 0; v < vecs; v++) {
-      const real *from = operation == ROWS_SOFTMAX ? r.out + j * r.out_stride : r.a + j * r.a_stride;
-      vec a = v_load_n(from + v * VL, rows - v * VL);
-      vec b = ROWS_FORWARD(operation) ? a : v_load_n(r.b + j * r.b_stride + v * VL, rows - v * VL);
-      v_store_n(r.out + j * r.out_stride + v * VL, rows_result(operation, a, b, m[v], s[v]), rows - v * VL);
+  } else {
+    rows_job again = *job; /* the numerators are in out */
+    again.in[0] = job->out, again.in_lane[0] = job->out_lane, again.in_unit[0] = job->out_unit;
+    vec sum = v_add(total.sum, total.lost);
+    for (fa_size u = 0; u < job->units; u++) {
+      fa_size lanes = rows_lanes(job, u, across);
+      rows_store(job, u, lanes, v_div(rows_load(&again, 0, u, lanes, dense), sum), dense);
     }
-}
-
-FA_INLINE void rows_run(const int operation, const fa_rows_args *args) {
-  const fa_size size = (fa_size)sizeof(real);
-  const int backward = !ROWS_FORWARD(operation);
-  rows_row r = {.a_stride = args->in_stride[0] / size,
-                .b_stride = backward ? args->in_stride[1] / size : 0,
-                .out_stride = args->out_stride / size,
-                .n = args->n};
-  const int contiguous = r.a_stride == 1 && r.out_stride == 1 && (!backward || r.b_stride == 1);
-  const int neighbours = args->in_row_stride[0] == size && args->out_row_stride == size &&
-                         (!backward || args->in_row_stride[1] == size);
-  const fa_size step = !contiguous && neighbours ? ROWS_ACROSS * VL : 1;
-  for (fa_size row = 0; row < args->rows; row += step) {
-    r.a = (const real *)((const char *)args->in[0] + row * args->in_row_stride[0]);
-    r.b = backward ? (const real *)((const char *)args->in[1] + row * args->in_row_stride[1]) : r.a;
-    r.out = (real *)((char *)args->out + row * args->out_row_stride);
-    if (contiguous) rows_along(operation, r, 0);
-    else if (neighbours) rows_across(operation, r, FA_MIN(step, args->rows - row));
-    else rows_along(operation, r, 1);
   }
 }
 
-static void softmax_forward(const fa_rows_args *args) { rows_run(ROWS_SOFTMAX, args); }
-static void softmax_backward(const fa_rows_args *args) { rows_run(ROWS_SOFTMAX_BACKWARD, args); }
-static void log_softmax_forward(const fa_rows_args *args) { rows_run(ROWS_LOG_SOFTMAX, args); }
-static void log_softmax_backward(const fa_rows_args *args) { rows_run(ROWS_LOG_SOFTMAX_BACKWARD, args); }
+/* softmax: dx = y (dy - sum(dy y)); log_softmax: dx = dy - exp(y) sum(dy). in = dy, y. */
+FA_INLINE void rows_softmax_backward(const rows_job *job, const int across, const int dense, const int logarithm) {
+  rows_sum total = softmax_backward_terms(job, v_zero(), across, dense, logarithm);
+  vec sum = v_add(total.sum, total.lost);
+  for (fa_size u = 0; u < job->units; u++) {
+    fa_size lanes = rows_lanes(job, u, across);
+    vec dy = rows_load(job, 0, u, lanes, dense), y = rows_load(job, 1, u, lanes, dense);
+    vec dx = logarithm ? v_fnma(rows_exp((math_pair){y, v_zero()}), sum, dy) : v_mul(y, v_sub(dy, sum));
+    rows_store(job, u, lanes, dx, dense);
+  }
+}
+
+typedef void (*rows_body)(const rows_job *);
+/* Bodies by layout: along the lanes; across them with neighbouring rows; across them with any strides. */
+#define ROWS_KERNEL(name, operands, function, logarithm)                                                               \
+  FA_NOINLINE void name##_along(const rows_job *job) { function(job, 0, 1, logarithm); }                               \
+  FA_NOINLINE void name##_across(const rows_job *job) { function(job, 1, 1, logarithm); }                              \
+  FA_NOINLINE void name##_gathered(const rows_job *job) { function(job, 1, 0, logarithm); }                            \
+  static void name(const fa_rows_args *args) { rows_run(args, operands, name##_along, name##_across, name##_gathered); }
+
+/* VL short rows whose elements adjoin: turned on the stack, worked on across, turned back. */
+FA_INLINE void rows_turned(const rows_job *rows, int operands, fa_size n, rows_body across) {
+  FA_ALIGN(64) real buffer[3][ROW_SHORT][VL];
+  vec block[VL];
+  const fa_size row = VL * (fa_size)sizeof(real);
+  rows_job job = {.out = (char *)buffer[2], .out_lane = sizeof(real), .out_unit = row, .units = n, .lanes = VL};
+  for (int k = 0; k < operands; k++) {
+    job.in[k] = (const char *)buffer[k], job.in_lane[k] = sizeof(real), job.in_unit[k] = row;
+    for (fa_size j = 0; j < n; j += VL) {
+      for (int i = 0; i < VL; i++) block[i] = v_load_n((const real *)(rows->in[k] + i * rows->in_lane[k]) + j, n - j);
+      v_transpose(block);
+      for (int i = 0; i < VL; i++) v_store(buffer[k][j + i], block[i]);
+    }
+  }
+  across(&job);
+  for (fa_size j = 0; j < n; j += VL) {
+    for (int i = 0; i < VL; i++) block[i] = v_load(buffer[2][j + i]);
+    v_transpose(block);
+    for (int i = 0; i < VL; i++) v_store_n((real *)(rows->out + i * rows->out_lane) + j, block[i], n - j);
+  }
+}
+
+/* Chooses the layout and goes through the rows. */
+static void rows_run(const fa_rows_args *args, int operands, rows_body along, rows_body across, rows_body gathered) {
+  const fa_size item = sizeof(real);
+  if (args->n <= 0) return;
+  int elements_adjoin = args->out_stride == item, rows_adjoin = args->out_row_stride == item;
+  for (int k = 0; k < operands; k++) {
+    elements_adjoin &= args->in_stride[k] == item;
+    rows_adjoin &= args->in_row_stride[k] == item;
+  }
+  for (fa_size row = 0, done; row < args->rows; row += done) {
+    int turned = elements_adjoin && VL > 1 && args->n <= ROW_SHORT && args->rows - row >= VL;
+    rows_body body = elements_adjoin && !turned ? along : rows_adjoin ? across : gathered;
+    rows_job job = {.units = body == along ? FA_CEIL_DIV(args->n, VL) : args->n};
+    done = body == along ? 1 : FA_MIN(VL, args->rows - row);
+    job.lanes = body == along ? (args->n - 1) % VL + 1 : done;
+    for (int k = 0; k < operands; k++) {
+      job.in[k] = (const char *)args->in[k] + row * args->in_row_stride[k];
+      job.in_lane[k] = body == along ? item : args->in_row_stride[k];
+      job.in_unit[k] = body == along ? VL * item : args->in_stride[k];
+    }
+    job.out = (char *)args->out + row * args->out_row_stride;
+    job.out_lane = body == along ? item : args->out_row_stride;
+    job.out_unit = body == along ? VL * item : args->out_stride;
+    if (turned)
+      rows_turned(&job, operands, args->n, across);
+    else
+      body(&job);
+  }
+}
+
+ROWS_KERNEL(softmax_rows, 1, rows_softmax, 0)
+ROWS_KERNEL(log_softmax_rows, 1, rows_softmax, 1)
+ROWS_KERNEL(softmax_rows_backward, 2, rows_softmax_backward, 0)
+ROWS_KERNEL(log_softmax_rows_backward, 2, rows_softmax_backward, 1)
 
 static const fa_rows_kernels rows_kernels[FA_ROWS_COUNT] = {
-    [FA_ROWS_softmax] = {softmax_forward, softmax_backward},
-    [FA_ROWS_log_softmax] = {log_softmax_forward, log_softmax_backward},
+    [FA_ROWS_softmax] = {softmax_rows, softmax_rows_backward},
+    [FA_ROWS_log_softmax] = {log_softmax_rows, log_softmax_rows_backward},
 };

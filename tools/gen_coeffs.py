@@ -3,10 +3,10 @@
     python tools/gen_coeffs.py          # writes the header, prints each approximation's error
     python tools/gen_coeffs.py --check  # exit code 1 if the header differs from what would be written
 
-Each approximation is a weighted minimax fit (Remez exchange in 50-digit arithmetic). Coefficients are rounded to the element
-type from the lowest power upwards, and the others are fitted again after each of the first three roundings, so that a rounded
-coefficient costs nothing in the next. The printed error is that of the rounded coefficients, in exact arithmetic, relative to
-the function: units of the last place of the element type. The output is deterministic.
+Each approximation is a weighted minimax fit (Remez exchange in 50-digit arithmetic). Coefficients are rounded to the
+element type from the lowest power upwards, and the others are fitted again after each of the first three roundings, so
+that a rounded coefficient costs nothing in the next. The printed error is that of the rounded coefficients, in exact
+arithmetic, relative to the function: units of the last place of the element type. The output is deterministic.
 """
 
 from __future__ import annotations
@@ -118,7 +118,14 @@ def remez(f: Function, low: mpf, high: mpf, powers: Sequence[int], weight: Funct
 
 
 def fit(
-    fmt: Format, f: Function, low: mpf, high: mpf, degree: int, weight: Function, fixed: Sequence[mpf] = (), refits: int = 3
+    fmt: Format,
+    f: Function,
+    low: mpf,
+    high: mpf,
+    degree: int,
+    weight: Function,
+    fixed: Sequence[mpf] = (),
+    refits: int = 3,
 ) -> list[mpf]:
     """Coefficients of 1, x, ... x**degree in the format; the lowest ones may be given."""
     done = list(fixed)
@@ -222,10 +229,11 @@ def nearly_exact(fmt: Format, f: Function, near: mpf, span: mpf, step: mpf) -> m
 def pieces(
     header: Header, fmt: Format, name: str, f: Function, width: mpf, count: int, degree: int, root: mpf | None = None
 ) -> None:
-    """f on [0, (count - 1/2) width] in pieces around k * width: the table name_at of centres, name_c[degree + 1][count].
+    """f on [0, (count - 1/2) width] in pieces around k * width: the tables name_at of centres, name_c[degree + 1][count].
 
-    The centres are moved by up to 2 % of the width to where f is nearly a number of the format, so that the constant term
-    costs nothing; the one next to a root of f moves to the number nearest to it, which keeps the relative accuracy there.
+    The centres are moved by up to 2 % of the width to where f is nearly a number of the format, so that the constant
+    term costs nothing; the one next to a root of f moves to the number nearest to it, which keeps the relative accuracy
+    there.
     """
     centres, columns, worst = [], [], mpf(0)
     for k in range(count):
@@ -245,7 +253,8 @@ def pieces(
 
         c = fit(fmt, g, low, high, degree, weight, fixed=[fmt.round(g(mpf(0)))])
         error = max(
-            abs(g(q) - polynomial(c, q)) / weight(q) for q in [low + (high - low) * (i + mpf(1) / 2) / 60 for i in range(60)]
+            abs(g(q) - polynomial(c, q)) / weight(q)
+            for q in [low + (high - low) * (i + mpf(1) / 2) / 60 for i in range(60)]
         )
         worst = max(worst, error)
         centres.append(centre)
@@ -282,7 +291,12 @@ def gelu(header: Header, fmt: Format, width: mpf, degree: int, far_degree: int) 
     high = 1 / limit**2 * mpf("1.001")
     low = mpf(1) / 1600 if fmt is F64 else mpf(1) / 256
     c = fit(fmt, g, low, high, far_degree, g)
-    report(header, fmt, f"t Phi(-t) exp(t^2/2) in 1/t^2, degree {far_degree}", worst_error(g, lambda w: polynomial(c, w), low, high))
+    report(
+        header,
+        fmt,
+        f"t Phi(-t) exp(t^2/2) in 1/t^2, degree {far_degree}",
+        worst_error(g, lambda w: polynomial(c, w), low, high),
+    )
     header.row(fmt, "normal_far", c)
     header.number(fmt, "DENSITY_0", fmt.round(1 / mp.sqrt(2 * mp.pi)))
 
@@ -298,20 +312,13 @@ def gelu_tanh(header: Header, fmt: Format, fraction_bits: int) -> None:
     header.number(fmt, "GELU_TANH_C1_TAIL", fmt.round(c1 - fmt.round(c1)))
 
 
-def logarithm(header: Header, fmt: Format, degree: int, table_degree: int) -> None:
-    """log1p(u) / u on [0, 1] in 16 pieces around k / 15; log from s = f / (2 + f): log1p(f) = 2 s + s^3 R(s^2)."""
-    pieces(header, fmt, "log1p", lambda u: mp.log1p(u) / u if u > mpf("1e-15") else 1 - u / 2, mpf(1) / 15, 16, table_degree)
+def logarithm(header: Header, fmt: Format, degree: int) -> None:
+    """log1p(u) / u on [0, 1] in 16 pieces around k / 15."""
 
-    def r(z: mpf) -> mpf:
-        s = mp.sqrt(z)
-        return (2 * mp.atanh(s) - 2 * s) / s**3 if z > mpf("1e-15") else mpf(2) / 3 + 2 * z / 5
+    def ratio(u: mpf) -> mpf:
+        return mp.log1p(u) / u if u > mpf("1e-15") else 1 - u / 2
 
-    high = mpf("0.0401")
-    c = fit(fmt, r, mpf(0), high, degree, lambda z: 1 / max(z, high / 64))
-    report(header, fmt, f"log, degree {degree}", max(
-        abs(r(z) - polynomial(c, z)) * z / 2 for z in [high * (i + mpf(1) / 2) / 200 for i in range(200)]
-    ))
-    header.row(fmt, "log_r", c)
+    pieces(header, fmt, "log1p", ratio, mpf(1) / 15, 16, degree)
 
 
 def build() -> Header:
@@ -319,11 +326,11 @@ def build() -> Header:
     exponential(header, F32, 4)
     gelu(header, F32, mpf(3) / 16, 6, 5)
     gelu_tanh(header, F32, 20)
-    logarithm(header, F32, 3, 4)
+    logarithm(header, F32, 4)
     exponential(header, F64, 10)
     gelu(header, F64, mpf(7) / 32, 13, 16)
     gelu_tanh(header, F64, 46)
-    logarithm(header, F64, 8, 10)
+    logarithm(header, F64, 10)
     return header
 
 
