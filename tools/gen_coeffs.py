@@ -229,7 +229,7 @@ def nearly_exact(fmt: Format, f: Function, near: mpf, span: mpf, step: mpf) -> m
 def pieces(
     header: Header, fmt: Format, name: str, f: Function, width: mpf, count: int, degree: int, root: mpf | None = None
 ) -> None:
-    """f on [0, (count - 1/2) width] in pieces around k * width: the tables name_at of centres, name_c[degree + 1][count].
+    """f on [0, (count - 1/2) width] in pieces around k * width: tables name_at of centres, name_c[degree + 1][count].
 
     The centres are moved by up to 2 % of the width to where f is nearly a number of the format, so that the constant
     term costs nothing; the one next to a root of f moves to the number nearest to it, which keeps the relative accuracy
