@@ -131,7 +131,9 @@ def fit(
     done = list(fixed)
     while len(done) <= degree:
         known = list(done)
-        rest = remez(lambda x: f(x) - polynomial(known, x), low, high, range(len(done), degree + 1), weight)
+        rest = remez(
+            lambda x, known=known: f(x) - polynomial(known, x), low, high, range(len(done), degree + 1), weight
+        )
         done += [fmt.round(c) for c in (rest[:1] if len(known) < refits else rest)]
     return done
 
