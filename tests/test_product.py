@@ -111,7 +111,7 @@ def test_blocks(isa, dtype, shape):
         assert (frame == 7).all()
 
 
-@pytest.mark.parametrize("layouts", itertools.product(("row", "column"), repeat=2))
+@pytest.mark.parametrize("layouts", list(itertools.product(("row", "column"), repeat=2)))
 def test_same_bits_for_any_threads(isa, dtype, layouts):
     rng = np.random.default_rng(4)
     for M, N, K in ((130, 257, 193), (7, 1500, 300), (1500, 7, 300), (1, 1000, 1000), (400, 100, 70), (3, 64, 4000)):
