@@ -52,7 +52,9 @@ def measure(threads: int, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     click.ClickException
         If that process fails; with the last lines that it wrote.
     """
-    command = [sys.executable, "-m", worker.__name__, json.dumps({**options, "threads": threads})]
+    # With this process's path: `-m` would put the current folder first, and a checkout there would shadow the package.
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {worker.__name__} import main; main()"
+    command = [sys.executable, "-c", code, json.dumps({**options, "threads": threads})]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command,

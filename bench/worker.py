@@ -1,4 +1,4 @@
-"""One process that measures: ``python -m fastact.bench.worker JSON`` prints a line of JSON a row.
+"""One process that measures: given its arguments as JSON, ``main`` prints a line of JSON a row.
 
 Thread counts are set in the environment before any library loads, so each count has a process of its own (the command
 starts them); that also keeps one library's sleeping threads out of the next count's figures.

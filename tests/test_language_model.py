@@ -80,7 +80,8 @@ class TestModel:
 
 class TestSample:
     @pytest.fixture(scope="class")
-    def model(self, corpus):
+    @classmethod
+    def model(cls, corpus):
         return run(
             corpus, Settings(steps=400, batch_size=8, window=20, embedding=8, hidden=48, learning_rate=2e-2)
         ).model
