@@ -14,6 +14,8 @@ import fastact as fa
 from fastact import _activations, reference
 from fastact._activations import as_activation
 
+pytestmark = pytest.mark.sanitise
+
 NAMES = list(fa.activations)
 ELEMENTWISE = [name for name in NAMES if not fa.activations[name].rowwise]
 PARAMETRIC = [name for name in ELEMENTWISE if fa.activations[name].parameters]

@@ -12,6 +12,8 @@ from oracle import errors
 import fastact as fa
 from fastact import reference
 
+pytestmark = pytest.mark.sanitise
+
 ROWWISE = ["softmax", "log_softmax"]
 SIZES = [0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97]
 

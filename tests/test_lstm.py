@@ -17,6 +17,8 @@ from fastact import reference
 from fastact._core import recurrent, runtime
 from fastact.errors import BackwardError
 
+pytestmark = pytest.mark.sanitise
+
 # One product sums up to 2 * (I + H) terms in another order than the reference, over T steps that add up: k eps of the
 # largest entry, where sigmoid and tanh bring 4 ULP a step.
 EPS = {np.dtype(np.float32): 2.0**-23, np.dtype(np.float64): 2.0**-52}

@@ -17,6 +17,8 @@ import fastact as fa
 from fastact import reference
 from fastact._core import product, runtime
 
+pytestmark = pytest.mark.sanitise
+
 EDGES = (0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 97)
 LAYOUTS = ("row", "column", "strided", "reversed", "window")
 
