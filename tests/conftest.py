@@ -6,6 +6,7 @@ place. The tests are for the installed package, so that entry goes before anythi
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,6 +18,15 @@ import pytest  # noqa: E402
 
 import fastact as fa  # noqa: E402
 from fastact._core import runtime  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _elsewhere(tmp_path_factory):
+    """A Python started by a test has the current folder on its path: let that not be the checkout either."""
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture(params=runtime.isa_available())
