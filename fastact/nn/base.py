@@ -205,7 +205,11 @@ class Layer:
                     yield from found(f"{name}.{key}", item)
 
         for name, value in vars(self).items():
-            if name not in self._transient:  # a cache may name parameters too
+            if name in self._transient:  # a cache may name parameters too
+                continue
+            if isinstance(value, (Parameter, Layer)):  # without a generator each: zero_grad asks at every step
+                yield name, value
+            elif isinstance(value, (list, tuple, dict)):
                 yield from found(name, value)
 
     def _tree(self, prefix: str = "", above: tuple[int, ...] = ()) -> Iterator[tuple[str, Layer]]:
