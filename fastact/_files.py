@@ -1,16 +1,18 @@
 """Files that survive: atomic writing, and safetensors with a checksum.
 
 ``write_atomically`` writes beside the target, flushes to the disk and renames, so that a full disk or a kill leaves
-either the earlier file or the new one. ``read_tensors`` turns every way in which a file can be wrong into one
-``ModelFileError`` that says what to do.
+either the earlier file or the new one. ``write_tensors`` gives the same content the same bytes. ``read_tensors`` turns
+every way in which a file can be wrong into one ``ModelFileError`` that says what to do.
 """
 
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import secrets
+import time
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -26,6 +28,8 @@ Tensors = dict[str, npt.NDArray[Any]]
 BESIDE = "trainer/"  # begins the names of arrays that are no weights: what a training checkpoint holds besides
 CHECKSUM = "checksum"  # key in the metadata of the CRC-32 of everything else
 
+STALE_SECONDS = 3600.0  # without a write for so long, a file beside the target is what a killed process has left
+
 # First bytes of files that people try to load as a model, and what to do with them.
 _FOREIGN = {
     b"PK\x03\x04": "a ZIP archive (PyTorch .pt, .npz and .keras files are); load it with its own library, "
@@ -36,15 +40,15 @@ _FOREIGN = {
 }
 
 
-def write_atomically(path: PathLike, data: bytes) -> None:
-    """Replace the file at ``path`` by ``data``, or leave it as it was.
+def write_atomically(path: PathLike, *pieces: bytes | memoryview) -> None:
+    """Replace the file at ``path`` by ``pieces``, one after the other, or leave it as it was.
 
     Raises
     ------
     OSError
         The same kind that the system raised (no space, no folder, no permission), with a message.
     """
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     target = os.path.realpath(name)  # through a symbolic link, as open() writes
     if os.path.isdir(target):
         raise IsADirectoryError(
@@ -55,10 +59,12 @@ def write_atomically(path: PathLike, data: bytes) -> None:
         raise FileNotFoundError(
             f"path: the folder {folder} of {name} does not exist; make it first: os.makedirs({folder!r})"
         )
+    _sweep(target)
     beside = f"{target}.{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         with open(beside, "xb") as file:
-            file.write(data)
+            for piece in pieces:
+                file.write(piece)
             file.flush()
             os.fsync(file.fileno())
         if os.path.exists(target):
@@ -80,6 +86,14 @@ def write_atomically(path: PathLike, data: bytes) -> None:
                 os.close(descriptor)
 
 
+def _sweep(target: str) -> None:
+    """Remove what killed processes have left beside ``target``; what was written to lately may be another's in work."""
+    for beside in glob.glob(f"{glob.escape(target)}.[0-9]*-{'[0-9a-f]' * 8}.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(beside).st_mtime > STALE_SECONDS:
+                os.unlink(beside)
+
+
 def write_tensors(path: PathLike, tensors: Mapping[str, npt.NDArray[Any]], metadata: Mapping[str, str]) -> None:
     """Write arrays and string metadata as a safetensors file, atomically, with a checksum."""
     from safetensors.numpy import save
@@ -90,7 +104,14 @@ def write_tensors(path: PathLike, tensors: Mapping[str, npt.NDArray[Any]], metad
             raise TypeError(
                 f"metadata: expected strings under string keys other than {CHECKSUM!r}, got {key!r}: {value!r}"
             )
-    write_atomically(path, save(dense, {**metadata, CHECKSUM: _checksum(dense, metadata)}))
+    # The library would write the metadata in another order each time; so it is set into the header here, sorted.
+    data = memoryview(save(dense))
+    end = 8 + int.from_bytes(data[:8], "little")
+    facts = dict(sorted({**metadata, CHECKSUM: _checksum(dense, metadata)}.items()))
+    header = {"__metadata__": facts, **json.loads(bytes(data[8:end]))}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the arrays begin at a multiple of 8 bytes
+    write_atomically(path, len(text).to_bytes(8, "little"), text, data[end:])
 
 
 def read_tensors(path: PathLike) -> tuple[Tensors, dict[str, str]]:
@@ -104,7 +125,7 @@ def read_tensors(path: PathLike) -> tuple[Tensors, dict[str, str]]:
     """
     from safetensors.numpy import load
 
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     try:
         with open(name, "rb") as file:
             data = file.read()  # not a memory map: a file cut short meanwhile would kill the process

@@ -95,15 +95,15 @@ def read_model(path: PathLike, custom: Mapping[str, type[Layer]] | None = None) 
     tensors = {name: array for name, array in tensors.items() if not name.startswith(BESIDE)}
     if "fastact" not in metadata:
         raise ModelFileError(
-            f"path: {os.fspath(path)} holds {len(tensors)} arrays but no architecture of fastact; build the model, "
+            f"path: {os.fsdecode(path)} holds {len(tensors)} arrays but no architecture of fastact; build the model, "
             "then model.load_state_dict(safetensors.numpy.load_file(path))"
         )
     with init.skipped(allowance=4 * sum(t.nbytes for t in tensors.values()) + (1 << 20)):
-        model = restore(metadata["fastact"], custom, os.fspath(path))
+        model = restore(metadata["fastact"], custom, os.fsdecode(path))
     try:
         model.load_state_dict(tensors)
     except (ValueError, TypeError) as error:
-        raise ModelFileError(f"path: the arrays in {os.fspath(path)} do not fit its architecture: {error}") from error
+        raise ModelFileError(f"path: the arrays in {os.fsdecode(path)} do not fit its architecture: {error}") from error
     return model, {key: value for key, value in metadata.items() if key != "fastact"}
 
 

@@ -93,6 +93,22 @@ def test_the_file_is_plain_safetensors_with_names_of_torch_nn(tmp_path):
     np.testing.assert_array_equal(arrays["1.weight"], m[1].weight.value)
 
 
+def test_the_same_model_gives_the_same_bytes(tmp_path):
+    m, facts = model(), {str(i): "☃" * i for i in range(20)}
+    for name in "abc":
+        fa.save(m, tmp_path / name, metadata=facts)
+        facts = dict(reversed(facts.items()))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes()
+    with safetensors.safe_open(tmp_path / "a", "numpy") as file:  # the library's own reader
+        assert file.metadata()["19"] == "☃" * 19
+        np.testing.assert_array_equal(file.get_tensor("1.bias"), m[1].bias.value)
+
+
+def test_paths_may_be_bytes(tmp_path):
+    fa.save(model(), os.fsencode(tmp_path / "m"))
+    assert repr(fa.load(os.fsencode(tmp_path / "m"))) == repr(model())
+
+
 def test_every_activation_of_the_catalogue(tmp_path):
     for name, function in fa.activations.items():
         fa.save(Activation(function), tmp_path / "m")
@@ -388,6 +404,22 @@ while True:
             time.sleep(rng.uniform(0.01, 0.05))
             process.send_signal(signal.SIGKILL)
         assert fa.load(path).in_features == 300
+
+
+def test_what_a_killed_process_left_goes_with_a_later_save(small):
+    names = {
+        f"{small.name}.123-0123abcd.tmp": False,  # an hour old
+        f"{small.name}.124-0123abcd.tmp": True,  # young: another process may be writing it
+        f"{small.name}.mine.tmp": True,
+        f"{small.name}.1-original.tmp": True,
+        "other.123-0123abcd.tmp": True,
+    }
+    for name in names:
+        (small.parent / name).write_bytes(b"half")
+        if ".124-" not in name:
+            os.utime(small.parent / name, (0, time.time() - _files.STALE_SECONDS - 1))
+    fa.save(model(), small)
+    assert {name: (small.parent / name).exists() for name in names} == names
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX modes and links")

@@ -42,7 +42,7 @@ def write(path: str | os.PathLike[str], model: Layer, facts: dict[str, Any], tre
 def check(path: str | os.PathLike[str], model: Layer) -> None:
     """Raise now what ``write`` would raise hours later: a model that no file can hold, a missing folder."""
     io.describe(model)
-    folder = os.path.dirname(os.path.realpath(os.fspath(path)))
+    folder = os.path.dirname(os.path.realpath(os.fsdecode(path)))
     if not os.path.isdir(folder):
         raise FileNotFoundError(
             f"checkpoint: the folder {folder} does not exist; make it first: os.makedirs({folder!r})"
@@ -60,21 +60,21 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
     tensors, metadata = read_tensors(path)
     if "trainer" not in metadata:
         raise ModelFileError(
-            f"path: expected a checkpoint of Trainer.save, {os.fspath(path)} holds no optimiser state; "
+            f"path: expected a checkpoint of Trainer.save, {os.fsdecode(path)} holds no optimiser state; "
             "fa.load(path) reads its model"
         )
     try:
         document = json.loads(metadata["trainer"])
         if document["format"] > FORMAT:
             raise ModelFileError(
-                f"path: {os.fspath(path)} has format {document['format']}, this fastact reads {FORMAT}; upgrade it"
+                f"path: {os.fsdecode(path)} has format {document['format']}, this fastact reads {FORMAT}; upgrade it"
             )
         trees = {name: _build(shape, tensors) for name, shape in document["trees"].items()}
         facts = document["facts"]
     except (ValueError, KeyError, TypeError) as error:
         if isinstance(error, ModelFileError):
             raise
-        raise ModelFileError(f"path: the training state in {os.fspath(path)} is damaged: {error!r}") from error
+        raise ModelFileError(f"path: the training state in {os.fsdecode(path)} is damaged: {error!r}") from error
     weights = {name: array for name, array in tensors.items() if not name.startswith(BESIDE)}
     return weights, facts, trees
 
