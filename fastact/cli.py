@@ -13,11 +13,11 @@ import math
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
+from io import BytesIO
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +27,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 import fastact
 from fastact import io, optim
+from fastact._files import write_atomically
 from fastact.errors import FastactError, NonFiniteError
 from fastact.training.interrupts import InterruptGuard
 from fastact.training.language_model import LanguageModel, Settings, TextTraining, read_checkpoint
@@ -300,8 +301,7 @@ def _finish(training: TextTraining, out: Path, report: Report) -> None:
         "history": training.history.to_dict(),
         "result": result,
     }
-    with replacing(out / HISTORY) as path:
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_atomically(out / HISTORY, (json.dumps(document, indent=1) + "\n").encode())
     drawn = draw_losses(training.history, held_out, out / CURVE)
     (out / CHECKPOINT).unlink(missing_ok=True)
     report.closing(result, drawn)
@@ -356,29 +356,10 @@ def draw_losses(history: Any, held_out: float, path: Path) -> bool:
     axes.set(xlabel="step", ylabel="bits per character", ylim=(0.9 * min(history["loss"] + history["held_out"]), None))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as beside:
-        FigureCanvasAgg(figure).print_png(str(beside))
+    picture = BytesIO()
+    FigureCanvasAgg(figure).print_png(picture)
+    write_atomically(path, picture.getvalue())
     return True
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, renamed to it in the end: whatever goes wrong, an earlier file survives."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
-    try:
-        yield beside
-        beside.chmod(0o666 & ~_umask())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _say(what: str, text: str) -> None:

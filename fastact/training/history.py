@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
+
+from fastact._files import PathLike, write_atomically
 
 
 class History(Mapping[str, list[Any]]):
@@ -66,9 +67,9 @@ class History(Mapping[str, list[Any]]):
             for name, column in self._columns.items()
         }
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: PathLike) -> None:
         """Write it as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_atomically(path, (json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n").encode())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, History) and self._columns == other._columns
