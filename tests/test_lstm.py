@@ -386,6 +386,14 @@ def test_bad_input(call, error, message):
         call(fa.nn.LSTM(3, 4), np.ones((2, 5, 3), np.float32))
 
 
+@pytest.mark.parametrize("shape", [(1, 2**60, 1), (2**56, 17, 1)])
+def test_more_steps_than_memory(shape):
+    """An array of stride 0: the sizes of its workspaces are beyond 2^64, and must not wrap around to small ones."""
+    layer = fa.nn.LSTM(1, 3, return_sequences=False)
+    with pytest.raises((MemoryError, ValueError), match=r"memory for its workspace|too big"):
+        layer.forward(np.broadcast_to(np.float32(1), shape))
+
+
 def test_initial_weights():
     layer = fa.nn.LSTM(30, 100, 2, rng=0)
     for p in layer.parameters().values():

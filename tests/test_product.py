@@ -194,6 +194,17 @@ def test_overlapping_out(isa, dtype):
             assert np.array_equal(out, expected)
 
 
+def test_a_stack_written_over_its_own_bias(dtype):
+    """Every product of the stack takes the bias that was given, not what the first one has made of it."""
+    rng = np.random.default_rng(19)
+    a, b = rng.standard_normal((2, 3, 5)).astype(dtype), rng.standard_normal((2, 5, 4)).astype(dtype)
+    for y in (b, b[0], fa.pack(b[0])):
+        out = rng.standard_normal((2, 3, 4)).astype(dtype)
+        expected = fa.matmul(a, y, bias=out[0, 0].copy())
+        fa.matmul(a, y, bias=out[0, 0], out=out)
+        assert np.array_equal(out, expected)
+
+
 @pytest.mark.parametrize("name", sorted(fa.activations))
 def test_activation(isa, dtype, name):
     """The same bits as the activation applied to the finished sums."""
@@ -315,6 +326,15 @@ def test_pack(dtype, isa):
         b[...] = 0
         a = rng.standard_normal((4, K)).astype(dtype)
         check(fa.matmul(a, packed), a, kept)
+
+
+def test_pack_of_what_is_larger_than_memory():
+    """Arrays of stride 0 or of no elements may have sides whose product, padded, is more than 2^63."""
+    for shape in ((2**60, 1), (2**56, 17)):
+        with pytest.raises(MemoryError, match=rf"b: no memory to pack a matrix of shape \({shape[0]}, {shape[1]}\)"):
+            fa.pack(np.broadcast_to(np.float32(1), shape))
+    for shape in ((0, 2**60), (2**40, 0)):
+        assert np.asarray(fa.pack(np.empty(shape, np.float32))).shape == shape
 
 
 def test_pack_outlives_a_change_of_instruction_set(dtype):

@@ -125,13 +125,17 @@ cdef class PackedMatrix:
     def _lay_out(self, b):
         cdef const fa_kernels *kernels = <const fa_kernels *>active_table(self.typenum == cnp.NPY_DOUBLE)
         cdef fa_size itemsize = b.itemsize, b_row, b_col, size = kernels.product.packed_size(self.K, self.N)
+        # An array of stride 0 may have more elements than memory has bytes: the size must not overflow.
+        if (self.N + <double>kernels.lanes) * self.K * itemsize > 1LL << 62:
+            raise MemoryError(f"b: no memory to pack a matrix of shape {self.shape}")
         cdef cnp.ndarray source = _aligned(b)
         cdef cnp.ndarray panels = _empty_aligned(size, self.dtype)
         b_row, b_col = source.strides[0] // itemsize, source.strides[1] // itemsize
         cdef const void *data = cnp.PyArray_DATA(source)
         cdef void *target = cnp.PyArray_DATA(panels)
-        with nogil:
-            kernels.product.pack(self.K, self.N, data, b_row, b_col, target)
+        if size > 0:
+            with nogil:
+                kernels.product.pack(self.K, self.N, data, b_row, b_col, target)
         self.panels = panels
         self.lanes = kernels.lanes
 
@@ -145,7 +149,7 @@ cdef class PackedMatrix:
         """The matrix as an ordinary array, shape (K, N)."""
         cdef fa_size columns = 4 * self.lanes, n, width
         matrix = np.empty(self.shape, self.dtype)
-        for n in range(0, self.N, columns):
+        for n in range(0, self.N if self.K else 0, columns):
             width = min(columns, (self.N - n + self.lanes - 1) // self.lanes * self.lanes)
             panel = self.panels[self.K * n : self.K * (n + width)].reshape(self.K, width)
             matrix[:, n : n + columns] = panel[:, : self.N - n]
@@ -201,31 +205,30 @@ cdef inline bint _is_plain(object x, int typenum) noexcept:
     )
 
 
-cdef inline bint _overlap(cnp.ndarray x, cnp.ndarray y) noexcept:
-    """Whether the stretches of memory that two matrices span have a byte in common."""
-    cdef char *x_low = <char *>cnp.PyArray_DATA(x)
-    cdef char *y_low = <char *>cnp.PyArray_DATA(y)
-    cdef char *x_high = x_low + cnp.PyArray_ITEMSIZE(x)
-    cdef char *y_high = y_low + cnp.PyArray_ITEMSIZE(y)
+cdef inline bint _span(cnp.ndarray x, char **low, char **high) noexcept:
+    """The stretch of memory from the first byte of x to behind its last; False if it has no elements."""
     cdef cnp.npy_intp reach
     cdef int i
+    low[0] = <char *>cnp.PyArray_DATA(x)
+    high[0] = low[0] + cnp.PyArray_ITEMSIZE(x)
     for i in range(cnp.PyArray_NDIM(x)):
         if cnp.PyArray_DIM(x, i) == 0:
             return False
         reach = (cnp.PyArray_DIM(x, i) - 1) * cnp.PyArray_STRIDE(x, i)
         if reach > 0:
-            x_high += reach
+            high[0] += reach
         else:
-            x_low += reach
-    for i in range(cnp.PyArray_NDIM(y)):
-        if cnp.PyArray_DIM(y, i) == 0:
-            return False
-        reach = (cnp.PyArray_DIM(y, i) - 1) * cnp.PyArray_STRIDE(y, i)
-        if reach > 0:
-            y_high += reach
-        else:
-            y_low += reach
-    return x_low < y_high and y_low < x_high
+            low[0] += reach
+    return True
+
+
+cdef inline bint _overlap(cnp.ndarray x, cnp.ndarray y) noexcept:
+    """Whether the stretches of memory that two arrays span have a byte in common."""
+    cdef char *x_low
+    cdef char *x_high
+    cdef char *y_low
+    cdef char *y_high
+    return _span(x, &x_low, &x_high) and _span(y, &y_low, &y_high) and x_low < y_high and y_low < x_high
 
 
 cdef object _matrix_product(cnp.ndarray a, object b, object out, object bias, object activation, bint accumulate):
@@ -414,7 +417,8 @@ def _general(a, b, bias, activation, out, accumulate):
             raise TypeError(f"out: expected dtype {common} (or another float), got {out.dtype}")
         result = out
         direct = type(out) is np.ndarray and out.dtype == work and out.flags.aligned and out.dtype.isnative
-        if direct and not np.may_share_memory(out, a) and (packed or not np.may_share_memory(out, b)):
+        operands = [x for x in (a, None if packed is not None else b, bias) if x is not None]
+        if direct and not any(np.may_share_memory(out, x) for x in operands):
             target = out
             if vector_a:
                 target = target[..., np.newaxis] if vector_b else target[..., np.newaxis, :]

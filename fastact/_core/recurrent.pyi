@@ -6,6 +6,10 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 class PackedLSTM:
+    input_size: int
+    hidden_size: int
+    for_training: bool
+    @property
     def current(self) -> bool: ...
 
 class LSTMTape: ...

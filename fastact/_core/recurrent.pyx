@@ -13,7 +13,6 @@ whole sequence at once at (100, 64, 256, 512)).
 from cython.parallel cimport parallel
 from libc.stddef cimport ptrdiff_t, size_t
 from libc.string cimport memcpy, memset
-from libc.stdint cimport uintptr_t
 
 cimport numpy as cnp
 import numpy as np
@@ -131,7 +130,6 @@ cdef class Workspace:
     cdef size_t size
 
     def __cinit__(self, size_t size):
-        global pool_next
         cdef int i, best = -1
         size = (size + 4095) // 4096 * 4096
         for i in range(POOL_SLOTS):
@@ -148,8 +146,7 @@ cdef class Workspace:
             clear_pool()
             self.data = <char *>fa_workspace_alloc(size)
             if self.data == NULL:
-                raise MemoryError(f"recurrent layer: no {size / 2**20:.0f} MB of memory for its workspace; "
-                                  "use a smaller batch or a shorter sequence")
+                raise no_memory(size)
         self.size = size
 
     def __dealloc__(self):
@@ -169,6 +166,11 @@ cdef class Workspace:
         pool_data[pool_next] = self.data
         pool_size[pool_next] = self.size
         pool_next = (pool_next + 1) % POOL_SLOTS
+
+
+cdef object no_memory(double size):
+    return MemoryError(f"recurrent layer: no {size / 2**20:.0f} MB of memory for its workspace; "
+                       "use a smaller batch or a shorter sequence")
 
 
 def empty(tuple shape, cnp.dtype dtype):
@@ -220,6 +222,26 @@ cdef inline fa_size padded(fa_size units, const kernel_table *kernels) noexcept 
     return groups_of(units, kernels) * kernels.lanes
 
 
+# ---- teams -----------------------------------------------------------------------------------------------------------
+
+ctypedef void (*team_body)(void *job, int rank, int size) noexcept nogil
+
+
+cdef void run_member(team_body body, void *job, int rank, int size) noexcept nogil:
+    cdef fa_fpenv saved = fa_fpenv_enter()
+    body(job, rank, size)
+    fa_fpenv_leave(saved)
+
+
+cdef void run_team(team_body body, void *job, int threads) noexcept nogil:
+    """Do a job on this many threads; each knows its rank and the size of the team that really formed."""
+    if threads == 1:
+        run_member(body, job, 0, 1)
+    else:
+        with parallel(num_threads=threads):
+            run_member(body, job, fa_team_rank(), fa_team_size())
+
+
 # ---- packed weights --------------------------------------------------------------------------------------------------
 
 cdef class PackedLSTM:
@@ -240,11 +262,16 @@ cdef class PackedLSTM:
         return self.kernels == <const kernel_table *>active(0 if self.kernels.itemsize == 4 else 1)
 
 
-cdef void pack_thread(const kernel_table *kernels, const fa_lstm_pack *args, int rank, int size) noexcept nogil:
-    cdef fa_fpenv saved = fa_fpenv_enter()
+cdef struct PackJob:
+    const kernel_table *kernels
+    fa_lstm_pack args
+
+
+cdef void pack_share(void *job, int rank, int size) noexcept nogil:
+    cdef const kernel_table *kernels = (<PackJob *>job).kernels
+    cdef const fa_lstm_pack *args = &(<PackJob *>job).args
     cdef fa_size groups = groups_of(args.H, kernels)
     kernels.recurrent.pack(args, groups * rank // size, groups * (rank + 1) // size)
-    fa_fpenv_leave(saved)
 
 
 def pack_lstm(cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih, cnp.ndarray bias_hh, bint training):
@@ -258,9 +285,10 @@ def pack_lstm(cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih,
     cdef size_t n_hh_back = lines(padded(H, kernels) * row), n_ih_back = lines(padded(I, kernels) * row)
     cdef Workspace space = Workspace(n_ih + n_hh + n_bias + (n_hh_back + n_ih_back if training else 0))
     cdef char *p = space.data
-    cdef fa_lstm_pack args
-    cdef fa_lstm_pack *shared = &args
+    cdef PackJob job
+    cdef fa_lstm_pack *args = &job.args
     cdef int n
+    job.kernels = kernels
     packed.space = space
     packed.kernels = kernels
     packed.input_size = I
@@ -283,12 +311,8 @@ def pack_lstm(cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih,
     args.hh_back = packed.hh_back
     args.ih_back = packed.ih_back
     n = threads_for((I + H) * row * (0.05 if training else 0.03), <int>groups_of(H, kernels))
-    if n == 1:
-        with nogil:
-            pack_thread(kernels, shared, 0, 1)
-    else:
-        with nogil, parallel(num_threads=n):
-            pack_thread(kernels, shared, fa_team_rank(), fa_team_size())
+    with nogil:
+        run_team(pack_share, &job, n)
     return packed
 
 
@@ -361,8 +385,8 @@ cdef struct ForwardJob:
     fa_barrier barrier
 
 
-cdef void forward_thread(ForwardJob *job, int rank, int size) noexcept nogil:
-    cdef fa_fpenv saved = fa_fpenv_enter()
+cdef void forward_share(void *of, int rank, int size) noexcept nogil:
+    cdef ForwardJob *job = <ForwardJob *>of
     cdef const fa_lstm_forward *args = &job.args
     cdef fa_recurrent_share share = share_of(job.plan, args.B, groups_of(args.H, job.kernels), 1, rank, size)
     cdef bint meet = size > 1 and not job.plan.by_rows
@@ -377,16 +401,6 @@ cdef void forward_thread(ForwardJob *job, int rank, int size) noexcept nogil:
             if meet:
                 fa_barrier_wait(&job.barrier, rank, size, &met)
         begin = end
-    fa_fpenv_leave(saved)
-
-
-cdef void run_forward(ForwardJob *job) noexcept nogil:
-    fa_barrier_init(&job.barrier)
-    if job.plan.threads == 1:
-        forward_thread(job, 0, 1)
-    else:
-        with parallel(num_threads=job.plan.threads):
-            forward_thread(job, fa_team_rank(), fa_team_size())
 
 
 cdef void load_state(const kernel_table *kernels, char *rows, const char *state, fa_size B, fa_size H) noexcept nogil:
@@ -472,13 +486,13 @@ def lstm_forward(list packed, cnp.ndarray x, cnp.ndarray y, cnp.ndarray h0, cnp.
     cdef fa_size T = cnp.PyArray_DIM(x, time_axis), B = cnp.PyArray_DIM(x, batch_axis)
     cdef PackedLSTM weights
     cdef Workspace space
-    cdef object before = None    # the workspace that holds this layer's input
+    cdef Workspace below = None  # of the layer before, kept for as long as args.x points into it
     cdef LSTMTape tape = None
     cdef ForwardJob job
-    cdef ForwardJob *shared = &job
     cdef fa_lstm_forward *args = &job.args
     cdef const kernel_table *kernels
     cdef fa_size size, Hp, H, I, steps
+    cdef double bytes_at_most
     cdef size_t n_slabs, n_h, n_c, n_y, state_bytes
     cdef char *h
     cdef char *c
@@ -491,6 +505,11 @@ def lstm_forward(list packed, cnp.ndarray x, cnp.ndarray y, cnp.ndarray h0, cnp.
     x = rows_in_place(x)
     weights = packed[0]
     size = weights.kernels.itemsize
+    Hp = padded(weights.hidden_size, weights.kernels)
+    # An array of stride 0 may have more steps than memory has bytes: no size below, nor of the backward pass, overflows.
+    bytes_at_most = (T + 2.0) * B * size * ((GATES + 3.0) * Hp + padded(weights.input_size, weights.kernels))
+    if bytes_at_most > 1LL << 62:
+        raise no_memory(bytes_at_most)
     args.x = cnp.PyArray_DATA(x)
     args.x_t = cnp.PyArray_STRIDE(x, time_axis) // size
     args.x_b = cnp.PyArray_STRIDE(x, batch_axis) // size
@@ -566,7 +585,8 @@ def lstm_forward(list packed, cnp.ndarray x, cnp.ndarray y, cnp.ndarray h0, cnp.
         with nogil:
             load_state(kernels, h, h_first, B, H)
             load_state(kernels, c, c_first, B, H)
-            run_forward(shared)
+            fa_barrier_init(&job.barrier)
+            run_team(forward_share, &job, job.plan.threads)
             h += (T & args.h_ring) * state_bytes
             c += (T & args.c_ring) * state_bytes
             if h_last != NULL:
@@ -584,7 +604,7 @@ def lstm_forward(list packed, cnp.ndarray x, cnp.ndarray y, cnp.ndarray h0, cnp.
             args.x = args.y
             args.x_t = args.y_t
             args.x_b = args.y_b
-        before = space
+        below = space
         if training:
             tape.spaces.append(space)
     return tape
@@ -601,8 +621,8 @@ cdef struct BackwardJob:
     fa_barrier barrier
 
 
-cdef void backward_thread(BackwardJob *job, int rank, int size) noexcept nogil:
-    cdef fa_fpenv saved = fa_fpenv_enter()
+cdef void backward_share(void *of, int rank, int size) noexcept nogil:
+    cdef BackwardJob *job = <BackwardJob *>of
     cdef const fa_lstm_backward *args = &job.args
     cdef const fa_recurrent_kernels *kernels = &job.kernels.recurrent
     cdef fa_recurrent_share share = share_of(
@@ -630,16 +650,6 @@ cdef void backward_thread(BackwardJob *job, int rank, int size) noexcept nogil:
         end = begin
     if args.T > 0:
         kernels.backward_step(args, &share, -1)
-    fa_fpenv_leave(saved)
-
-
-cdef void run_backward(BackwardJob *job) noexcept nogil:
-    fa_barrier_init(&job.barrier)
-    if job.plan.threads == 1:
-        backward_thread(job, 0, 1)
-    else:
-        with parallel(num_threads=job.plan.threads):
-            backward_thread(job, fa_team_rank(), fa_team_size())
 
 
 def lstm_backward(LSTMTape tape, cnp.ndarray dy, cnp.ndarray dh_final, cnp.ndarray dc_final, cnp.ndarray dx,
@@ -664,9 +674,8 @@ def lstm_backward(LSTMTape tape, cnp.ndarray dy, cnp.ndarray dh_final, cnp.ndarr
     cdef fa_size T = tape.T, B = tape.B, size, I, H, Hp, rows, k
     cdef PackedLSTM weights
     cdef Workspace space, scratch
-    cdef object after = None     # the workspace that holds this layer's dy
+    cdef Workspace above = None  # of the layer after, kept for as long as args.dy points into it
     cdef BackwardJob job
-    cdef BackwardJob *shared = &job
     cdef fa_lstm_backward *args = &job.args
     cdef fa_lstm_gradient *gradient
     cdef const kernel_table *kernels
@@ -778,13 +787,14 @@ def lstm_backward(LSTMTape tape, cnp.ndarray dy, cnp.ndarray dh_final, cnp.ndarr
                 add_rows(kernels, <char *>args.dh, <const char *>args.dy, args.dy_b, B, H)
                 args.dy = NULL
             if B > 0:
-                run_backward(shared)
+                fa_barrier_init(&job.barrier)
+                run_team(backward_share, &job, job.plan.threads)
             save_state(kernels, <char *>args.dh, dh_last, B, H)
             save_state(kernels, <char *>args.dc, dc_last, B, H)
         args.dy = args.dx
         args.dy_t = args.dx_t
         args.dy_b = args.dx_b
-        after = scratch
+        above = scratch
     tape.spaces = None
     tape.x = None
 
