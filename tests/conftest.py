@@ -38,6 +38,20 @@ def isa(request):
     runtime.isa_select(before)
 
 
+@pytest.fixture
+def every_isa():
+    """For tests that compare instruction sets: ``for name in every_isa`` selects one after the other."""
+
+    def selected():
+        for name in runtime.isa_available():
+            runtime.isa_select(name)
+            yield name
+
+    before = runtime.isa_active()
+    yield selected()
+    runtime.isa_select(before)
+
+
 @pytest.fixture(params=[1, 2, 3])
 def n_threads(request):
     before = runtime.set_region_ns(300.0)  # a quiet machine's: the parallel path is taken from about 5 us of work on

@@ -29,6 +29,17 @@ def language_model(rng, V=7, E=3, H=5, layers=2):
     return {name: rng.normal(0, 0.7, shape) for name, shape in shapes.items()}
 
 
+def hold_to_differences(function, name, array, gradient, rng, tolerance, step=1e-6):
+    """Some entries of the gradient by ``array`` against central differences of the scalar ``function()``."""
+    for index in zip(*(rng.integers(0, n, 6) for n in array.shape), strict=True):
+        kept, values = array[index], []
+        for offset in (step, -step):
+            array[index] = kept + offset
+            values.append(function())
+        array[index] = kept
+        assert gradient[index] == pytest.approx((values[0] - values[1]) / (2 * step), abs=tolerance), (name, index)
+
+
 def test_language_model_gradients_are_those_of_its_loss():
     rng = np.random.default_rng(1)
     B, T, H, V = 2, 6, 5, 7
@@ -43,14 +54,7 @@ def test_language_model_gradients_are_those_of_its_loss():
     _, gradients, _ = numpy_lstm.language_model_gradients(parameters, x, y, state, buffers)
     gradients = {name: gradient.copy() for name, gradient in gradients.items()}
     for name, value in parameters.items():
-        for index in zip(*(rng.integers(0, n, 5) for n in value.shape), strict=True):
-            kept, step = value[index], 1e-6
-            value[index] = kept + step
-            above = loss()
-            value[index] = kept - step
-            below = loss()
-            value[index] = kept
-            assert gradients[name][index] == pytest.approx((above - below) / (2 * step), abs=1e-8), (name, index)
+        hold_to_differences(loss, name, value, gradients[name], rng, tolerance=1e-8)
 
 
 @pytest.mark.parametrize("steps", [1, 70])
@@ -70,14 +74,7 @@ def test_layer_gradients_of_input_and_initial_state(steps):
     gradients = {name: gradient.copy() for name, gradient in gradients.items()}
     np.testing.assert_allclose(y, layer.run(x, (h0, c0))[0], rtol=1e-12)
     for name, array in [("x", x), ("h0", h0), ("c0", c0)]:
-        for index in zip(*(rng.integers(0, n, 6) for n in array.shape), strict=True):
-            kept, step = array[index], 1e-6
-            array[index] = kept + step
-            above = value()
-            array[index] = kept - step
-            below = value()
-            array[index] = kept
-            assert gradients[name][index] == pytest.approx((above - below) / (2 * step), abs=2e-8), (name, index)
+        hold_to_differences(value, name, array, gradients[name], rng, tolerance=2e-8)
 
 
 @pytest.mark.parametrize("section", worker.SECTIONS)

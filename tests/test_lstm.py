@@ -6,7 +6,7 @@ import copy
 import gc
 import multiprocessing
 import pickle
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -440,20 +440,8 @@ def test_inference_from_many_threads():
     layer = randomize(fa.nn.LSTM(20, 70))
     inputs = [arrays(layer, 30, b, seed=b)[0] for b in (1, 2, 7, 8, 20, 33)]
     want = [layer(x) for x in inputs]
-    wrong = []
-
-    def work(k):
-        for _ in range(30):
-            for x, y in zip(inputs[k:] + inputs[:k], want[k:] + want[:k], strict=True):
-                if not np.array_equal(layer(x), y):
-                    wrong.append(k)
-
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda k: np.array_equal(layer(inputs[k]), want[k]), 120 * [*range(len(inputs))]))
 
 
 def child(queue, layer, x):

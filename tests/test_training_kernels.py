@@ -194,20 +194,13 @@ def test_sum_squares_neither_overflows_nor_vanishes(isa):
     assert core.sum_squares(np.full(100, 1e-40, np.float32)) == pytest.approx(1e-78, rel=1e-4)
 
 
-def test_sums_have_the_same_bits_on_every_instruction_set_and_thread_count(dtype):
-    from fastact._core import runtime
-
+def test_sums_have_the_same_bits_on_every_instruction_set_and_thread_count(every_isa, dtype):
     x, y = np.random.default_rng(0).standard_normal((2, 300_001)).astype(dtype)
-    before = runtime.isa_active()
     found = set()
-    try:
-        for name in runtime.isa_available():
-            runtime.isa_select(name)
-            for n in (1, 2, 3):
-                with fa.num_threads(n):
-                    found.add((core.sum_squares(x), core.squared_error(x, y)))
-    finally:
-        runtime.isa_select(before)
+    for _ in every_isa:
+        for n in (1, 2, 3):
+            with fa.num_threads(n):
+                found.add((core.sum_squares(x), core.squared_error(x, y)))
     assert len(found) == 1
 
 
@@ -265,22 +258,15 @@ def test_adam_leaves_padding_of_zeros_alone(isa, dtype):
     assert not np.stack((w, g, m, v)).any()
 
 
-def test_updates_have_the_same_bits_for_any_number_of_threads_and_instruction_set(dtype):
-    from fastact._core import runtime
-
-    before = runtime.isa_active()
+def test_updates_have_the_same_bits_for_any_number_of_threads_and_instruction_set(every_isa, dtype):
     found = set()
-    try:
-        for name in runtime.isa_available():
-            runtime.isa_select(name)
-            for n in (1, 2, 3):
-                w, g, m, v = state(300_001, dtype)
-                with fa.num_threads(n):
-                    core.adam(w, g, m, v, np.array(3), 0.01, 0.9, 0.999, 1e-8, 0.1, 0.3)
-                    core.sgd(w, g, m, np.array(3), 0.01, 0.9, True, 0.1, 0.3)
-                found.add((w.tobytes(), m.tobytes(), v.tobytes()))
-    finally:
-        runtime.isa_select(before)
+    for _ in every_isa:
+        for n in (1, 2, 3):
+            w, g, m, v = state(300_001, dtype)
+            with fa.num_threads(n):
+                core.adam(w, g, m, v, np.array(3), 0.01, 0.9, 0.999, 1e-8, 0.1, 0.3)
+                core.sgd(w, g, m, np.array(3), 0.01, 0.9, True, 0.1, 0.3)
+            found.add((w.tobytes(), m.tobytes(), v.tobytes()))
     assert len(found) == 1
 
 

@@ -128,6 +128,10 @@ cdef void share(fa_training_kernel kernel, const void *args, fa_size first, fa_s
     fa_fpenv_leave(saved)
 
 
+cdef inline fa_size ceil_div(fa_size n, fa_size size) noexcept nogil:
+    return (n + size - 1) // size
+
+
 cdef int check_indices(cnp.ndarray indices, int64_t limit) except -1:
     cdef fa_size n = cnp.PyArray_SIZE(indices), bad
     cdef const int64_t *data = <const int64_t *>cnp.PyArray_DATA(indices)
@@ -141,6 +145,26 @@ cdef int check_indices(cnp.ndarray indices, int64_t limit) except -1:
 # ---- embedding ----
 
 
+cdef double embedding_arrays(fa_embedding_args *args, cnp.ndarray indices, cnp.ndarray table, str table_name,
+                             cnp.ndarray rows, str rows_name, bint gather) except -1:
+    """Check indices (n,), table (N, D) and rows (n, D), enter them into args, and estimate the serial time in ns.
+
+    With ``gather`` rows are made of the table, else they go into it.
+    """
+    cdef int type_number = cnp.PyArray_TYPE(table)
+    dense(table, table_name, type_number, 2, not gather)
+    dense(indices, "indices", cnp.NPY_INT64, 1)
+    dense(rows, rows_name, type_number, 2, gather)
+    args.count, args.width = cnp.PyArray_DIM(indices, 0), cnp.PyArray_DIM(table, 1)
+    if cnp.PyArray_DIM(rows, 0) != args.count or cnp.PyArray_DIM(rows, 1) != args.width:
+        raise ValueError(f"{rows_name}: expected shape {(args.count, args.width)}, got {(<object>rows).shape}")
+    check_indices(indices, cnp.PyArray_DIM(table, 0))
+    args.indices = <const int64_t *>cnp.PyArray_DATA(indices)
+    args.source = cnp.PyArray_DATA(table if gather else rows)
+    args.target = cnp.PyArray_DATA(rows if gather else table)
+    return args.count * (1 + 0.01 * cnp.PyArray_ITEMSIZE(table) * args.width)
+
+
 def embedding_forward(cnp.ndarray weight, cnp.ndarray indices, cnp.ndarray out):
     """``out[i] = weight[indices[i]]``: weight (N, D), indices int64 (n,), out (n, D).
 
@@ -148,17 +172,7 @@ def embedding_forward(cnp.ndarray weight, cnp.ndarray indices, cnp.ndarray out):
     """
     cdef const fa_training_kernels *kernels = kernels_of(weight)
     cdef fa_embedding_args args
-    cdef double ns
-    dense(weight, "weight", cnp.PyArray_TYPE(weight), 2)
-    dense(indices, "indices", cnp.NPY_INT64, 1)
-    dense(out, "out", cnp.PyArray_TYPE(weight), 2, True)
-    args.count, args.width = cnp.PyArray_DIM(indices, 0), cnp.PyArray_DIM(weight, 1)
-    if cnp.PyArray_DIM(out, 0) != args.count or cnp.PyArray_DIM(out, 1) != args.width:
-        raise ValueError(f"out: expected shape {(args.count, args.width)}, got {(<object>out).shape}")
-    check_indices(indices, cnp.PyArray_DIM(weight, 0))
-    args.indices = <const int64_t *>cnp.PyArray_DATA(indices)
-    args.source, args.target = cnp.PyArray_DATA(weight), cnp.PyArray_DATA(out)
-    ns = args.count * (1 + 0.01 * cnp.PyArray_ITEMSIZE(weight) * args.width)
+    cdef double ns = embedding_arrays(&args, indices, weight, "weight", out, "out", True)
     with nogil:
         run(kernels.embedding_forward, &args, args.count, ns)
 
@@ -170,28 +184,12 @@ def embedding_backward(cnp.ndarray indices, cnp.ndarray dy, cnp.ndarray grad):
     """
     cdef const fa_training_kernels *kernels = kernels_of(grad)
     cdef fa_embedding_args args
-    cdef double ns
-    cdef fa_size groups
-    dense(indices, "indices", cnp.NPY_INT64, 1)
-    dense(dy, "dy", cnp.PyArray_TYPE(grad), 2)
-    dense(grad, "grad", cnp.PyArray_TYPE(grad), 2, True)
-    args.count, args.width = cnp.PyArray_DIM(indices, 0), cnp.PyArray_DIM(grad, 1)
-    if cnp.PyArray_DIM(dy, 0) != args.count or cnp.PyArray_DIM(dy, 1) != args.width:
-        raise ValueError(f"dy: expected shape {(args.count, args.width)}, got {(<object>dy).shape}")
-    check_indices(indices, cnp.PyArray_DIM(grad, 0))
-    args.indices = <const int64_t *>cnp.PyArray_DATA(indices)
-    args.source, args.target = cnp.PyArray_DATA(dy), cnp.PyArray_DATA(grad)
-    groups = (args.width + FA_EMBEDDING_COLUMNS - 1) // FA_EMBEDDING_COLUMNS
-    ns = args.count * (1 + 0.01 * cnp.PyArray_ITEMSIZE(grad) * args.width)
+    cdef double ns = embedding_arrays(&args, indices, grad, "grad", dy, "dy", False)
     with nogil:
-        run(kernels.embedding_backward, &args, groups, ns)
+        run(kernels.embedding_backward, &args, ceil_div(args.width, FA_EMBEDDING_COLUMNS), ns)
 
 
 # ---- losses: sums in float64 per block of fixed size, added up in the order of the blocks ----
-
-
-cdef inline fa_size ceil_div(fa_size n, fa_size size) noexcept nogil:
-    return (n + size - 1) // size
 
 
 cdef double add_up(const double *sums, fa_size n) noexcept nogil:
