@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 import click
+import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import fastact
@@ -51,7 +52,7 @@ class Program(click.Group):
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:  # the reader of our output has gone: click ends quietly
             raise
-        except (FastactError, OSError, ValueError, MemoryError) as error:
+        except (FastactError, OSError, ValueError, ArithmeticError, MemoryError) as error:
             if os.environ.get("FASTACT_TRACEBACK"):
                 raise
             raise click.ClickException(_in_words(error)) from error
@@ -332,7 +333,8 @@ def step_seconds_beside_numpy(training: TextTraining, repeats: int = 7) -> tuple
         state = trainer.state
         time.sleep(0.05)  # an idle OpenMP thread spins for a while and would slow the other
         begin = time.perf_counter()
-        numpy_loss, numpy_state = language_model_step(parameters, x, y, numpy_state, adam, rate, clip)
+        with np.errstate(all="ignore"):  # a diverged model overflows there: the comparison of the losses tells
+            numpy_loss, numpy_state = language_model_step(parameters, x, y, numpy_state, adam, rate, clip)
         numpys = min(numpys, time.perf_counter() - begin)
         time.sleep(0.05)
         if number == 0 and not math.isclose(loss, numpy_loss, rel_tol=1e-4, abs_tol=1e-4):
@@ -376,7 +378,7 @@ class Report:
         self.quiet = quiet
         self.begin = time.monotonic()
         steps = training.settings.steps
-        self._sample_at = {evaluation_interval(steps) * k for k in (4, 16)}
+        self._sample_at = {evaluation_interval(steps) * k for k in (4, 16)} - {steps}  # the last one comes at the end
         self._bar: Any = None
 
     def opening(self) -> None:

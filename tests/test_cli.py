@@ -71,12 +71,19 @@ class TestTrain:
         assert f"{ratio:.1f} times as fast" in result.output
 
     def test_output_of_a_log_has_plain_lines(self, here):
-        result = invoke("train", "text.txt", "--steps", 40, *TINY)
+        result = invoke("train", "text.txt", "--steps", 50, *TINY)
         assert "\r" not in result.output
         assert "\x1b" not in result.output
         assert re.search(r"^ +40 +\d\.\d{3} +\d\.\d{3} +[\d,]+$", result.stdout, re.M)
         assert result.stdout.count("    | ") > 2  # samples
         assert result.stderr == ""
+
+    @pytest.mark.parametrize(("steps", "samples"), [(40, 1), (50, 2), (160, 2)])
+    def test_no_sample_is_shown_twice(self, here, steps, samples):
+        """Each follows from seed and step; the one at the end must not repeat that of the last evaluation."""
+        result = invoke("train", "text.txt", "--steps", steps, "--sample-length", 40, *TINY)
+        shown = re.findall(r"\n\n((?:    \|.*\n)+)", result.stdout)
+        assert len(shown) == len(set(shown)) == samples
 
     def test_quiet(self, here):
         result = invoke("train", "text.txt", "--steps", 10, "--quiet", *TINY)
@@ -181,6 +188,11 @@ class TestBadInput:
         assert "step 5" in result.stderr
         assert "--learning-rate" in result.stderr
         assert not (here / "fastact-model" / "model.safetensors").exists()
+
+    def test_a_diverged_model_that_numpy_cannot_follow(self, here):
+        """Weights of 1e30: the logits overflow NumPy's plain exp, so the comparison at the end fails, in one line."""
+        result = invoke("train", "text.txt", "--steps", 20, "--learning-rate", "1e30", *TINY, code=1)
+        assert "expected the same in NumPy" in result.stderr
 
     def test_out_of_memory(self, here, monkeypatch):
         monkeypatch.setattr(TextTraining, "advance", lambda self: (_ for _ in ()).throw(MemoryError()))

@@ -112,6 +112,10 @@ class TestSample:
         assert len(counts) == len(model.vocabulary) - 1  # every character turns up
         assert counts.max() < 30
 
+    def test_the_smallest_temperature_takes_the_likeliest(self, model):
+        coldest, cold = ("".join(model.sample(100, temperature=t, seed=1)) for t in (0, 5e-324))
+        assert cold == coldest
+
     @pytest.mark.parametrize("temperature", [-1.0, math.nan, math.inf])
     def test_impossible_temperature(self, model, temperature):
         with pytest.raises(ValueError, match="temperature"):

@@ -159,7 +159,8 @@ class LanguageModel:
             if temperature == 0:
                 choice = int(logits.argmax())
             else:
-                cumulative = np.exp((logits - logits.max()) / temperature).cumsum()
+                with np.errstate(over="ignore"):  # a tiny temperature: -inf, whose exp is 0
+                    cumulative = np.exp((logits - logits.max()) / temperature).cumsum()
                 choice = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side="right"))
             yield self.vocabulary.decode([choice])
             indices = np.array([[choice]])
