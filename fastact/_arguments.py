@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from contextlib import suppress
 from typing import Any
 
@@ -39,22 +41,40 @@ def as_size(value: Any, name: str, least: int = 1) -> int:
     return int(size)
 
 
+def as_number(value: Any, name: str, low: float, high: float = math.inf, *, above: bool = False) -> float:
+    """``value`` as a finite float with low <= value < high (low < value with ``above``)."""
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, np.number)):
+        raise TypeError(f"{name}: expected a number, got {value!r} of type {type(value).__name__}")
+    number = float(value)
+    if not (low < number < high if above else low <= number < high):
+        bounds = f"{low:g} {'<' if above else '<='} {name}" + (f" < {high:g}" if high < math.inf else ", finite")
+        raise ValueError(f"{name}: expected {bounds}, got {value!r}")
+    return number
+
+
 def as_floats(value: Any, dtype: np.dtype[Any], name: str) -> Array:
-    """``value`` as an array of ``dtype``; real numbers of any type are converted, anything else is refused.
+    """``value`` as an array of ``dtype``; real numbers of any type are converted, ``as_real`` refuses anything else."""
+    return as_real(value, name).astype(dtype, copy=False)
+
+
+def as_real(value: Any, name: str) -> Array:
+    """``value`` as an array of real numbers, of whatever type they are.
 
     Raises
     ------
     TypeError
-        For complex numbers, strings, objects, ragged lists and masked arrays.
+        For complex numbers, strings, objects, ragged lists, and masked arrays: nothing here heeds a mask.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a plain array, got a masked one; fill it first: {name}.filled(0)")
     try:
         array = np.asarray(value)
     except Exception as error:  # whatever a foreign __array__ raises
+        ragged = isinstance(error, ValueError) and isinstance(value, (list, tuple))
         raise TypeError(
             f"{name}: expected an array of numbers, got {type(value).__name__} that NumPy cannot read: {error}"
+            + ("; pad rows of different shapes to one" if ragged else "")
         ) from error
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype} ({type(value).__name__})")
-    return array.astype(dtype, copy=False)
+    return array

@@ -171,6 +171,8 @@ class CrossEntropy(Loss):
         if ignore_index is not None and (isinstance(ignore_index, bool) or not hasattr(ignore_index, "__index__")):
             raise TypeError(f"ignore_index: expected an integer or None, got {ignore_index!r}")
         self.ignore_index = None if ignore_index is None else int(ignore_index)
+        if self.ignore_index is not None and not -(2**63) <= self.ignore_index < 2**63:
+            raise ValueError(f"ignore_index: expected an integer of 64 bits, got {ignore_index}")
 
     def measure(self, prediction: Array, target: Any, gradient: Array | None = None) -> Measure:
         """Loss of a batch.

@@ -7,30 +7,18 @@ model that it steps; its state is two flat arrays at most and a counter.
 from __future__ import annotations
 
 import math
-import numbers
 import weakref
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fastact._arguments import Array
+from fastact._arguments import Array, as_number
 from fastact._core import training as _core
 from fastact.nn.base import Layer
 from fastact.nn.parameter import Arena, aligned_zeros
 
 __all__ = ["SGD", "Adam", "Optimizer", "clip_by_global_norm", "global_norm"]
-
-
-def _number(value: Any, name: str, low: float, high: float = math.inf, *, above: bool = False) -> float:
-    """``value`` as a finite float with low <= value < high (low < value with ``above``)."""
-    if isinstance(value, bool) or not isinstance(value, (numbers.Real, np.number)):
-        raise TypeError(f"{name}: expected a number, got {value!r} of type {type(value).__name__}")
-    number = float(value)
-    if not (low < number < high if above else low <= number < high):
-        bounds = f"{low:g} {'<' if above else '<='} {name}" + (f" < {high:g}" if high < math.inf else ", finite")
-        raise ValueError(f"{name}: expected {bounds}, got {value!r}")
-    return number
 
 
 def _arena(model: Any) -> Arena:
@@ -54,7 +42,7 @@ class Optimizer:
     _settings: ClassVar[tuple[str, ...]] = ("lr",)
 
     def __init__(self, lr: float) -> None:
-        self.lr = _number(lr, "lr", 0.0)
+        self.lr = as_number(lr, "lr", 0.0)
         self._counter = np.zeros((), np.int64)
         self._state: dict[str, Array] = {}
         self._owner: weakref.ref[Arena] | None = None
@@ -141,6 +129,7 @@ class Optimizer:
             kind, settings, steps, arrays = state["name"], state["settings"], state["steps"], state["arrays"]
             arrays = {key: np.asarray(array) for key, array in arrays.items()}
             steps = int(steps)
+            settings = dict(settings)
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(
                 f"state: expected the entries name, settings, steps and arrays of {name}.state_dict(): {error!r}"
@@ -195,9 +184,9 @@ class SGD(Optimizer):
         self, lr: float = 1e-3, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
         super().__init__(lr)
-        self.momentum = _number(momentum, "momentum", 0.0, 1.0)
+        self.momentum = as_number(momentum, "momentum", 0.0, 1.0)
         self.nesterov = bool(nesterov)
-        self.weight_decay = _number(weight_decay, "weight_decay", 0.0)
+        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected momentum > 0 with it, got momentum=0; set momentum=0.9")
         self._state_names = ("velocity",) if self.momentum else ()
@@ -257,10 +246,10 @@ class Adam(Optimizer):
             beta1, beta2 = betas
         except (TypeError, ValueError):
             raise ValueError(f"betas: expected two numbers, got {betas!r}") from None
-        self.betas = (_number(beta1, "betas[0]", 0.0, 1.0), _number(beta2, "betas[1]", 0.0, 1.0))
+        self.betas = (as_number(beta1, "betas[0]", 0.0, 1.0), as_number(beta2, "betas[1]", 0.0, 1.0))
         # The smallest normal float32: an eps that vanished would divide 0 by 0 wherever no gradient has come yet.
-        self.eps = _number(eps, "eps", 1.1754943508222875e-38)
-        self.weight_decay = _number(weight_decay, "weight_decay", 0.0)
+        self.eps = as_number(eps, "eps", 1.1754943508222875e-38)
+        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
 
     def _update(self, values: Array, gradients: Array, gradient_scale: float) -> None:
         _core.adam(
@@ -300,7 +289,7 @@ def clip_by_global_norm(model: Layer, max_norm: float) -> float:
     float
         The norm before. Where it is NaN or infinite the gradients are left alone: scaled, they would all be lost.
     """
-    limit = _number(max_norm, "max_norm", 0.0, above=True)
+    limit = as_number(max_norm, "max_norm", 0.0, above=True)
     norm = global_norm(model)
     scale = clip_scale(norm, limit)
     if scale < 1.0 and math.isfinite(norm):

@@ -161,6 +161,8 @@ def test_by_name():
         as_loss(CrossEntropy)
     with pytest.raises(TypeError, match=r"fa\.losses\.Loss"):
         as_loss(3)
+    with pytest.raises(ValueError, match="ignore_index: expected an integer of 64 bits"):
+        CrossEntropy(ignore_index=2**63)
     with pytest.raises(TypeError, match="ignore_index"):
         CrossEntropy(ignore_index="pad")
 

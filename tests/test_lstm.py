@@ -379,6 +379,8 @@ def test_second_backward():
         (lambda m, x: fa.nn.LSTM(3, 4, num_layers=0), ValueError, "num_layers"),
         (lambda m, x: fa.nn.LSTM(3, 4, dtype=np.float16), TypeError, "dtype: expected float32 or float64"),
         (lambda m, x: fa.nn.LSTM(3, 4, forget_bias=np.nan), ValueError, "forget_bias: expected a finite number"),
+        (lambda m, x: fa.nn.LSTM(3, 4, forget_bias="1"), TypeError, "forget_bias: expected a finite number"),
+        (lambda m, x: fa.nn.LSTM(3, 4, forget_bias=np.ones(4)), TypeError, "forget_bias: expected a finite number"),
     ],
 )
 def test_bad_input(call, error, message):

@@ -182,6 +182,7 @@ def test_an_optimiser_belongs_to_one_model():
         (lambda: Adam().step(np.zeros(3)), TypeError, ["model", "ndarray"]),
         (lambda: Adam().load_state_dict(SGD(0.1).state_dict()), ValueError, ["Adam", "SGD"]),
         (lambda: Adam().load_state_dict({"name": "Adam"}), ValueError, ["settings"]),
+        (lambda: Adam().load_state_dict({**Adam().state_dict(), "settings": None}), ValueError, ["settings"]),
         (lambda: clip_by_global_norm(Bowl(), 0), ValueError, ["max_norm"]),
     ],
 )

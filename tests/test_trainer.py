@@ -537,6 +537,21 @@ def test_own_loss(tmp_path):
     assert fa.Trainer.load(tmp_path / "run.safetensors", loss=Absolute()).epochs == 5
 
 
+def test_an_optimiser_of_ones_own(tmp_path):
+    class Halved(fa.optim.SGD):
+        def _update(self, values, gradients, gradient_scale):
+            super()._update(values, gradients, gradient_scale / 2)
+
+    t = trainer(optimizer=Halved(0.1))
+    t.fit(X, Y, epochs=2)
+    t.save(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"optimizer: .*Halved, which is not in fa\.optim.*restore"):
+        fa.Trainer.load(tmp_path / "run")
+    again = trainer(optimizer=Halved(0.5))
+    again.restore(tmp_path / "run")
+    assert (again.steps, again.optimizer.lr) == (t.steps, 0.1)
+
+
 # ---- what goes wrong ----
 
 

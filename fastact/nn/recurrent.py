@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -214,8 +215,11 @@ class LSTM(Layer):
         self.double_bias = bool(double_bias)
         self.time_major = bool(time_major)
         self.return_sequences = bool(return_sequences)
-        if forget_bias is not None and not np.isfinite(forget_bias):
-            raise ValueError(f"forget_bias: expected a finite number or None, got {forget_bias!r}")
+        try:
+            if forget_bias is not None and not math.isfinite(forget_bias):
+                raise ValueError(f"forget_bias: expected a finite number or None, got {forget_bias!r}")
+        except TypeError:
+            raise TypeError(f"forget_bias: expected a finite number or None, got {forget_bias!r}") from None
         self.forget_bias = None if forget_bias is None else float(forget_bias)
         self.dtype = as_dtype(dtype)
         self._packed: PackedStack | None = None

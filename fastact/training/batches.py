@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastact._arguments import Array, as_size
+from fastact._arguments import Array, as_real, as_size
 from fastact.losses import Loss
 from fastact.nn.base import Layer
 
@@ -21,20 +21,11 @@ def as_inputs(x: Any, dtype: np.dtype[Any], name: str = "x") -> Array:
     Raises
     ------
     TypeError
-        For anything but real numbers, and for masked arrays: nothing here heeds a mask.
+        For what ``as_real`` refuses.
     ValueError
         Without rows.
     """
-    if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected a plain array, got a masked one; fill it first: {name}.filled(0)")
-    try:
-        array = np.asarray(x)
-    except ValueError as error:
-        raise TypeError(
-            f"{name}: expected an array of numbers, got rows of different shapes ({error}); pad them to one length"
-        ) from error
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected an array of real numbers or integer indices, got dtype {array.dtype}")
+    array = as_real(x, name)
     if array.ndim == 0 or array.size == 0:
         raise ValueError(f"{name}: expected at least one row of data, got shape {array.shape}")
     return array.astype(dtype, copy=False) if array.dtype.kind == "f" else array

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact import losses
-from fastact._arguments import Array, as_size
+from fastact._arguments import Array, as_number, as_size
 from fastact._core import training as _core
 from fastact.errors import NonFiniteError
 from fastact.losses import Loss, Measure, as_loss
 from fastact.nn.base import Backward, Layer
-from fastact.optim import Adam, Optimizer, _number, clip_scale
+from fastact.optim import Adam, Optimizer, clip_scale
 from fastact.training import checkpoints
 from fastact.training.batches import Batches, as_batch_size, as_inputs, as_pair, is_fraction, shuffled, split
 from fastact.training.history import History
@@ -124,7 +124,7 @@ class Trainer:
         self.model = model
         self.loss = as_loss(loss)
         self.optimizer = Adam() if optimizer is None else optimizer
-        self.clip_norm = None if clip_norm is None else _number(clip_norm, "clip_norm", 0.0, above=True)
+        self.clip_norm = None if clip_norm is None else as_number(clip_norm, "clip_norm", 0.0, above=True)
         self.seed = as_size(seed, "seed", least=0)
         self.epochs = 0
         self.history = History()
@@ -347,7 +347,6 @@ class Trainer:
                     if self.epochs < run.epochs:
                         guard.check()
             except KeyboardInterrupt:
-                bar.close()
                 if checkpoint is not None:
                     self.save(checkpoint)
                 raise
@@ -485,6 +484,13 @@ class Trainer:
             Layers of your own by the names of their classes, as for ``fa.load``.
         loss : Loss, optional
             Where the loss was one of your own.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is damaged or no checkpoint.
+        ValueError
+            If loss or optimiser are your own: pass the one; for the other make a Trainer and ``restore``.
         """
         from fastact import io, optim
 
@@ -495,7 +501,14 @@ class Trainer:
             if not (isinstance(kind, type) and issubclass(kind, Loss)):
                 raise ValueError(f"loss: the checkpoint was trained with {name}, which is not in fa.losses; pass loss=")
             loss = kind(**facts["loss"]["settings"])
-        optimizer = getattr(optim, facts["optimizer"]["name"])(**facts["optimizer"]["settings"])
+        name = facts["optimizer"]["name"]
+        rule = getattr(optim, name, None)
+        if not (isinstance(rule, type) and issubclass(rule, Optimizer)):
+            raise ValueError(
+                f"optimizer: the checkpoint was trained with {name}, which is not in fa.optim; make the Trainer with "
+                "one, then trainer.restore(path)"
+            )
+        optimizer = rule(**facts["optimizer"]["settings"])
         trainer = cls(io.load(path, custom), loss, optimizer, clip_norm=facts["clip_norm"], seed=facts["seed"])
         trainer._take(weights, facts, trees)
         return trainer
