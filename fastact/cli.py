@@ -19,7 +19,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, fields, replace
 from io import BytesIO
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -254,14 +253,8 @@ def _run(training: TextTraining, out: Path, report: Report) -> bool:
 @contextmanager
 def _sigterm_too(guard: InterruptGuard) -> Iterator[None]:
     """Let a polite kill leave a checkpoint as Ctrl-C does."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if guard.pending:
-            raise KeyboardInterrupt
-        guard.pending = True
-
     try:
-        before = signal.signal(signal.SIGTERM, handle)
+        before = signal.signal(signal.SIGTERM, guard.handle)
     except ValueError:  # not in the main thread
         yield
         return

@@ -1,4 +1,5 @@
-/* float16 to float32 and back, in integer arithmetic that any CPU has; to nearest, ties to even, subnormals and NaN kept.
+/* float16 to float32 and back, in integer arithmetic that any CPU has: to nearest, ties to even, subnormals and NaN
+ * kept.
  *
  * The ufunc loops compute float16 in float32 by blocks; nothing else here knows the type. */
 #ifndef FA_HALF_H

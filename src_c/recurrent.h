@@ -1,7 +1,8 @@
 /* Recurrent cells: packed weights, one time step forward and backward, and the products over many steps around them.
  *
- * Letters: T steps, B sequences, I inputs (`inputs` in code: C has a macro I), H hidden units. Units stand in groups of VL (the lanes of a vector); the last
- * group is padded with units whose weights are zero, so that they stay zero. Hp = groups * VL. Four gates i, f, g, o.
+ * Letters: T steps, B sequences, I inputs (`inputs` in code: C has a macro I), H hidden units. Units stand in groups of
+ * VL (the lanes of a vector); the last group is padded with units whose weights are zero, so that they stay zero.
+ * Hp = groups * VL. Four gates i, f, g, o.
  *
  * Layouts that only these kernels see ("row" = one (t, b) pair):
  *   forward weights   [group][k][4 gates][VL]      one register tile holds all four gates of its units

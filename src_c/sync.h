@@ -1,5 +1,5 @@
-/* A barrier for the threads of one parallel region, for steps of a microsecond: 50-60 ns on two near cores, 250-275 ns on
- * far ones, where `omp barrier` takes 190 and 410 (and 20 us under a passive wait policy).
+/* A barrier for the threads of one parallel region, for steps of a microsecond: 50-60 ns on two near cores, 250-275 ns
+ * on far ones, where `omp barrier` takes 190 and 410 (and 20 us under a passive wait policy).
  *
  * One flag a thread, each on cache lines of its own: a thread publishes the number of barriers it has reached and waits
  * until all others have published as many. The count is of the team that really formed: fa_team_size() inside the

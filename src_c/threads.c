@@ -44,7 +44,6 @@ void fa_threads_set_default(int n) {
 #endif
 }
 void fa_threads_set(int n) { atomic_store(&process, n); }
-int fa_threads_get(void) { return atomic_load(&process); }
 int fa_threads_set_local(int n) {
   int before = local;
   local = n;

@@ -1,4 +1,5 @@
-/* The one place that decides how many threads a call may use. No other C file mentions OpenMP.
+/* The one place that decides how many threads a call may use. Besides sync.h, which asks who is in a region, no other C
+ * file mentions OpenMP.
  *
  * Limit, strongest first: the calling thread's own (the context manager), the process's (set_num_threads),
  * OMP_NUM_THREADS, the cores that the process may really use (affinity and cgroup, found at import).
@@ -12,7 +13,6 @@ int fa_threads_limit(void);       /* most threads that a call from here may use 
 void fa_threads_set_default(int n); /* cores of this process */
 void fa_threads_set(int n);       /* for the process; 0 takes the setting back */
 int fa_threads_set_local(int n);  /* for this thread; 0 takes it back; returns the value before */
-int fa_threads_get(void);         /* what fa_threads_set holds, or 0 */
 
 /* Threads that pay for work of serial_ns nanoseconds on one core which can be cut into `most` pieces. 1 unless the time
  * saved is several times the measured cost of opening a parallel region (first measured when a call is long enough to

@@ -456,6 +456,28 @@ cdef class LSTMTape:
     cdef bint time_major, sequences
 
 
+cdef LSTMTape new_tape(list packed, cnp.ndarray x, const fa_lstm_forward *args, fa_size T, fa_size B, bint time_major,
+                       bint sequences):
+    """The tape of a pass that begins: what it reads, no layer done yet."""
+    cdef LSTMTape tape = LSTMTape.__new__(LSTMTape)
+    tape.packed = packed
+    tape.spaces = []
+    tape.x = x
+    tape.x_data = <const char *>args.x
+    tape.x_t = args.x_t
+    tape.x_b = args.x_b
+    tape.T = T
+    tape.B = B
+    tape.time_major = time_major
+    tape.sequences = sequences
+    return tape
+
+
+cdef inline char *kept_h(Workspace space, fa_size T, fa_size B, fa_size Hp, fa_size size) noexcept:
+    """In the space of a layer in training, h [T + 1][B][Hp] stands behind the slabs of all steps, and c behind it."""
+    return space.data + lines(T * B * GATES * Hp * size)
+
+
 cdef inline fa_size next_power_of_2(fa_size n) noexcept nogil:
     cdef fa_size power = 1
     while power < n:
@@ -514,17 +536,7 @@ def lstm_forward(list packed, cnp.ndarray x, cnp.ndarray y, cnp.ndarray h0, cnp.
     args.x_t = cnp.PyArray_STRIDE(x, time_axis) // size
     args.x_b = cnp.PyArray_STRIDE(x, batch_axis) // size
     if training:
-        tape = LSTMTape.__new__(LSTMTape)
-        tape.packed = packed
-        tape.spaces = []
-        tape.x = x
-        tape.x_data = <const char *>args.x
-        tape.x_t = args.x_t
-        tape.x_b = args.x_b
-        tape.T = T
-        tape.B = B
-        tape.time_major = time_major
-        tape.sequences = sequences
+        tape = new_tape(packed, x, args, T, B, time_major, sequences)
 
     for layer in range(layers):
         weights = packed[layer]
@@ -720,7 +732,7 @@ def lstm_backward(LSTMTape tape, cnp.ndarray dy, cnp.ndarray dh_final, cnp.ndarr
         n_dx = T * B * I * size if layer > 0 else 0
         scratch = Workspace(2 * lines(state_bytes) + n_packed_ih + n_packed_hh + n_dx)
         p = scratch.data
-        h = space.data + lines(T * B * GATES * Hp * size)
+        h = kept_h(space, T, B, Hp, size)
 
         args.T = T
         args.B = B
@@ -751,8 +763,7 @@ def lstm_backward(LSTMTape tape, cnp.ndarray dy, cnp.ndarray dh_final, cnp.ndarr
         gradient.K = I
         if layer > 0:
             k = padded(I, kernels)
-            gradient.a = ((<Workspace>tape.spaces[layer - 1]).data + lines(T * B * GATES * k * size)
-                          + B * k * size)
+            gradient.a = kept_h(tape.spaces[layer - 1], T, B, k, size) + B * k * size
             gradient.a_t = B * k
             gradient.a_b = k
         else:

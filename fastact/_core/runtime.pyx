@@ -14,7 +14,6 @@ cdef extern from "threads.h" nogil:
     void fa_threads_set_default(int n)
     void fa_threads_set(int n)
     int fa_threads_set_local(int n)
-    int fa_threads_get()
     int fa_threads_for(double serial_ns, int most)
     double fa_threads_region_ns()
     double fa_threads_set_region_ns(double ns)
@@ -74,10 +73,6 @@ def has_openmp():
 def get_limit():
     """Most threads that a call from this thread may use now."""
     return fa_threads_limit()
-
-
-def get_process_limit():
-    return fa_threads_get()
 
 
 def set_default_limit(int n):

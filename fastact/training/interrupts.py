@@ -28,11 +28,12 @@ class InterruptGuard:
             threading.current_thread() is threading.main_thread()
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         ):
-            signal.signal(signal.SIGINT, self._handle)
+            signal.signal(signal.SIGINT, self.handle)
             self._active = True
         return self
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler; serves other signals as well."""
         if self.pending:
             raise KeyboardInterrupt
         self.pending = True
