@@ -321,6 +321,31 @@ def test_new_weights_are_seen():
     assert not layer(x).any()
 
 
+def test_parameters_of_another_layer():
+    """Shared ones serve under any name, however often; ones that do not fit are refused instead of read."""
+    first, second = randomize(fa.nn.LSTM(4, 4, num_layers=2)), randomize(fa.nn.LSTM(4, 4), seed=5)
+    second.weight_ih_l0 = first.weight_ih_l1
+    x, dy, *_ = arrays(second, 3, 2)
+    twin = fa.nn.LSTM(4, 4)
+    twin.load_state_dict(second.state_dict())
+    for layer in (second, twin):
+        for _ in range(2):
+            y, backward = layer.forward(x)
+            assert np.array_equal(layer(x), y)
+            backward(dy)
+    assert np.array_equal(first.weight_ih_l1.grad, twin.weight_ih_l0.grad)
+
+    fitting = second.weight_hh_l0
+    _, backward = second.forward(x)
+    for wrong in (np.zeros((16, 5), np.float32), np.zeros((15, 4), np.float32), np.zeros((16, 4)), None):
+        second.weight_hh_l0 = wrong if wrong is None else fa.nn.Parameter(wrong)
+        for call in (second, second.forward):
+            with pytest.raises(ValueError, match=r"weight_hh_l0: expected a Parameter of shape \(16, 4\) and float32"):
+                call(x)
+    backward(dy)
+    assert np.array_equal(fitting.grad, twin.weight_hh_l0.grad / 2 * 3)
+
+
 def test_every_part_counts():
     """A permutation of gates, a lost matrix, bias or sign changes the result by far more than any tolerance here."""
     layer = randomize(fa.nn.LSTM(5, 8, dtype=np.float64))

@@ -527,6 +527,11 @@ def lstm_forward(list packed, cnp.ndarray x, cnp.ndarray y, cnp.ndarray h0, cnp.
     x = rows_in_place(x)
     weights = packed[0]
     size = weights.kernels.itemsize
+    if (
+        cnp.PyArray_DIM(x, 2) != weights.input_size or cnp.PyArray_ITEMSIZE(x) != size
+        or cnp.PyArray_DIM(y, cnp.PyArray_NDIM(y) - 1) != weights.hidden_size
+    ):
+        raise ValueError("x, y: expected the sizes and the type that the weights were packed with")
     Hp = padded(weights.hidden_size, weights.kernels)
     # An array of stride 0 may have more steps than memory has bytes: no size below, nor of the backward pass, overflows.
     bytes_at_most = (T + 2.0) * B * size * ((GATES + 3.0) * Hp + padded(weights.input_size, weights.kernels))
@@ -664,7 +669,7 @@ cdef void backward_share(void *of, int rank, int size) noexcept nogil:
         kernels.backward_step(args, &share, -1)
 
 
-def lstm_backward(LSTMTape tape, cnp.ndarray dy, cnp.ndarray dh_final, cnp.ndarray dc_final, cnp.ndarray dx,
+def lstm_backward(LSTMTape tape not None, cnp.ndarray dy, cnp.ndarray dh_final, cnp.ndarray dc_final, cnp.ndarray dx,
                   cnp.ndarray dh0, cnp.ndarray dc0, list gradients):
     """Backward pass of ``lstm_forward``, once a tape.
 

@@ -108,17 +108,21 @@ def describe(value: Any) -> str:
 class PackedStack:
     """The packed weights of all layers and what they were made of; a class, so that no Parameter is found in it."""
 
-    __slots__ = ("for_training", "layers", "made_of")
+    __slots__ = ("for_training", "layers", "made_of", "parameters")
 
-    def __init__(self, layers: list[Any], made_of: list[tuple[str, Parameter, int]], for_training: bool) -> None:
-        self.layers = layers
-        self.made_of = made_of  # name, parameter, version
+    def __init__(self, parameters: list[dict[str, Parameter | None]], for_training: bool) -> None:
+        self.parameters = parameters  # of each layer, by attribute
+        self.made_of = [(name, p, p.version) for layer in parameters for name, p in layer.items() if p is not None]
+        self.layers = [
+            core.pack_lstm(*(None if p is None else p.value for p in layer.values()), for_training)
+            for layer in parameters
+        ]
         self.for_training = for_training
 
     def is_current(self, parameters: dict[str, Any], training: bool) -> bool:
         """Whether the weights and the instruction set are still the same, and training finds what it needs."""
         for name, parameter, version in self.made_of:
-            if parameter.version != version or parameters[name] is not parameter:
+            if parameter.version != version or parameters.get(name) is not parameter:
                 return False
         return (self.for_training or not training) and self.layers[0].current
 
@@ -226,44 +230,45 @@ class LSTM(Layer):
         rng = init.generator(rng)
         H = self.hidden_size
         for layer in range(self.num_layers):
-            shapes: dict[str, tuple[int, ...]] = {
-                "weight_ih": (4 * H, H if layer else self.input_size),
-                "weight_hh": (4 * H, H),
-            }
-            if self.bias:
-                shapes["bias_ih"] = (4 * H,)
-                if self.double_bias:
-                    shapes["bias_hh"] = (4 * H,)
-            for kind, shape in shapes.items():
+            for name, shape in self._shapes(layer).items():
+                if shape is None:
+                    continue
                 value = init.fan_in_uniform(shape, H, self.dtype, rng)
                 if len(shape) == 1 and self.forget_bias is not None:
-                    value[H : 2 * H] = self.forget_bias if kind == "bias_ih" else 0
-                self.add_parameter(f"{kind}_l{layer}", value)
+                    value[H : 2 * H] = self.forget_bias if name.startswith("bias_ih") else 0
+                self.add_parameter(name, value)
 
     # -- weights --------------------------------------------------------------------------------------------------
 
-    def _layer_parameters(self, layer: int) -> tuple[Parameter, Parameter, Parameter | None, Parameter | None]:
-        get = self.__dict__.get
-        return (
-            self.__dict__[f"weight_ih_l{layer}"],
-            self.__dict__[f"weight_hh_l{layer}"],
-            get(f"bias_ih_l{layer}"),
-            get(f"bias_hh_l{layer}"),
-        )
+    def _shapes(self, layer: int) -> dict[str, tuple[int, ...] | None]:
+        """Shapes of a layer's parameters by name, in the order that the core takes them; None for one that is not."""
+        rows = 4 * self.hidden_size
+        return {
+            f"weight_ih_l{layer}": (rows, self.hidden_size if layer else self.input_size),
+            f"weight_hh_l{layer}": (rows, self.hidden_size),
+            f"bias_ih_l{layer}": (rows,) if self.bias else None,
+            f"bias_hh_l{layer}": (rows,) if self.bias and self.double_bias else None,
+        }
 
-    def _pack(self, training: bool) -> list[Any]:
+    def _parameters_of(self, layer: int) -> dict[str, Parameter | None]:
+        """The parameters in the order of ``_shapes``; a shared one, put there by the user, must fit as well."""
+        found: dict[str, Parameter | None] = {}
+        for name, shape in self._shapes(layer).items():
+            parameter = None if shape is None else getattr(self, name, None)
+            if shape is not None and not (
+                isinstance(parameter, Parameter) and parameter.shape == shape and parameter.dtype == self.dtype
+            ):
+                raise ValueError(f"{name}: expected a Parameter of shape {shape} and {self.dtype}, got {parameter!r}")
+            found[name] = parameter
+        return found
+
+    def _pack(self, training: bool) -> PackedStack:
         """Packed weights of all layers, made anew when a parameter's version or the instruction set has changed."""
         packed = self._packed  # one read: another thread may replace it
-        if packed is not None and packed.is_current(self.__dict__, training):
-            return packed.layers
-        made_of: list[tuple[str, Parameter, int]] = []
-        layers = []
-        for layer in range(self.num_layers):
-            parameters = self._layer_parameters(layer)
-            made_of += [(p.name, p, p.version) for p in parameters if p is not None]
-            layers.append(core.pack_lstm(*(None if p is None else p.value for p in parameters), training))
-        self._packed = PackedStack(layers, made_of, training)
-        return layers
+        if packed is None or not packed.is_current(self.__dict__, training):
+            parameters = [self._parameters_of(layer) for layer in range(self.num_layers)]
+            packed = self._packed = PackedStack(parameters, training)
+        return packed
 
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """With ``double_bias=False``, both biases of a state dict add up to the one that is kept."""
@@ -312,7 +317,9 @@ class LSTM(Layer):
         x, batch, shape = self._input(x)
         h0, c0 = check_state(state, "state", (self.num_layers, batch, self.hidden_size), self.dtype)
         y = core.empty(shape, self.dtype)
-        core.lstm_forward(self._pack(False), x, y, h0, c0, None, None, self.time_major, self.return_sequences, False)
+        core.lstm_forward(
+            self._pack(False).layers, x, y, h0, c0, None, None, self.time_major, self.return_sequences, False
+        )
         return y
 
     def run(self, x: npt.ArrayLike, state: Any = None) -> RunResult:
@@ -332,7 +339,7 @@ class LSTM(Layer):
         state_shape = (self.num_layers, batch, self.hidden_size)
         h0, c0 = check_state(state, "state", state_shape, self.dtype)
         y, h, c = core.empty(shape, self.dtype), np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
-        core.lstm_forward(self._pack(False), x, y, h0, c0, h, c, self.time_major, self.return_sequences, False)
+        core.lstm_forward(self._pack(False).layers, x, y, h0, c0, h, c, self.time_major, self.return_sequences, False)
         return RunResult(y, (h, c))
 
     def forward(self, x: npt.ArrayLike, /, state: Any = None) -> tuple[Array, LSTMBackward]:  # type: ignore[override]
@@ -353,15 +360,14 @@ class LSTM(Layer):
         state_shape = (self.num_layers, batch, self.hidden_size)
         h0, c0 = check_state(state, "state", state_shape, self.dtype)
         y, h, c = core.empty(shape, self.dtype), np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
-        tape = core.lstm_forward(self._pack(True), x, y, h0, c0, h, c, self.time_major, self.return_sequences, True)
+        packed = self._pack(True)
+        tape = core.lstm_forward(packed.layers, x, y, h0, c0, h, c, self.time_major, self.return_sequences, True)
+        parameters = packed.parameters
 
         def run(dy: Array | None, dh: Array | None, dc: Array | None, input_gradient: bool) -> Any:
             dx = core.empty(x.shape, self.dtype) if input_gradient else None
             dh0, dc0 = np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
-            gradients = [
-                tuple(None if p is None else p.grad for p in self._layer_parameters(layer))
-                for layer in range(self.num_layers)
-            ]
+            gradients = [tuple(None if p is None else p.grad for p in layer.values()) for layer in parameters]
             core.lstm_backward(tape, dy, dh, dc, dx, dh0, dc0, gradients)
             return dx, (dh0, dc0)
 
