@@ -205,30 +205,34 @@ cdef inline bint _is_plain(object x, int typenum) noexcept:
     )
 
 
-cdef inline bint _span(cnp.ndarray x, char **low, char **high) noexcept:
-    """The stretch of memory from the first byte of x to behind its last; False if it has no elements."""
+cdef struct span:
+    char *low
+    char *high
+
+
+cdef inline span _span(cnp.ndarray x) noexcept:
+    """The stretch of memory from the first byte of x to behind its last; from NULL to NULL without elements."""
+    cdef span memory
     cdef cnp.npy_intp reach
     cdef int i
-    low[0] = <char *>cnp.PyArray_DATA(x)
-    high[0] = low[0] + cnp.PyArray_ITEMSIZE(x)
+    memory.low = <char *>cnp.PyArray_DATA(x)
+    memory.high = memory.low + cnp.PyArray_ITEMSIZE(x)
     for i in range(cnp.PyArray_NDIM(x)):
         if cnp.PyArray_DIM(x, i) == 0:
-            return False
+            memory.low = memory.high = NULL
+            break
         reach = (cnp.PyArray_DIM(x, i) - 1) * cnp.PyArray_STRIDE(x, i)
         if reach > 0:
-            high[0] += reach
+            memory.high += reach
         else:
-            low[0] += reach
-    return True
+            memory.low += reach
+    return memory
 
 
 cdef inline bint _overlap(cnp.ndarray x, cnp.ndarray y) noexcept:
     """Whether the stretches of memory that two arrays span have a byte in common."""
-    cdef char *x_low
-    cdef char *x_high
-    cdef char *y_low
-    cdef char *y_high
-    return _span(x, &x_low, &x_high) and _span(y, &y_low, &y_high) and x_low < y_high and y_low < x_high
+    cdef span a = _span(x), b = _span(y)
+    return a.low < b.high and b.low < a.high
 
 
 cdef object _matrix_product(cnp.ndarray a, object b, object out, object bias, object activation, bint accumulate):
