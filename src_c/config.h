@@ -28,6 +28,9 @@ typedef ptrdiff_t fa_size; /* every length and stride; strides are in elements u
 #define FA_UNROLL
 #define FA_LIKELY(x) (x)
 #define FA_UNLIKELY(x) (x)
+#define FA_PREFETCH(p) ((void)(p))
+#define FA_PREFETCH_L2(p) ((void)(p))
+#define FA_PREFETCH_WRITE(p) ((void)(p))
 #else
 #define FA_INLINE static inline __attribute__((always_inline, unused))
 #define FA_NOINLINE static __attribute__((noinline, unused))
@@ -40,6 +43,9 @@ typedef ptrdiff_t fa_size; /* every length and stride; strides are in elements u
 #endif
 #define FA_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FA_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define FA_PREFETCH(p) __builtin_prefetch(p, 0)
+#define FA_PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
+#define FA_PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
 #endif
 
 #define FA_MIN(a, b) ((a) < (b) ? (a) : (b))

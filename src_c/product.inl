@@ -11,8 +11,9 @@
  * a block of C is still in cache. Threads share out whole tiles and pack their own parts of B (or A): no barrier.
  *
  * Tried on Zen 5, one core, and left out (GF/s, float32 unless said):
- *   k blocks of 256 instead of 512, n = 1024: 201 against 209, float64 101 against 106; of 384: 204 and 104.
- *   Blocks of 48 or 192 rows of A instead of 96: 211 and 211 against 209, float64 107 and 102 against 106.
+ *   k blocks of 256 instead of 512, n = 1024: 201 against 209, float64 101 against 106; of 384: 204 and 104. Of 1024, with
+ *     the panel after this one fetched ahead: 226 and 110 of a peak of 243 and 121; without that 218 and 106.
+ *   Fetching the rows of an unpacked B ahead while packing, packing an A whose rows stand 8 KB apart: no difference.
  *   Packing row-major B below 64 rows: (24, 1000, 1000) 172 against 215 in place, (48, 512, 512) 194 against 205.
  *   Sweeping an unpacked B in strips of 32 or 64 rows of k instead of 128: (24, 1000, 1000) 204, 215 and 221;
  *     (6, 2048, 2048) 109, 75 to 85 and 116.
@@ -25,11 +26,12 @@
 
 enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 
-#define PRODUCT_K_BLOCK 512
+#define PRODUCT_K_BLOCK 1024
 #define PRODUCT_K_INPLACE 128 /* rows of an unpacked B that are swept across all columns */
 #define PRODUCT_M_INPLACE 64  /* most rows of A for which row-major B is not packed */
 #define PRODUCT_DOT_BLOCK (8192 / (fa_size)sizeof(real))
-#define PRODUCT_M_TILES (96 / TILE_ROWS)        /* tiles of rows that share a block of A in L2 */
+#define PRODUCT_A_BYTES (FA_REGISTERS >= 32 ? 576 << 10 : 192 << 10) /* a block of A, which stays in L2 */
+#define PRODUCT_M_TILES (144 / TILE_ROWS) /* most tiles of rows in it: their part of C waits in cache for the activation */
 #define PRODUCT_N_PANELS 48              /* panels in a packed block of B */
 #define STRIP_AHEAD 8 /* columns of A that are fetched ahead while packing */
 #define DOT_ROWS (FA_REGISTERS >= 32 ? 4 : 2)
@@ -38,14 +40,6 @@ enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 #define PIECE_NS 100e3 /* pieces shorter than about a quarter of this do not pay */
 #define ROWS_COLS (16384 / (fa_size)sizeof(real)) /* sums that stay in L1 */
 #define DOT_COLS_ONE_ROW 8
-
-#if defined(__GNUC__)
-#define PREFETCH_READ(p) __builtin_prefetch(p, 0)
-#define PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
-#else
-#define PREFETCH_READ(p) ((void)(p))
-#define PREFETCH_WRITE(p) ((void)(p))
-#endif
 
 /* A stretch of C that a tile computes: its sums come in acc or in sums, go out with what C held, bias, stride. */
 typedef struct {
@@ -60,6 +54,8 @@ typedef struct {
   fa_size bias_row, bias_col;
   fa_size last; /* columns in the last vector, 1 .. VL */
   int add;      /* to what C holds */
+  const real *ahead; /* this tile's part of the panel after this one, ahead_row elements a k */
+  fa_size ahead_row;
 } product_tile;
 
 /* Where C has no unit stride along n: transposed in registers if it has one along m, else element by element. */
@@ -98,8 +94,9 @@ FA_INLINE void product_tile_body(const product_tile *t, const int rows, const in
   const fa_size c_row = t->c_row, last = t->last;
   if (t->c_col == 1)
     FA_UNROLL for (int m = 0; m < rows; m++)
-      FA_UNROLL for (int v = 0; v < vecs; v++) PREFETCH_WRITE(c + m * c_row + v * VL);
-  tile_product(acc, rows, vecs, t->a, t->a_row, t->a_col, t->b, t->b_row, t->K, masked, last);
+      FA_UNROLL for (int v = 0; v < vecs; v++) FA_PREFETCH_WRITE(c + m * c_row + v * VL);
+  tile_product(acc, rows, vecs, t->a, t->a_row, t->a_col, t->b, t->b_row, t->K, masked, last, t->ahead,
+               t->ahead_row);
   if (FA_UNLIKELY(t->c_col != 1)) {
     FA_ALIGN(64) real sums[TILE_ROWS * TILE_COLS];
     FA_UNROLL for (int m = 0; m < rows; m++)
@@ -211,7 +208,7 @@ static void pack_strips(fa_size K, fa_size M, fa_size units, fa_size t0, fa_size
     for (fa_size k = 0; k < K; k++, a += a_col) {
       if (k + STRIP_AHEAD < K)
         for (fa_size m = first[0]; m < first[strips]; m += 64 / (fa_size)sizeof(real))
-          PREFETCH_READ(a + STRIP_AHEAD * a_col + m);
+          FA_PREFETCH(a + STRIP_AHEAD * a_col + m);
       for (fa_size t = 0; t < strips; t++) {
         const fa_size rows = first[t + 1] - first[t];
         const real *from = a + first[t];
@@ -251,13 +248,25 @@ static void product_activate(const fa_product *p, fa_size m0, fa_size m1, fa_siz
 
 /* ---- panels ---- */
 
+/* Tiles of rows in a block of A. */
+FA_INLINE fa_size product_m_tiles(fa_size k_block, fa_size tiles) {
+  const fa_size tile_bytes = FA_MAX(1, k_block) * TILE_ROWS * (fa_size)sizeof(real);
+  return product_even(tiles, FA_MAX(1, FA_MIN(PRODUCT_M_TILES, PRODUCT_A_BYTES / tile_bytes)));
+}
+
+/* Where panel q of the columns q0 .. stands, rows k0 .. of it; packed here, or before by product_pack. */
+FA_INLINE real *product_panel(const fa_product *p, real *packed_b, fa_size place, fa_size q, fa_size k0, fa_size k_len) {
+  if (p->packed) return (real *)p->packed + p->K * q * TILE_COLS + k0 * FA_ROUND_UP(panel_cols(p->N, q), VL);
+  return packed_b + place * TILE_COLS * k_len;
+}
+
 static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size q0, fa_size q1, real *workspace) {
-  const fa_size M = p->M, N = p->N, K = p->K;
-  const fa_size k_block = p->k_block;
-  const fa_size n_panels = p->pack_b ? PRODUCT_N_PANELS : q1 - q0;
+  const fa_size M = p->M, N = p->N, K = p->K, k_block = p->k_block;
+  const fa_size m_tiles = product_m_tiles(k_block, t1 - t0), n_panels = p->pack_b ? PRODUCT_N_PANELS : q1 - q0;
   const int inplace = !p->pack_b && !p->packed;
+  const int once = p->pack_b && m_tiles == t1 - t0; /* one block of A: each panel is packed into the place of the last */
   real *const packed_b = workspace;
-  real *const packed_a = workspace + (p->pack_b ? k_block * TILE_COLS * FA_MIN(n_panels, q1 - q0) : 0);
+  real *const packed_a = workspace + (p->pack_b ? k_block * TILE_COLS * (once ? 1 : FA_MIN(n_panels, q1 - q0)) : 0);
 
   for (fa_size qb = q0; qb < q1; qb += n_panels) {
     const fa_size qe = FA_MIN(qb + n_panels, q1);
@@ -265,17 +274,20 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
     do { /* once even for K = 0 */
       const fa_size k_len = FA_MIN(k_block, K - k0);
       const int final = k0 + k_len >= K;
-      for (fa_size tb = t0; tb < t1; tb += PRODUCT_M_TILES) {
-        const fa_size te = FA_MIN(tb + PRODUCT_M_TILES, t1);
+      for (fa_size tb = t0; tb < t1; tb += m_tiles) {
+        const fa_size te = FA_MIN(tb + m_tiles, t1);
         const fa_size mb = share(M, p->row_units, tb), me = share(M, p->row_units, te);
         if (p->pack_a)
           pack_strips(k_len, M, p->row_units, tb, te, (const real *)p->a + k0 * p->a_col, p->a_row, p->a_col, packed_a);
         for (fa_size q = qb; q < qe; q++) {
           const fa_size n0 = q * TILE_COLS, cols = panel_cols(N, q), vecs = FA_CEIL_DIV(cols, VL);
+          const real *b = p->packed ? p->packed : (const real *)p->b + k0 * p->b_row + n0 * p->b_col, *next = b;
           product_tile tile = {
               .K = k_len,
               .a_row = p->a_row,
               .a_col = p->a_col,
+              .b = b,
+              .b_row = p->b_row,
               .c_row = p->c_row,
               .c_col = p->c_col,
               .bias = NULL,
@@ -284,16 +296,17 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
               .last = cols - (vecs - 1) * VL,
               .add = p->accumulate || k0 > 0,
           };
-          if (inplace) {
-            tile.b = (const real *)p->b + k0 * p->b_row + n0 * p->b_col;
-            tile.b_row = p->b_row;
-          } else {
-            tile.b_row = vecs * VL;
-            tile.b = p->packed ? (const real *)p->packed + K * n0 + k0 * tile.b_row
-                               : packed_b + (q - qb) * TILE_COLS * k_len;
+          if (!inplace) {
+            real *panel = product_panel(p, packed_b, once ? 0 : q - qb, q, k0, k_len);
             if (p->pack_b && tb == t0) /* right before its first use */
-              pack_panel(k_len, cols, vecs * VL, (const real *)p->b + k0 * p->b_row + n0 * p->b_col, p->b_row, p->b_col,
-                         packed_b + (q - qb) * TILE_COLS * k_len);
+              pack_panel(k_len, cols, vecs * VL, b, p->b_row, p->b_col, panel);
+            tile.b = next = panel;
+            tile.b_row = vecs * VL;
+            if (p->packed || tb > t0) { /* else the next one is packed only when its turn comes */
+              const fa_size after = q + 1 < qe ? q + 1 : qb;
+              next = product_panel(p, packed_b, after - qb, after, k0, k_len);
+              tile.ahead_row = FA_CEIL_DIV(TILE_COLS, te - tb);
+            }
           }
           for (fa_size t = tb; t < te; t++) {
             const fa_size m0 = share(M, p->row_units, t), rows = share(M, p->row_units, t + 1) - m0;
@@ -304,6 +317,7 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
             } else {
               tile.a = (const real *)p->a + m0 * p->a_row + k0 * p->a_col;
             }
+            tile.ahead = next + (t - tb) * k_len * tile.ahead_row;
             tile.c = (real *)p->c + m0 * p->c_row + n0 * p->c_col;
             if (final && p->bias) tile.bias = (const real *)p->bias + m0 * p->bias_row + n0 * p->bias_col;
             product_tile_table[inplace][rows - 1][vecs - 1](&tile);
@@ -580,7 +594,7 @@ static size_t product_split(fa_product *p, int threads) {
   } else {
     const fa_size panels = FA_CEIL_DIV(p->col_units, p->col_pieces);
     if (p->pack_b) elements += p->k_block * TILE_COLS * FA_MIN(PRODUCT_N_PANELS, panels);
-    if (p->pack_a) elements += strip_size(p->k_block) * PRODUCT_M_TILES;
+    if (p->pack_a) elements += strip_size(p->k_block) * FA_MIN(PRODUCT_M_TILES, FA_CEIL_DIV(p->row_units, p->row_pieces));
   }
   return (size_t)FA_ROUND_UP(elements * (fa_size)sizeof(real), 64);
 }

@@ -8,10 +8,13 @@
  * inputs, hidden units, each in order; tiles of one row (two, with 32 registers) are too short a chain for the FMA
  * pipes and sum k in SPLIT interleaved parts.
  *
- * Tried, and no gain (Zen 5, AVX-512, float32, one thread): the products of 2 or 4 groups before their cells at batch 1
- * (within noise at H = 32, 128 and 256: out-of-order execution overlaps them already); the input product inside the
- * step where all weights fit L1 (H = 32: 15.7 and 16.0 us for 100 steps). The products run at 97 % of the pipes at
- * (100, 32, 64, 256); the rest is the pointwise part, 4 % of a training step forward and 4 % backward. */
+ * Tried, and no gain (Zen 5, AVX-512, float32, one thread): the products of 2 or 4 groups before their cells at batch
+ * 1 (within noise at H = 32, 128 and 256: out-of-order execution overlaps them already); the input product inside the
+ * step where all weights fit L1 (H = 32: 15.7 and 16.0 us for 100 steps); fetching ahead the slabs of the next group
+ * in the backward products, of the gates of the next group or of the tile's own for the backward cell (-2 to +2 % of
+ * a training step, 3 % between equal runs); 128, 192 or 384 rows in a chunk of the weight gradients (equal). The
+ * products run at 97 % of the pipes at (100, 32, 64, 256); the rest is the pointwise part, 4 % of a training step
+ * forward and 4 % backward. */
 
 /* ---- products ------------------------------------------------------------------------------------------------- */
 
@@ -477,7 +480,7 @@ FA_INLINE real *gradient_row(const gradient_product *p, fa_size m) {
   FA_NOINLINE void gradient_product_##rows##_##vecs(const gradient_product *p) {                                    \
     vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
-      PREFETCH_WRITE(gradient_row(p, m) + v * VL);                                                                  \
+      FA_PREFETCH_WRITE(gradient_row(p, m) + v * VL);                                                               \
     tile_zero(acc, rows, vecs);                                                                                     \
     tile_accumulate(acc, rows, vecs, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, p->size);               \
     FA_UNROLL for (int m = 0; m < rows; m++) {                                                                      \

@@ -46,12 +46,13 @@ FA_INLINE void tile_accumulate(vec acc[TILE_ROWS][TILE_VECS], const int rows, co
 }
 
 /* The whole sum of a tile, acc = A B. Tiles with fewer than 8 sums would wait for each other's multiply-add (latency 4,
- * two a cycle): they run over 2, 4 or 8 interleaved parts of k, added up pairwise at the end. */
+ * two a cycle): they run over 2, 4 or 8 interleaved parts of k, added up pairwise at the end. A full tile asks for what
+ * will be wanted next in L2 meanwhile: `ahead` and so on, `ahead_row` further at each k (unless `masked`). */
 #define TILE_SPLITS(rows, vecs) ((rows) * (vecs) >= 8 ? 1 : (rows) * (vecs) >= 4 ? 2 : (rows) * (vecs) >= 2 ? 4 : 8)
 
 FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a,
                             fa_size a_row, fa_size a_col, const real *b, fa_size b_row, fa_size K, const int masked,
-                            fa_size last) {
+                            fa_size last, const real *ahead, fa_size ahead_row) {
   const int splits = TILE_SPLITS(rows, vecs);
   fa_size k = 0;
   tile_zero(acc, rows, vecs);
@@ -67,5 +68,8 @@ FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const
           FA_UNROLL for (int v = 0; v < vecs; v++) part[s][m][v] = v_add(part[s][m][v], part[s + n][m][v]);
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) acc[m][v] = part[0][m][v];
   }
-  for (; k < K; k++, a += a_col, b += b_row) tile_step(acc, rows, vecs, a, a_row, b, masked, last);
+  for (; k < K; k++, a += a_col, b += b_row, ahead += ahead_row) {
+    if (!masked && splits == 1) FA_PREFETCH_L2(ahead);
+    tile_step(acc, rows, vecs, a, a_row, b, masked, last);
+  }
 }
