@@ -481,7 +481,7 @@ static void product_rows(const fa_product *p, fa_size q0, fa_size q1) {
 /* Costs in nanoseconds, from counts of cycles at 4.2 GHz on Zen 5; only their order matters, and that a call's whole
  * time decides whether threads pay. */
 #define CYCLES(x) ((double)(x) * 0.24)
-#define ROWS_BYTE_NS 0.0095 /* B comes from L2 or beyond: 80 to 110 bytes a nanosecond */
+#define STREAM_BYTE_NS 0.0095 /* a matrix that is read once comes from L2 or beyond: 80 to 110 bytes a nanosecond */
 
 static void product_swap(fa_product *p) {
 #define EXCHANGE(type, x, y) \
@@ -542,6 +542,7 @@ static int plan_dots(fa_product *p) {
   const double mac = (bytes <= 24e3 ? 0.55 : bytes <= 5e5 ? 0.65 : 1.0) *
                      ((p->K % VL && (p->pack_a || p->a_row % VL || p->b_col % VL)) ? 1.35 : 1);
   p->rest_ns = CYCLES((double)FA_CEIL_DIV(p->K, VL) * mac * FA_MAX(M * N, loads) + M * N * 3);
+  p->rest_ns = FA_MAX(p->rest_ns, K * N * sizeof(real) * STREAM_BYTE_NS);
   return 1;
 }
 
@@ -564,7 +565,7 @@ static double product_plan(fa_product *p) {
   if (plan_dots(&other) && plan_total(&other) < plan_total(&best)) best = other;
   *p = best;
   if (p->method == PRODUCT_PANELS && p->M == 1 && !p->pack_b && p->c_col == 1 && p->N >= 2 * TILE_COLS && p->K > 0)
-    p->method = PRODUCT_ROWS, p->rest_ns = FA_MAX(p->rest_ns, (double)p->K * (double)p->N * sizeof(real) * ROWS_BYTE_NS);
+    p->method = PRODUCT_ROWS, p->rest_ns = FA_MAX(p->rest_ns, (double)p->K * (double)p->N * sizeof(real) * STREAM_BYTE_NS);
   return plan_total(p);
 }
 
