@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from fastact import _protocol
 from fastact._core import activations as _core
 
 _SUPPORTED = "real numbers (float16, float32, float64, integers or booleans)"
@@ -131,69 +132,51 @@ class Activation(_core.Caller):
     # What the direct path declines.
 
     def _call(self, x: Any, out: Any, where: Any, dtype: Any, axis: Any, params: dict[str, Any]) -> Any:
-        options: dict[str, Any] = {}
-        if out is not None:
-            options["out"] = out
-        if dtype is not None:
-            options["dtype"] = dtype
-        if self.rowwise:
-            return self._call_rows(x, -1 if axis is None else axis, where, options, params)
         if axis is not None:
             raise TypeError(f"axis: {self.name} acts on each element and takes no axis; leave it out")
+        return self._run_ufunc(self.name, "forward", {"x": x}, out, where, dtype, params)
+
+    def _backward(
+        self, dy: Any, x: Any, y: Any, out: Any, where: Any, dtype: Any, axis: Any, params: dict[str, Any]
+    ) -> Any:
+        name = f"{self.name}.backward"
+        if axis is not None:
+            raise TypeError(f"axis: {self.name} acts on each element and takes no axis; leave it out")
+        kind = "backward_y" if x is None and "backward_y" in self.ufuncs else "backward_x"
+        operand = y if kind == "backward_y" else x
+        if operand is None:
+            self._no_operand(name, y)
+        return self._run_ufunc(name, kind, {"dy": dy, kind[-1]: operand}, out, where, dtype, params)
+
+    def _no_operand(self, name: str, y: Any) -> NoReturn:
+        """The error of a backward that got neither x nor y, or not the one that it needs."""
+        if self.backward_from == "x":
+            hint = "its output is not enough" if y is not None else "pass what that call saw"
+            raise TypeError(f"{name}: x: expected the input of the forward call, got None ({hint})")
+        wanted = "y= (the output)" if self.backward_from == "y" else "x= (the input) or y= (the output)"
+        raise TypeError(f"{name}: expected {wanted} of the forward call, got neither; pass what that call saw")
+
+    def _derivative(self, x: Any, order: Any, out: Any, where: Any, dtype: Any, params: dict[str, Any]) -> Any:
+        name = f"{self.name}.derivative"
+        self._check_order(order)
+        return self._run_ufunc(name, f"derivative{int(order)}", {"x": x}, out, where, dtype, params)
+
+    def _check_order(self, order: Any) -> None:
+        if order not in (1, 2):
+            raise ValueError(f"{self.name}.derivative: order: expected 1 or 2, got {order!r}")
+
+    def _run_ufunc(
+        self, function: str, kind: str, inputs: dict[str, Any], out: Any, where: Any, dtype: Any, params: dict[str, Any]
+    ) -> Any:
+        """The ufunc of this kind over the inputs and parameters, with NumPy's options where they are given."""
+        arguments = self._arguments(params)
+        options: dict[str, Any] = {} if out is None else {"out": out}
         if where is not True:
             options["where"] = where
-        arguments = self._arguments(params)
-        _integers_as_in_sin(options, arguments, x)
-        return _run(self.name, self.ufunc, {"x": x, **arguments}, options)
-
-    def _call_rows(self, x: Any, axis: Any, where: Any, options: dict[str, Any], params: dict[str, Any]) -> Any:
-        self._arguments(params)
-        mask = None
-        if isinstance(x, np.ma.MaskedArray):
-            mask = np.ma.getmaskarray(x)
-            where, x = ~mask & where, x.data
-        if where is not True:
-            x = np.asarray(x)
-            shown = np.where(where, x, -np.inf if x.dtype.kind == "f" else np.float64(-np.inf))
-            if shown.shape != x.shape:
-                raise ValueError(f"where: expected a shape that broadcasts to x {x.shape}, got {np.shape(where)}")
-            x = shown.astype(x.dtype) if x.dtype.kind == "f" else shown
-        if not options and _narrow(x):
-            options["out"] = np.empty(np.shape(x), np.float16)
-        options["axis"] = _axis(axis, x)
-        y = _run(self.name, self.ufunc, {"x": x}, options)
-        return y if mask is None else np.ma.array(y, mask=mask)
-
-    def _backward(self, dy: Any, x: Any, y: Any, out: Any, axis: Any, params: dict[str, Any]) -> Any:
-        name = f"{self.name}.backward"
-        kind = "backward_x" if x is not None and "backward_x" in self.ufuncs else "backward_y"
-        operand = x if kind == "backward_x" else y
-        if kind not in self.ufuncs:
-            raise TypeError(f"{name}: x: expected the input of the forward call, got None (its output is not enough)")
-        if operand is None:
-            wanted = "y= (the output)" if self.rowwise else "x= (the input) or y= (the output)"
-            raise TypeError(f"{name}: expected {wanted} of the forward call, got neither; pass what that call saw")
-        options: dict[str, Any] = {} if out is None else {"out": out}
-        if self.rowwise:
-            options["axis"] = _axis(-1 if axis is None else axis, operand)
-            if out is None and _narrow(dy) and _narrow(operand):
-                options["out"] = np.empty(np.broadcast_shapes(np.shape(dy), np.shape(operand)), np.float16)
-        elif axis is not None:
-            raise TypeError(f"axis: {self.name} acts on each element and takes no axis; leave it out")
-        arguments = self._arguments(params)
-        _integers_as_in_sin(options, arguments, dy, operand)
-        return _run(name, self.ufuncs[kind], {"dy": dy, kind[-1]: operand, **arguments}, options)
-
-    def _derivative(self, x: Any, order: Any, out: Any, params: dict[str, Any]) -> Any:
-        name = f"{self.name}.derivative"
-        if self.rowwise:
-            raise TypeError(f"{name}: the derivative of a row is a matrix; use {self.name}.backward(dy, y=y)")
-        if order not in (1, 2):
-            raise ValueError(f"{name}: order: expected 1 or 2, got {order!r}")
-        arguments = self._arguments(params)
-        options: dict[str, Any] = {} if out is None else {"out": out}
-        _integers_as_in_sin(options, arguments, x)
-        return _run(name, self.ufuncs[f"derivative{int(order)}"], {"x": x, **arguments}, options)
+        if dtype is not None:
+            options["dtype"] = dtype
+        _promote_as_sin(options, arguments, *inputs.values())
+        return _run(function, self.ufuncs[kind], {**inputs, **arguments}, options)
 
     def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
         """Values of all parameters, in the order of the ufunc's inputs: floats, which never promote, or arrays."""
@@ -246,35 +229,30 @@ def _parameter(name: str, value: Any) -> Any:
     return float(value) if np.ndim(array) == 0 else array
 
 
-def _axis(axis: Any, x: Any) -> int:
-    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
-        raise TypeError(f"axis: expected an integer, got {axis!r}")
-    axis = axis.__index__()
-    if not hasattr(x, "__array_ufunc__") or isinstance(x, np.ndarray):
-        ndim = np.ndim(x)
-        if ndim == 0:
-            raise ValueError("x: expected at least one dimension, got a scalar")
-        if not -ndim <= axis < ndim:
-            raise ValueError(f"axis: expected {-ndim} to {ndim - 1} for x of shape {np.shape(x)}, got {axis}")
-    return axis
+def _promote_as_sin(options: dict[str, Any], parameters: dict[str, Any], *arrays: Any) -> None:
+    """Have the result's dtype be that of ``numpy.sin`` where the ufunc by itself would choose another.
 
-
-def _integers_as_in_sin(options: dict[str, Any], parameters: dict[str, Any], *arrays: Any) -> None:
-    """Name the loop for integer arrays beside parameters: those are floats, and NumPy would take the float64 loop."""
-    if parameters and "dtype" not in options and all(isinstance(a, (np.ndarray, np.generic)) for a in arrays):
-        dtype = np.result_type(*arrays)
+    Integers beside parameters, which are floats, would take the float64 loop: the loop is named. bfloat16, which has no
+    loop, would come back as float32: NumPy writes it into ``out``, block by block.
+    """
+    if "dtype" in options or "out" in options:
+        return
+    if any(map(_protocol.is_bfloat16, arrays)) and all(isinstance(a, np.ndarray) for a in arrays):
+        if "where" not in options and np.result_type(*arrays) == arrays[0].dtype:
+            shape = np.broadcast_shapes(*(np.shape(a) for a in (*arrays, *parameters.values())))
+            options["out"] = np.empty(shape, arrays[0].dtype)
+    elif parameters and (dtype := _protocol.common_dtype(arrays)) is not None:
         if dtype.kind in "iub":
-            options["dtype"] = {1: np.float16, 2: np.float32}.get(dtype.itemsize, np.float64)
-
-
-def _narrow(x: Any) -> bool:
-    """Whether NumPy's functions would give float16 for x; row ufuncs, which have no such loop, give float32."""
-    return isinstance(x, np.ndarray) and x.dtype.type in (np.float16, np.int8, np.uint8, np.bool_)
+            options["dtype"] = np.result_type(dtype, np.float16)
+        elif dtype.kind == "f" and any(map(_protocol.is_foreign, arrays)):  # pandas makes float64 arrays of floats
+            parameters |= {name: dtype.type(value) for name, value in parameters.items() if type(value) is float}
 
 
 def _run(function: str, ufunc: np.ufunc, inputs: dict[str, Any], options: dict[str, Any]) -> Any:
     """The ufunc's result, or an error that names the argument in place of NumPy's."""
     try:
+        if "axis" in options:
+            return _protocol.call_rows(ufunc, list(inputs.values()), options.pop("axis"), options)
         return ufunc(*inputs.values(), **options)
     except (TypeError, ValueError) as error:
         explained = _explained(error, function, inputs, options.get("out"), options.get("dtype"))
@@ -287,7 +265,7 @@ def _explained(error: Exception, function: str, inputs: dict[str, Any], out: Any
     """The error to raise for NumPy's refusal: ``error`` itself where there is nothing to add."""
     arrays = {}
     for name, value in inputs.items():
-        if not isinstance(value, np.ndarray) and hasattr(value, "__array_ufunc__"):
+        if _protocol.is_foreign(value):
             return error  # another library's array: its own message
         try:
             arrays[name] = np.asarray(value)
@@ -404,7 +382,8 @@ def _signature(row: dict[str, Any]) -> inspect.Signature:
 
 def _make(row: dict[str, Any], values: Mapping[str, float], base: Activation | None = None) -> Activation:
     doc = None if base is not None else lambda kind: _ufunc_doc(row, kind)
-    activation = Activation(row["name"], row["index"], row["rowwise"], dict(values), doc, base)
+    kind = RowActivation if row["rowwise"] else Activation
+    activation = kind(row["name"], row["index"], row["rowwise"], dict(values), doc, base)
     activation.__doc__ = _doc(row) if base is None else base.__doc__
     activation.__signature__ = _signature({**row, "parameters": values})  # type: ignore[attr-defined]
     return activation
@@ -473,6 +452,8 @@ class Catalogue(Mapping[str, Activation]):
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         return f"activation: expected one of {', '.join(self)}, got {name!r}{hint}"
 
+
+from fastact._rows import RowActivation  # noqa: E402 (derives from Activation, and the catalogue holds some)
 
 activations = Catalogue()
 

@@ -278,30 +278,35 @@ def _hard_tanh_1(x: ArrayLike, low: Parameter = -1.0, high: Parameter = 1.0) -> 
     return np.where(np.isnan(x), x, (x > low) & (x < high))
 
 
-def softmax(x: ArrayLike) -> Array:
-    """e^x_i / sum_j e^x_j over the last axis: (..., N) -> (..., N)."""
+def _exponentials(x: ArrayLike) -> tuple[Array, Array]:
+    """x - max of its row, and the row's sum of their exponentials (1 at least; also for a row that is all -inf)."""
     x = _f64(x)
-    e = np.exp(x - x.max(axis=-1, keepdims=True, initial=-np.inf))
-    return e / e.sum(axis=-1, keepdims=True)
+    top = x.max(axis=-1, keepdims=True, initial=-np.inf)
+    shifted = x - np.where(np.isneginf(top), 0, top)
+    return shifted, np.maximum(np.exp(shifted).sum(axis=-1, keepdims=True), 1)
+
+
+def softmax(x: ArrayLike) -> Array:
+    """e^x_i / sum_j e^x_j over the last axis: (..., N) -> (..., N). A row of -inf, all masked, gives zeros."""
+    shifted, total = _exponentials(x)
+    return np.exp(shifted) / total
 
 
 def softmax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
-    """y (dy - sum_j dy_j y_j): (..., N), (..., N) -> (..., N)."""
-    dy, y = _f64(dy), _f64(y)
+    """y (dy - sum_j dy_j y_j): (..., N), (..., N) -> (..., N). dy does not count where y = 0 (masked)."""
+    dy, y = np.where(_f64(y) == 0, 0, _f64(dy)), _f64(y)
     return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
 
 
 def log_softmax(x: ArrayLike) -> Array:
-    """x_i - log sum_j e^x_j over the last axis: (..., N) -> (..., N)."""
-    x = _f64(x)
-    shifted = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
-    with np.errstate(divide="ignore"):  # the empty sum of an empty row
-        return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    """x_i - log sum_j e^x_j over the last axis: (..., N) -> (..., N). A row of -inf, all masked, gives -inf."""
+    shifted, total = _exponentials(x)
+    return shifted - np.log(total)
 
 
 def log_softmax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
-    """dy_i - e^y_i sum_j dy_j: (..., N), (..., N) -> (..., N)."""
-    dy = _f64(dy)
+    """dy_i - e^y_i sum_j dy_j: (..., N), (..., N) -> (..., N). dy does not count where y = -inf, so masked."""
+    dy = np.where(np.isneginf(_f64(y)), 0, _f64(dy))
     return dy - np.exp(_f64(y)) * dy.sum(axis=-1, keepdims=True)
 
 

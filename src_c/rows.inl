@@ -124,13 +124,17 @@ FA_INLINE void softmax_term(const rows_job *job, fa_size u, fa_size lanes, vec m
   *sum = rows_add(*sum, e, v_zero());
   if (!logarithm) rows_store(job, u, lanes, e, dense);
 }
-/* ... and on the way back dy y or dy. */
+/* ... and on the way back dy y or dy, where dy does not count if x was masked: y is 0 or -inf there. */
+FA_INLINE vec softmax_shown(vec dy, vec y, const int logarithm) {
+  return v_sel(v_eq(y, logarithm ? v_set1(-INFINITY) : v_zero()), v_zero(), dy);
+}
 FA_INLINE void softmax_backward_term(const rows_job *job, fa_size u, fa_size lanes, vec m, rows_sum *sum, const int dense,
                                      const int logarithm) {
   (void)m;
-  vec dy = rows_load(job, 0, u, lanes, dense), product = dy, lost = v_zero();
+  vec dy = rows_load(job, 0, u, lanes, dense), y = rows_load(job, 1, u, lanes, dense), lost = v_zero();
+  vec product = softmax_shown(dy, y, logarithm);
   if (!logarithm) {
-    vec y = rows_load(job, 1, u, lanes, dense);
+    dy = product;
     product = v_mul(dy, y);
     lost = v_fms(dy, y, product);
   }
@@ -167,7 +171,9 @@ FA_INLINE void rows_softmax(const rows_job *job, const int across, const int den
     m = v_max(m, lanes < VL ? v_sel(m_first(lanes), x, lowest) : x);
   }
   if (!across) m = v_set1(v_hmax(m));
+  m = v_sel(v_eq(m, lowest), v_zero(), m); /* nothing but -inf: no NaN from -inf - -inf, and the sum of terms is 0 */
   rows_sum total = softmax_terms(job, m, across, dense, logarithm);
+  total.sum = v_max(v_set1(1), total.sum); /* 1 at least, or 0 */
   if (logarithm) {
     math_pair log_sum = rows_log(total, across);
     for (fa_size u = 0; u < job->units; u++) {
@@ -186,13 +192,15 @@ FA_INLINE void rows_softmax(const rows_job *job, const int across, const int den
   }
 }
 
-/* softmax: dx = y (dy - sum(dy y)); log_softmax: dx = dy - exp(y) sum(dy). in = dy, y. */
+/* A masked entry is one of -inf: it gets 0, or -inf, and nothing flows back to it.
+ * softmax: dx = y (dy - sum(dy y)); log_softmax: dx = dy - exp(y) sum(dy). in = dy, y. */
 FA_INLINE void rows_softmax_backward(const rows_job *job, const int across, const int dense, const int logarithm) {
   rows_sum total = softmax_backward_terms(job, v_zero(), across, dense, logarithm);
   vec sum = v_add(total.sum, total.lost);
   for (fa_size u = 0; u < job->units; u++) {
     fa_size lanes = rows_lanes(job, u, across);
     vec dy = rows_load(job, 0, u, lanes, dense), y = rows_load(job, 1, u, lanes, dense);
+    dy = softmax_shown(dy, y, logarithm);
     vec dx = logarithm ? v_fnma(rows_exp((math_pair){y, v_zero()}), sum, dy) : v_mul(y, v_sub(dy, sum));
     rows_store(job, u, lanes, dx, dense);
   }

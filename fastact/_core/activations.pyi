@@ -29,6 +29,17 @@ class Caller:
         self, x: Any, out: Any = None, *, where: Any = True, dtype: Any = None, axis: Any = None, **params: Any
     ) -> Any: ...
     def backward(
-        self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, axis: Any = None, **params: Any
+        self,
+        dy: Any,
+        x: Any = None,
+        y: Any = None,
+        out: Any = None,
+        *,
+        where: Any = True,
+        dtype: Any = None,
+        axis: Any = None,
+        **params: Any,
     ) -> Any: ...
-    def derivative(self, x: Any, order: int = 1, out: Any = None, **params: Any) -> Any: ...
+    def derivative(
+        self, x: Any, order: int = 1, out: Any = None, *, where: Any = True, dtype: Any = None, **params: Any
+    ) -> Any: ...

@@ -493,8 +493,8 @@ cdef class Caller:
             if result is not None:
                 return result
             n = len(self.parameter_names)
-            if out is None and not self.rowwise and (
-                n == 0 or cnp.PyArray_CheckExact(x) and cnp.PyArray_ISFLOAT(x)   # integers: see _integers_as_in_sin
+            if out is None and not self.rowwise and (   # the rest: see _promote_as_sin
+                cnp.PyArray_ISFLOAT(x) if cnp.PyArray_CheckExact(x) and (n or cnp.PyArray_ISUSERDEF(x)) else n == 0
             ):
                 try:
                     return self.ufunc(x, *[values[i] for i in range(n)])
@@ -502,24 +502,28 @@ cdef class Caller:
                     pass   # _call tries again, and says what is wrong
         return self._call(x, out, where, dtype, axis, params)
 
-    def backward(self, dy, x=None, y=None, out=None, *, axis=None, **params):
+    def backward(self, dy, x=None, y=None, out=None, *, where=True, dtype=None, axis=None, **params):
         cdef double values[8]
         cdef int kind = BACKWARD_X if x is not None and not self.rowwise else BACKWARD_Y
         cdef object operand = x if kind == BACKWARD_X else y
         if (
-            operand is not None and self.loops[kind] != NULL and self.last_axis(axis, dy)
+            operand is not None and self.loops[kind] != NULL and where is True and dtype is None
+            and self.last_axis(axis, dy)
             and self.resolve(params, values)
         ):
             result = self.direct(kind, dy, operand, out, values)
             if result is not None:
                 return result
-        return self._backward(dy, x, y, out, axis, params)
+        return self._backward(dy, x, y, out, where, dtype, axis, params)
 
-    def derivative(self, x, order=1, out=None, **params):
+    def derivative(self, x, order=1, out=None, *, where=True, dtype=None, **params):
         cdef double values[8]
         cdef int kind
-        if not self.rowwise and (order == 1 or order == 2) and self.resolve(params, values):
+        if (
+            not self.rowwise and where is True and dtype is None
+            and (order == 1 or order == 2) and self.resolve(params, values)
+        ):
             result = self.direct(DERIVATIVE1 if order == 1 else DERIVATIVE2, x, None, out, values)
             if result is not None:
                 return result
-        return self._derivative(x, order, out, params)
+        return self._derivative(x, order, out, where, dtype, params)
