@@ -171,10 +171,12 @@ def cases(
             row = min(SOFTMAX_ROW, size)
             shape = (size // row, row) if activation.rowwise else (size,)
             used = shape[0] * row if activation.rowwise else size
-            x, dy, o, w = (array[:used].reshape(shape) for array in (flat, flat_dy, out, work))
+            x, dx, w = (array[:used].reshape(shape) for array in (flat, out, work))
             sample = slice(None, None, max(1, len(x) * (row if activation.rowwise else 1) // SAMPLES))
+            y = activation(x)
+            o, dy = (array[: y.size].reshape(y.shape) for array in (out, flat_dy))
             yield _forward(activation, x, o, w, sample, label, threads, peers)
-            yield _backward(activation, x, activation(x), dy, o, w, sample, label, threads, peers)
+            yield _backward(activation, x, y, dy, dx, w, sample, label, threads, peers)
 
 
 def _case(
@@ -226,7 +228,7 @@ def _backward(
     runs |= offered(peers, "backward", name, x, y, dy, out)
     twin = reference.activations[name]
     if isinstance(twin, reference.Rowwise):
-        expected = twin.backward(dy[sample], y[sample])
+        expected = twin.backward(dy[sample], *(operand[sample] for operand in given.values()))
     else:
         expected = twin.backward(dy[sample], x=x[sample])
     return _case(activation, "backward", runs, expected, sample, out, label, threads, streams=3)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -35,9 +35,12 @@ class Activation(_core.Caller):
     backward_from : {"x", "y", "either"}
         What ``backward`` can work from: the input x, the output y, or either.
     ufunc : numpy.ufunc
-        The ufunc beneath; parameters are its further inputs. A gufunc ``(n)->(n)`` for softmax and log_softmax.
+        The ufunc beneath; parameters are its further inputs. A gufunc ``(n)->(n)`` for softmax and its kin; None where
+        the function is made of others.
     rowwise : bool
-        True where an output depends on a whole row of inputs (softmax, log_softmax).
+        True where an output depends on a whole row of inputs (softmax, glu), and calls take ``axis=``.
+    keeps_shape : bool
+        False where the output has another shape than x (logsumexp, maxout, glu).
     formula : str
     ulp : Mapping[str, tuple[float, float, float]]
         Largest errors of f, f' and f'' in units in the last place, by dtype name; at the default parameters, as all
@@ -63,42 +66,71 @@ class Activation(_core.Caller):
     array([-0.5,  0. ,  2. ])
     """
 
-    def __init__(self, name: str, index: int, rowwise: bool, parameters: Mapping[str, float], *_: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        index: int,
+        rowwise: bool,
+        parameters: Mapping[str, float],
+        doc: Callable[[str], str] | None,
+        base: Activation | None,
+        facts: dict[str, Any],
+    ) -> None:
         self.parameters: Mapping[str, float] = MappingProxyType(dict(parameters))
+        self._facts = facts
+        self.__doc__ = _doc(facts) if base is None else base.__doc__
+        self.__signature__ = _signature({**facts, "parameters": parameters})
+
+    @classmethod
+    def from_facts(cls, facts: dict[str, Any]) -> Activation:
+        """The activation that a row of the table describes."""
+        return cls(
+            facts["name"], facts["index"], facts["rowwise"], dict(facts["parameters"]),
+            lambda kind: _ufunc_doc(facts, kind), None, facts,
+        )  # fmt: skip
+
+    def _with_values(self, values: dict[str, Any]) -> Activation:
+        """This activation with other values of its parameters."""
+        return type(self)(self.name, self.index, self.rowwise, values, None, self, self._facts)
 
     # The facts of the row, shared by all Activations of a name.
 
     @property
+    def keeps_shape(self) -> bool:
+        """Whether f(x) has the shape of x, as a layer's ``activation=`` needs."""
+        return self._facts.get("keeps_shape", True)
+
+    @property
     def backward_from(self) -> str:
-        return _ROWS[self.name]["backward_from"]
+        return self._facts["backward_from"]
 
     @property
     def formula(self) -> str:
-        return _ROWS[self.name]["formula"]
+        return self._facts["formula"]
 
     @property
     def ulp(self) -> Mapping[str, tuple[float, float, float]]:
-        return MappingProxyType(_ROWS[self.name]["ulp"])
+        return MappingProxyType(self._facts.get("ulp", {}))
 
     @property
     def zeros(self) -> tuple[float, float]:
-        return _ROWS[self.name]["zeros"]
+        return self._facts.get("zeros", (0.0, 0.0))
 
     @property
     def landmarks(self) -> list[tuple[float, float]]:
-        return list(_ROWS[self.name]["landmarks"])
+        return list(self._facts.get("landmarks", ()))
 
     @property
     def range(self) -> tuple[float, float]:
-        return _ROWS[self.name]["range"]
+        return self._facts["range"]
 
     @property
     def monotonic(self) -> bool:
-        return _ROWS[self.name]["monotonic"]
+        return self._facts.get("monotonic", False)
 
     @property
     def odd(self) -> bool:
-        return _ROWS[self.name]["odd"]
+        return self._facts.get("odd", False)
 
     def with_params(self, **params: float) -> Activation:
         """The same activation with other values of its parameters.
@@ -126,8 +158,9 @@ class Activation(_core.Caller):
             number = _parameter(name, value)
             if not isinstance(number, float):
                 raise TypeError(f"{name}: expected a real number, got an array; give arrays with the call instead")
+            self._check_value(name, number)
             values[name] = number
-        return self if values == self.parameters else _make(_ROWS[self.name], values, self)
+        return self if values == self.parameters else self._with_values(values)
 
     # What the direct path declines.
 
@@ -185,6 +218,9 @@ class Activation(_core.Caller):
                 self._unknown_parameter(name)
         return {name: _parameter(name, params.get(name, default)) for name, default in self.parameters.items()}
 
+    def _check_value(self, name: str, value: Any) -> None:
+        """Raise ValueError where a parameter is out of its domain."""
+
     def _unknown_parameter(self, name: str) -> NoReturn:
         known = ", ".join(self.parameters) or "none"
         raise TypeError(f"{self.name}: expected parameters among: {known}; got {name!r}")
@@ -201,7 +237,7 @@ class Activation(_core.Caller):
 
     def _bound(self) -> dict[str, float]:
         """The parameters that differ from the defaults."""
-        return {k: v for k, v in self.parameters.items() if v != _ROWS[self.name]["parameters"][k]}
+        return {k: v for k, v in self.parameters.items() if v != self._facts["parameters"][k]}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.name, self._bound())
@@ -211,7 +247,7 @@ class Activation(_core.Caller):
 
 
 def _restore(name: str, params: dict[str, float]) -> Activation:
-    return activations[name].with_params(**params)
+    return activations.named(name).with_params(**params)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -299,6 +335,8 @@ _SUMMARY = {
     "derivative2": "The second derivative of {name}, {formula}, with respect to x.",
     "backward_x": "dy times the derivative of {name}, {formula}, at x.",
     "backward_y": "dy times the derivative of {name}, {formula}, where its output is y.",
+    "forward_scaled": "{formula} of x, temperature.",
+    "backward_y_scaled": "dy times the derivative of {name}, {formula}; of dy, y, temperature.",
 }
 
 
@@ -337,14 +375,20 @@ _SOURCES = {"x": "the input x", "y": "the output y", "either": "the input x or t
 
 def _doc(row: dict[str, Any]) -> str:
     """A numpydoc text from the row of the table."""
+    if "doc" in row:  # of a family with its own arguments
+        return row["doc"]
     if row["rowwise"]:
         parts = {
             "x": "At least 1-d.",
-            "parameters": "axis : int, default -1\n    The axis that is normalised.\n"
-            "where : array_like of bool, default True\n    False entries, and masked ones, count as -inf.\n",
+            "parameters": "axis : int, default -1\n    The axis of the rows; of an xarray object also its name.\n"
+            "where : array_like of bool, default True\n    False entries, and masked ones, count as -inf.\n"
+            + "".join(
+                f"{name} : float or array_like, default {value:.6g}\n    {row['parameter_docs'][name]}\n"
+                for name, value in row["parameters"].items()
+            ),
             "others": "out, dtype",
-            "shape": "x",
-            "notes": "",
+            "shape": row.get("shape", "x"),
+            "notes": row.get("notes", ""),
         }
     else:
         low, high = row["range"]
@@ -364,7 +408,7 @@ def _doc(row: dict[str, Any]) -> str:
             ),
         }
     doc = _DOC.format(name=row["name"], formula=row["formula"], source=_SOURCES[row["backward_from"]], **parts)
-    finite = [(float(x), float(y)) for x, y in row["landmarks"] if math.isfinite(x)]
+    finite = [(float(x), float(y)) for x, y in row.get("landmarks", ()) if math.isfinite(x)]
     if finite:
         doc += _DOC_EXAMPLE.format(name=row["name"], xs=[x for x, _ in finite], ys=[y for _, y in finite])
     return doc
@@ -373,46 +417,11 @@ def _doc(row: dict[str, Any]) -> str:
 def _signature(row: dict[str, Any]) -> inspect.Signature:
     kinds = inspect.Parameter
     keywords: dict[str, Any] = {"where": True, "dtype": None}
-    keywords |= {"axis": -1} if row["rowwise"] else row["parameters"]
+    keywords |= ({"axis": -1} if row["rowwise"] else {}) | row["parameters"] | row.get("keywords", {})
     return inspect.Signature(
         [kinds("x", kinds.POSITIONAL_OR_KEYWORD), kinds("out", kinds.POSITIONAL_OR_KEYWORD, default=None)]
         + [kinds(name, kinds.KEYWORD_ONLY, default=value) for name, value in keywords.items()]
     )
-
-
-def _make(row: dict[str, Any], values: Mapping[str, float], base: Activation | None = None) -> Activation:
-    doc = None if base is not None else lambda kind: _ufunc_doc(row, kind)
-    kind = RowActivation if row["rowwise"] else Activation
-    activation = kind(row["name"], row["index"], row["rowwise"], dict(values), doc, base)
-    activation.__doc__ = _doc(row) if base is None else base.__doc__
-    activation.__signature__ = _signature({**row, "parameters": values})  # type: ignore[attr-defined]
-    return activation
-
-
-_ROWWISE_FORMULAS = {"softmax": "exp(x_i) / sum_j exp(x_j)", "log_softmax": "x_i - log(sum_j exp(x_j))"}
-
-
-def _read_table() -> dict[str, dict[str, Any]]:
-    rows = {row["name"]: row | {"rowwise": False} for row in _core.describe_all()}
-    for name, index in _core.ROWWISE.items():
-        rows[name] = {
-            "name": name,
-            "index": index,
-            "rowwise": True,
-            "formula": _ROWWISE_FORMULAS[name],
-            "parameters": {},
-            "backward_from": "y",
-            "ulp": {},
-            "landmarks": [],
-            "zeros": (0.0, 0.0),
-            "range": (0.0, 1.0) if name == "softmax" else (-math.inf, 0.0),
-            "monotonic": False,
-            "odd": False,
-        }
-    return rows
-
-
-_ROWS = _read_table()
 
 
 class Catalogue(Mapping[str, Activation]):
@@ -430,7 +439,16 @@ class Catalogue(Mapping[str, Activation]):
     """
 
     def __init__(self) -> None:
-        self._entries = {name: _make(row, row["parameters"]) for name, row in _ROWS.items()}
+        self._entries: dict[str, Activation] = {}
+        self._unlisted: dict[str, Activation] = {}
+
+    def add(self, activation: Activation, listed: bool = True) -> None:
+        """Take an activation in, as each family of them does when imported; ``listed`` ones are entries."""
+        (self._entries if listed else self._unlisted)[activation.name] = activation
+
+    def named(self, name: str) -> Activation:
+        """An entry, or one that is not listed."""
+        return self._unlisted.get(name) or self[name]
 
     def __getitem__(self, name: str) -> Activation:
         try:
@@ -453,23 +471,25 @@ class Catalogue(Mapping[str, Activation]):
         return f"activation: expected one of {', '.join(self)}, got {name!r}{hint}"
 
 
-from fastact._rows import RowActivation  # noqa: E402 (derives from Activation, and the catalogue holds some)
-
 activations = Catalogue()
+for _facts in _core.describe_all():
+    activations.add(Activation.from_facts(_facts | {"rowwise": False}))
 
 
-def as_activation(spec: str | Activation | None) -> Activation:
+def as_activation(spec: str | Activation | None, keeps_shape: bool = False) -> Activation:
     """The Activation that a layer's argument stands for.
 
     Parameters
     ----------
     spec : str, Activation or None
         A name of the catalogue, an Activation as it is, or None for ``linear``.
+    keeps_shape : bool
+        Refuse those whose output has another shape than x.
 
     Raises
     ------
     ValueError
-        For an unknown name; the message suggests the nearest.
+        For an unknown name, where the message suggests the nearest, or a shape that changes.
     TypeError
         For anything else.
 
@@ -481,11 +501,15 @@ def as_activation(spec: str | Activation | None) -> Activation:
     """
     if spec is None:
         return activations["linear"]
-    if isinstance(spec, Activation):
-        return spec
     if isinstance(spec, str):
         try:
-            return activations[spec]
+            spec = activations[spec]
         except KeyError as error:
             raise ValueError(error.args[0]) from None
-    raise TypeError(f"activation: expected a name, an Activation or None, got {type(spec).__name__}")
+    if not isinstance(spec, Activation):
+        raise TypeError(f"activation: expected a name, an Activation or None, got {type(spec).__name__}")
+    if keeps_shape and not spec.keeps_shape:
+        raise ValueError(
+            f"activation: expected one that keeps the shape of x, got {spec.name}; use fa.nn.Activation({spec.name!r})"
+        )
+    return spec

@@ -1,24 +1,32 @@
 """Row activations: softmax and its kin, where an output depends on a whole row of inputs, along any axis.
 
-The kernels (``src_c/rows.inl``) see rows alone. Here: axes, masks, float16, and the arrays of other libraries.
+The kernels (``src_c/rows.inl``) see rows alone. Here: what each function is, axes, masks, float16, and the arrays of
+other libraries.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
 
 from fastact import _protocol
-from fastact._activations import Activation, _run
+from fastact._activations import Activation, _run, activations
+from fastact.init import Rng, generator
 
 
 class RowActivation(Activation):
     """An activation over the rows of an array, which lie along ``axis``; every call takes ``axis=-1``.
 
-    ``where`` is a mask: entries where it is False, and those that a masked array hides, count as -inf. A row of nothing
-    but -inf gives zeros (softmax) or -inf (log_softmax). The output tells the backward pass what was masked.
+    ``where`` is a mask: entries where it is False, and those that a masked array hides, count as -inf. Of a row of
+    nothing else softmax, softmin, hardmax and sparsemax make zeros, log_softmax and logsumexp -inf. The output tells
+    the backward pass what was masked.
     """
+
+    # What stands for a masked entry of each operand.
+    _hidden: dict[str, float] = {"x": -math.inf, "dy": 0.0, "y": 0.0}  # noqa: RUF012 (never written to)
 
     def _call(self, x: Any, out: Any, where: Any, dtype: Any, axis: Any, params: dict[str, Any]) -> Any:
         return self._run_rows(self.name, "forward", {"x": x}, out, where, dtype, axis, params)
@@ -27,42 +35,232 @@ class RowActivation(Activation):
         self, dy: Any, x: Any, y: Any, out: Any, where: Any, dtype: Any, axis: Any, params: dict[str, Any]
     ) -> Any:
         name = f"{self.name}.backward"
-        if y is None:
+        operand = x if self.backward_from == "x" else y
+        if operand is None:
             self._no_operand(name, y)
-        return self._run_rows(name, "backward_y", {"dy": dy, "y": y}, out, where, dtype, axis, params)
+        inputs = {"dy": dy, self.backward_from: operand}
+        return self._run_rows(name, f"backward_{self.backward_from}", inputs, out, where, dtype, axis, params)
 
     def _derivative(self, x: Any, order: Any, out: Any, where: Any, dtype: Any, params: dict[str, Any]) -> NoReturn:
         raise TypeError(
-            f"{self.name}.derivative: the derivative of a row is a matrix; use {self.name}.backward(dy, y=y)"
+            f"{self.name}.derivative: the derivative of a row is a matrix; "
+            f"use {self.name}.backward(dy, {self.backward_from}={self.backward_from})"
         )
 
+    def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
+        arguments = super()._arguments(params)
+        for name, value in arguments.items():
+            if not _protocol.is_foreign(value):
+                self._check_value(name, value)
+        return arguments
+
+    def _check_value(self, name: str, value: Any) -> None:
+        if not np.all((np.asarray(value) >= 1e-30) & (np.asarray(value) <= 1e30)):
+            raise ValueError(f"{name}: expected a finite number above 0, got {value!r}")
+
+    def _unknown_parameter(self, name: str) -> NoReturn:
+        if name == "mask":
+            raise TypeError(f"{self.name}: expected the mask as where=, True where an entry takes part, got mask=")
+        super()._unknown_parameter(name)
+
     def _run_rows(
-        self,
-        function: str,
-        kind: str,
-        inputs: dict[str, Any],
-        out: Any,
-        where: Any,
-        dtype: Any,
-        axis: Any,
+        self, function: str, kind: str, inputs: dict[str, Any], out: Any, where: Any, dtype: Any, axis: Any,
         params: dict[str, Any],
-    ) -> Any:
-        self._arguments(params)
-        axis = _axis(-1 if axis is None else axis, next(iter(inputs.values())))
-        inputs, hidden = _hide(inputs, where)
+    ) -> Any:  # fmt: skip
+        """The gufunc of this kind over the rows of the inputs, masked entries out of the way."""
+        arguments = self._arguments(params)
+        row = inputs[next(name for name in inputs if name != "dy" or "backward_y" in kind)]
+        axis = as_axis(-1 if axis is None else axis, row)
+        inputs, hidden = hide(inputs, where, self._hidden)
+        arrays = list(inputs.values())
         options: dict[str, Any] = {"axis": axis}
         if out is not None:
             options["out"] = out
-        elif dtype is None and (narrow := _narrow(inputs.values())) is not None:
-            options["out"] = np.empty(np.broadcast_shapes(*map(np.shape, inputs.values())), narrow)
+        elif dtype is None and self.keeps_shape and (narrow := _narrow(arrays)) is not None:
+            options["out"] = np.empty(np.shape(row), narrow)
         if dtype is not None:
             options["dtype"] = dtype
+        for name, value in arguments.items():
+            if type(value) is float:
+                if value == 1:
+                    continue
+                if (common := _protocol.common_dtype(arrays)) is not None and common.kind == "f":
+                    value = common.type(value)  # pandas makes float64 arrays of floats
+                elif common is not None and common.kind in "iub" and dtype is None:
+                    options["dtype"] = np.result_type(common, np.float32 if common.itemsize < 4 else np.float64)
+            inputs[name] = value
+            kind += "_scaled"
         result = _run(function, self.ufuncs[kind], inputs, options)
         return result if hidden is None else np.ma.array(result, mask=hidden, copy=False)
 
 
-def _hide(inputs: dict[str, Any], where: Any) -> tuple[dict[str, Any], Any]:
-    """The inputs with -inf as x, or 0 as dy, at masked places; and the mask that the result of masked arrays has."""
+class Softmin(RowActivation):
+    """softmax of -x: what is masked counts as +inf."""
+
+    _hidden = {"x": math.inf, "dy": 0.0, "y": 0.0}  # noqa: RUF012
+
+
+class LogSoftmax(RowActivation):
+    """The logarithm of softmax: what is masked gives -inf."""
+
+    _hidden = {"x": -math.inf, "dy": 0.0, "y": -math.inf}  # noqa: RUF012
+
+
+class LogSumExp(RowActivation):
+    """A function that makes one number of a row; ``keepdims=True`` leaves the axis, of length 1."""
+
+    def __call__(
+        self, x: Any, out: Any = None, *, where: Any = True, dtype: Any = None, axis: Any = -1, keepdims: bool = False,
+        **params: Any,
+    ) -> Any:  # fmt: skip
+        self._arguments(params)
+        axis = as_axis(axis, x)
+        inputs, hidden = hide({"x": x}, where, self._hidden)
+        x = inputs["x"]
+        options: dict[str, Any] = {"axis": axis} | ({"keepdims": True} if keepdims else {})
+        if out is not None:
+            options["out"] = out
+        if dtype is not None:
+            options["dtype"] = dtype
+        narrow = None if out is not None or dtype is not None else _narrow([x])
+        y = _run(self.name, self.ufunc, {"x": x}, options)
+        if narrow is not None:
+            y = y.astype(narrow)
+        return y if hidden is None else np.ma.array(y, mask=hidden.all(axis=axis, keepdims=keepdims))
+
+    def backward(
+        self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, where: Any = True, dtype: Any = None,
+        axis: Any = -1, keepdims: bool = False, **params: Any,
+    ) -> Any:  # fmt: skip
+        """dy softmax(x), from x; dy of the shape of y."""
+        name = f"{self.name}.backward"
+        self._arguments(params)
+        if x is None:
+            self._no_operand(name, y)
+        axis = as_axis(axis, x)
+        if keepdims:
+            dy = dy.squeeze(axis) if hasattr(dy, "squeeze") else np.squeeze(dy, axis)
+        if isinstance(dy, np.ma.MaskedArray):
+            dy = dy.filled(0)
+        inputs, hidden = hide({"x": x}, where, self._hidden)
+        options = {"axis": axis} | {k: v for k, v in (("out", out), ("dtype", dtype)) if v is not None}
+        if not options.keys() & {"out", "dtype"} and (narrow := _narrow([dy, inputs["x"]])) is not None:
+            options["out"] = np.empty(np.shape(x), narrow)
+        dx = _run(name, self.ufuncs["backward_x"], {"dy": dy, **inputs}, options)
+        return dx if hidden is None else np.ma.array(dx, mask=hidden, copy=False)
+
+
+class Maxout(LogSumExp):
+    """The greatest of every ``pieces`` neighbours along an axis: a row of the gufunc is one group of pieces."""
+
+    def __call__(
+        self, x: Any, out: Any = None, *, where: Any = True, dtype: Any = None, axis: Any = -1, keepdims: bool = False,
+        **params: Any,
+    ) -> Any:  # fmt: skip
+        pieces = self._pieces(keepdims, params)
+        groups, place = self._groups(x, axis, pieces)
+        if where is not True:
+            where = self._groups(np.broadcast_to(where, np.shape(x)), axis, pieces)[0]
+        return super().__call__(groups, out, where=where, dtype=dtype, axis=place)
+
+    def backward(
+        self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, where: Any = True, dtype: Any = None,
+        axis: Any = -1, keepdims: bool = False, **params: Any,
+    ) -> Any:  # fmt: skip
+        """dy at the first of the greatest of each group, else 0, from x; dy of the shape of y."""
+        pieces = self._pieces(keepdims, params)
+        if x is None:
+            self._no_operand(f"{self.name}.backward", y)
+        groups, place = self._groups(x, axis, pieces)
+        if where is not True:
+            where = self._groups(np.broadcast_to(where, np.shape(x)), axis, pieces)[0]
+        if out is not None:
+            out = self._groups(out, axis, pieces)[0]
+        dx = super().backward(dy, groups, out=out, where=where, dtype=dtype, axis=place)
+        return dx.reshape(np.shape(x))
+
+    def _pieces(self, keepdims: bool, params: dict[str, Any]) -> Any:
+        for name in params.keys() - {"pieces"} or ({"keepdims"} if keepdims else ()):
+            self._unknown_parameter(name)
+        return params.get("pieces", self.parameters["pieces"])
+
+    def _groups(self, x: Any, axis: Any, pieces: Any) -> tuple[Any, int]:
+        """x with its axis split into (groups, pieces), a view, and the place of the pieces."""
+        self._check_value("pieces", pieces)
+        pieces = int(pieces)
+        if _protocol.is_foreign(x) and not hasattr(x, "reshape"):
+            raise TypeError(
+                f"{self.name}: x: expected an array that can be reshaped, got {type(x).__name__}; give x.to_numpy()"
+            )
+        x = x if _protocol.is_foreign(x) else np.asanyarray(x)
+        axis = as_axis(axis, x) % x.ndim
+        if x.shape[axis] % pieces:
+            raise ValueError(f"x: expected a multiple of {pieces}, the pieces, along axis {axis}, got shape {x.shape}")
+        return x.reshape(*x.shape[:axis], x.shape[axis] // pieces, pieces, *x.shape[axis + 1 :]), axis + 1
+
+    def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
+        return {}  # the gufunc has none
+
+    def _check_value(self, name: str, value: Any) -> None:
+        if isinstance(value, bool) or not hasattr(value, "__int__") or int(value) != value or value < 1:
+            raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+
+
+class GumbelSoftmax(RowActivation):
+    """softmax of x and Gumbel noise: a sample of a softmax distribution that can be differentiated."""
+
+    def __call__(
+        self, x: Any, out: Any = None, *, where: Any = True, dtype: Any = None, axis: Any = -1, hard: bool = False,
+        rng: Rng = None, **params: Any,
+    ) -> Any:  # fmt: skip
+        z = self._noisy(x, dtype, rng)
+        self._arguments(params)
+        params = {**self.parameters, **params}
+        if hard:
+            return activations["hardmax"](z, out, where=where, dtype=dtype, axis=axis)
+        return activations["softmax"](z, out, where=where, dtype=dtype, axis=axis, **params)
+
+    def forward(
+        self, x: Any, *, where: Any = True, dtype: Any = None, axis: Any = -1, hard: bool = False, rng: Rng = None,
+        **params: Any,
+    ) -> tuple[Any, Callable[[Any], Any]]:  # fmt: skip
+        """A sample and its backward, dx = f(dy): with ``hard`` a one-hot sample, and the slope of the soft one."""
+        z = self._noisy(x, dtype, rng)
+        self._arguments(params)
+        params = {**self.parameters, **params}
+        soft = activations["softmax"](z, where=where, dtype=dtype, axis=axis, **params)
+        y = activations["hardmax"](z, where=where, dtype=dtype, axis=axis) if hard else soft
+        return y, lambda dy: activations["softmax"].backward(dy, y=soft, axis=axis, **params)
+
+    def _backward(
+        self, dy: Any, x: Any, y: Any, out: Any, where: Any, dtype: Any, axis: Any, params: dict[str, Any]
+    ) -> Any:
+        if y is None:
+            self._no_operand(f"{self.name}.backward", y)
+        params = {**self.parameters, **params}
+        return activations["softmax"].backward(dy, y=y, out=out, where=where, dtype=dtype, axis=axis, **params)
+
+    def _noisy(self, x: Any, dtype: Any, rng: Rng) -> Any:
+        """x - log of exponential numbers, drawn in float64; masked entries stay so."""
+        x = x if hasattr(x, "dtype") else np.asanyarray(x)
+        if not isinstance(x, np.ndarray):
+            raise TypeError(f"{self.name}: x: expected a NumPy array, got {type(x).__name__}; noise is drawn for those")
+        if x.dtype.kind not in "fiub" and not _protocol.is_bfloat16(x):
+            raise TypeError(f"{self.name}: x: expected real numbers, got dtype {x.dtype}; use astype(np.float64)")
+        noise = np.log(np.maximum(generator(rng).standard_exponential(x.shape), np.finfo(np.float64).tiny))
+        if x.dtype.kind in "iub":
+            return x - noise
+        np.subtract(x, noise, out=noise, casting="same_kind") if not isinstance(x, np.ma.MaskedArray) else None
+        return np.ma.array(x.data - noise, mask=x.mask) if isinstance(x, np.ma.MaskedArray) else noise.astype(x.dtype)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Masks, axes, types
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def hide(inputs: dict[str, Any], where: Any, hidden_values: dict[str, float]) -> tuple[dict[str, Any], Any]:
+    """The inputs with what stands for a masked entry, and the mask of the result where some are masked arrays."""
     hidden = None
     for value in inputs.values():
         if isinstance(value, np.ma.MaskedArray):
@@ -71,25 +269,28 @@ def _hide(inputs: dict[str, Any], where: Any) -> tuple[dict[str, Any], Any]:
     if hidden is not None:
         where = ~hidden & where
     if where is True:
-        return inputs, None
-    shown: dict[str, Any] = {}
+        return dict(inputs), None
+    shown = {}
     for name, value in inputs.items():
-        value = value.data if isinstance(value, np.ma.MaskedArray) else value
-        shown[name] = _protocol.fill_hidden(value, where, -np.inf if name == "x" else 0.0) if name != "y" else value
+        plain = value.data if isinstance(value, np.ma.MaskedArray) else value
+        shown[name] = _protocol.fill_hidden(plain, where, hidden_values[name])
     return shown, hidden
 
 
-def _narrow(arrays: Any) -> np.dtype[Any] | None:
+def _narrow(arrays: list[Any]) -> np.dtype[Any] | None:
     """float16 or bfloat16 where NumPy's functions would give that: row ufuncs have no such loops and give float32."""
     if not all(isinstance(a, np.ndarray) for a in arrays):
         return None
-    dtype = np.result_type(*arrays)
+    try:
+        dtype = np.result_type(*arrays)
+    except TypeError:  # no common type: the ufunc says so
+        return None
     if dtype.kind in "iub":
         dtype = np.result_type(dtype, np.float16)
     return dtype if dtype == np.float16 or dtype.name == "bfloat16" else None
 
 
-def _axis(axis: Any, x: Any) -> Any:
+def as_axis(axis: Any, x: Any) -> Any:
     """The axis as an int, or the name of a dimension of an xarray object."""
     if _protocol.is_xarray(x):
         if isinstance(axis, str):
@@ -108,3 +309,140 @@ def _axis(axis: Any, x: Any) -> Any:
         if not -ndim <= axis < ndim:
             raise ValueError(f"axis: expected {-ndim} to {ndim - 1} for x of shape {np.shape(x)}, got {axis}")
     return axis
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The functions
+# ---------------------------------------------------------------------------------------------------------------------
+
+_TEMPERATURE = {
+    "parameters": {"temperature": 1.0},
+    "parameter_docs": {
+        "temperature": "What x is divided by, above 0; below 1 the greatest stand out more. An array has one a row:\n"
+        "    the shape of x without the axis."
+    },
+}
+_EXAMPLE = "\nExamples\n--------\n>>> import numpy as np, fastact as fa\n"
+
+
+def _text(name: str, formula: str, arguments: str, returns: str, notes: str, example: str) -> str:
+    """A numpydoc text of a function with arguments of its own."""
+    return (
+        f"{name}(x) = {formula}\n\nParameters\n----------\nx : array_like\n    At least 1-d.\n"
+        "axis : int, default -1\n    The axis that the rows lie along.\n"
+        f"{arguments}out, where, dtype : optional\n    ``where`` is a mask: where it is False, -inf stands for x.\n\n"
+        f"Returns\n-------\ny : ndarray\n    {returns}\n\nNotes\n-----\n{notes}\n{_EXAMPLE}{example}\n"
+    )
+
+
+_FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
+    (
+        RowActivation,
+        {
+            "name": "softmax",
+            "formula": "exp(x_i / temperature) / sum_j exp(x_j / temperature)",
+            "range": (0.0, 1.0),
+            "notes": "A row that is masked whole gives zeros.\n",
+            **_TEMPERATURE,
+        },
+    ),
+    (
+        LogSoftmax,
+        {
+            "name": "log_softmax",
+            "formula": "x_i / temperature - log(sum_j exp(x_j / temperature))",
+            "range": (-math.inf, 0.0),
+            "notes": "A masked entry gives -inf, also throughout a row that is masked whole.\n",
+            **_TEMPERATURE,
+        },
+    ),
+    (
+        Softmin,
+        {
+            "name": "softmin",
+            "formula": "exp(-x_i / temperature) / sum_j exp(-x_j / temperature)",
+            "range": (0.0, 1.0),
+            "notes": "A row that is masked whole gives zeros. A masked entry counts as +inf.\n",
+            **_TEMPERATURE,
+        },
+    ),
+    (
+        LogSumExp,
+        {
+            "name": "logsumexp",
+            "formula": "log(sum_j exp(x_j))",
+            "range": (-math.inf, math.inf),
+            "backward_from": "x",
+            "keeps_shape": False,
+            "keywords": {"keepdims": False},
+            "doc": _text(
+                "logsumexp", "log(sum_j exp(x_j))",
+                "keepdims : bool, default False\n    Leave the axis in y, of length 1; ``backward`` takes it too.\n",
+                "The shape of x without the axis.",
+                "-inf for a row that is masked whole, or empty. ``backward(dy, x=x)`` is dy softmax(x).",
+                ">>> fa.logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]])).tolist()\n[1000.6931471805599, 0.0]",
+            ),
+        },
+    ),
+    (
+        RowActivation,
+        {
+            "name": "hardmax",
+            "formula": "1 at the first of the greatest x, else 0",
+            "range": (0.0, 1.0),
+            "notes": "As ONNX has it. A NaN makes its whole row NaN. The derivative is 0.\n",
+        },
+    ),
+    (
+        RowActivation,
+        {
+            "name": "sparsemax",
+            "formula": "max(x_i - tau, 0), tau such that the row's sum is 1",
+            "range": (0.0, 1.0),
+            "notes": "The nearest point of the probability simplex (Martins & Astudillo 2016).\n",
+        },
+    ),
+    (
+        Maxout,
+        {
+            "name": "maxout",
+            "formula": "the greatest of each group of `pieces` neighbours along the axis",
+            "range": (-math.inf, math.inf),
+            "backward_from": "x",
+            "keeps_shape": False,
+            "parameters": {"pieces": 2.0},
+            "doc": _text(
+                "maxout", "the greatest of each group of `pieces` neighbours along the axis",
+                "pieces : int, default 2\n    Length of a group, a divisor of the axis. thinc's nP, Paddle's groups.\n",
+                "The shape of x, the axis divided by ``pieces``.",
+                "Goodfellow et al. 2013. NaN where a group has one. The gradient goes to the first of the greatest.",
+                ">>> fa.maxout(np.array([1.0, 5.0, 2.0, -1.0]), pieces=2).tolist()\n[5.0, 2.0]",
+            ),
+        },
+    ),
+    (
+        GumbelSoftmax,
+        {
+            "name": "gumbel_softmax",
+            "formula": "softmax((x + g) / temperature), g ~ -log(-log(uniform(0, 1)))",
+            "range": (0.0, 1.0),
+            "keywords": {"hard": False, "rng": None},
+            "parameters": {"temperature": 1.0},
+            "doc": _text(
+                "gumbel_softmax", "softmax((x + g) / temperature), g Gumbel noise",
+                "temperature : float, default 1\n    Above 0.\nhard : bool, default False\n    One-hot samples.\n"
+                "rng : numpy.random.Generator, int or None\n    Where the noise comes from; None: see ``fa.seed``.\n",
+                "The shape of x: samples, one a row.",
+                "Jang et al. 2017. ``backward(dy, y=y)`` takes the soft sample; for hard ones with the slope of\n"
+                "the soft (straight through) there is ``y, backward = fa.gumbel_softmax.forward(x, hard=True)``.",
+                ">>> fa.gumbel_softmax(np.zeros(3), hard=True, rng=0).tolist()\n[0.0, 0.0, 1.0]",
+            ),
+        },
+    ),
+]  # fmt: skip
+
+for _kind, _facts in _FAMILY:
+    _defaults = {"index": -1, "rowwise": True, "parameters": {}, "backward_from": "y", "ulp": {}}
+    activations.add(_kind.from_facts(_defaults | _facts), listed=_kind is not GumbelSoftmax)
+
+gumbel_softmax = activations.named("gumbel_softmax")  # random: no entry of the catalogue

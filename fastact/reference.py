@@ -20,7 +20,7 @@ Parameter = float | Array
 # Activations
 # ---------------------------------------------------------------------------------------------------------------------
 # An elementwise activation is a triple: f, f', f'' of x and its parameters, and f' as a function of y = f(x) where y
-# determines it. A row activation is f and the product of its transposed Jacobian with dy, as a function of y.
+# determines it. A row activation is f and the product of its transposed Jacobian with dy, as a function of y or of x.
 #
 # At a kink the derivative is PyTorch's: that of the side x <= 0 for the rectifiers, 0 at both ends of hard_tanh. NaN
 # gives NaN in every function, constant derivatives included.
@@ -46,7 +46,7 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class Rowwise:
-    """f of one row activation and its backward, over the last axis: (..., N) -> (..., N)."""
+    """f of one row activation and its backward (dy, y or x), over the last axis."""
 
     forward: Callable[..., Array]
     backward: Callable[..., Array]
@@ -278,36 +278,103 @@ def _hard_tanh_1(x: ArrayLike, low: Parameter = -1.0, high: Parameter = 1.0) -> 
     return np.where(np.isnan(x), x, (x > low) & (x < high))
 
 
-def _exponentials(x: ArrayLike) -> tuple[Array, Array]:
-    """x - max of its row, and the row's sum of their exponentials (1 at least; also for a row that is all -inf)."""
+# Functions of rows, over the last axis. -inf (+inf for softmin) is a masked entry: it gets 0, or -inf from log_softmax.
+
+
+def _exponentials(x: ArrayLike, temperature: Parameter = 1.0) -> tuple[Array, Array]:
+    """(x - max) / temperature, and the row's sum of their exponentials: at least 1, also for a row that is all -inf."""
     x = _f64(x)
     top = x.max(axis=-1, keepdims=True, initial=-np.inf)
-    shifted = x - np.where(np.isneginf(top), 0, top)
+    shifted = (x - np.where(np.isneginf(top), 0, top)) / np.asarray(temperature)[..., np.newaxis]
     return shifted, np.maximum(np.exp(shifted).sum(axis=-1, keepdims=True), 1)
 
 
-def softmax(x: ArrayLike) -> Array:
-    """e^x_i / sum_j e^x_j over the last axis: (..., N) -> (..., N). A row of -inf, all masked, gives zeros."""
-    shifted, total = _exponentials(x)
+def softmax(x: ArrayLike, temperature: Parameter = 1.0) -> Array:
+    """e^(x_i / t) / sum_j e^(x_j / t): (..., N), (...) -> (..., N). A row of -inf gives zeros."""
+    shifted, total = _exponentials(x, temperature)
     return np.exp(shifted) / total
 
 
-def softmax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
-    """y (dy - sum_j dy_j y_j): (..., N), (..., N) -> (..., N). dy does not count where y = 0 (masked)."""
+def softmax_backward(dy: ArrayLike, y: ArrayLike, temperature: Parameter = 1.0) -> Array:
+    """y (dy - sum_j dy_j y_j) / t: (..., N), (..., N), (...) -> (..., N). dy does not count where y = 0 (masked)."""
     dy, y = np.where(_f64(y) == 0, 0, _f64(dy)), _f64(y)
-    return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
+    return y * (dy - (dy * y).sum(axis=-1, keepdims=True)) / np.asarray(temperature)[..., np.newaxis]
 
 
-def log_softmax(x: ArrayLike) -> Array:
-    """x_i - log sum_j e^x_j over the last axis: (..., N) -> (..., N). A row of -inf, all masked, gives -inf."""
-    shifted, total = _exponentials(x)
+def log_softmax(x: ArrayLike, temperature: Parameter = 1.0) -> Array:
+    """x_i / t - log sum_j e^(x_j / t): (..., N), (...) -> (..., N). A row of -inf gives -inf."""
+    shifted, total = _exponentials(x, temperature)
     return shifted - np.log(total)
 
 
-def log_softmax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
-    """dy_i - e^y_i sum_j dy_j: (..., N), (..., N) -> (..., N). dy does not count where y = -inf, so masked."""
+def log_softmax_backward(dy: ArrayLike, y: ArrayLike, temperature: Parameter = 1.0) -> Array:
+    """(dy_i - e^y_i sum_j dy_j) / t: (..., N), (..., N), (...) -> (..., N). dy does not count where y = -inf."""
     dy = np.where(np.isneginf(_f64(y)), 0, _f64(dy))
-    return dy - np.exp(_f64(y)) * dy.sum(axis=-1, keepdims=True)
+    return (dy - np.exp(_f64(y)) * dy.sum(axis=-1, keepdims=True)) / np.asarray(temperature)[..., np.newaxis]
+
+
+def softmin(x: ArrayLike, temperature: Parameter = 1.0) -> Array:
+    """softmax(-x)."""
+    return softmax(-_f64(x), temperature)
+
+
+def softmin_backward(dy: ArrayLike, y: ArrayLike, temperature: Parameter = 1.0) -> Array:
+    return -softmax_backward(dy, y, temperature)
+
+
+def logsumexp(x: ArrayLike) -> Array:
+    """log sum_j e^x_j: (..., N) -> (...)."""
+    x = _f64(x)
+    top = x.max(axis=-1, initial=-np.inf)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(top), top, top + np.log(_exponentials(x)[1][..., 0]))
+
+
+def logsumexp_backward(dy: ArrayLike, x: ArrayLike) -> Array:
+    """dy softmax(x): (...), (..., N) -> (..., N)."""
+    return _f64(dy)[..., np.newaxis] * softmax(x)
+
+
+def hardmax(x: ArrayLike) -> Array:
+    """1 at the first of the greatest, else 0; zeros for a row of -inf, NaN for one with a NaN: (..., N) -> (..., N)."""
+    x = _f64(x)
+    top = x.max(axis=-1, keepdims=True, initial=-np.inf)
+    first = np.cumsum(x == top, axis=-1) * (x == top) == 1
+    return np.where(np.isnan(top), np.nan, first & (top > -np.inf))
+
+
+def maxout(x: ArrayLike, pieces: float = 2) -> Array:
+    """The greatest of every ``pieces`` neighbours: (..., N) -> (..., N / pieces)."""
+    x = _f64(x)
+    return x.reshape(*x.shape[:-1], -1, int(pieces)).max(axis=-1)
+
+
+def maxout_backward(dy: ArrayLike, x: ArrayLike, pieces: float = 2) -> Array:
+    """dy at the first of the greatest of each group: (..., N / pieces), (..., N) -> (..., N)."""
+    x = _f64(x)
+    first = hardmax(x.reshape(*x.shape[:-1], -1, int(pieces)))
+    return (_f64(dy)[..., np.newaxis] * first).reshape(x.shape)
+
+
+def sparsemax(x: ArrayLike) -> Array:
+    """max(x - tau, 0) with sum 1, tau by sorting (Martins & Astudillo 2016, algorithm 1): (..., N) -> (..., N)."""
+    x = _f64(x)
+    if x.shape[-1] == 0:
+        return x
+    top = x.max(axis=-1, keepdims=True)
+    x = x - np.where(np.isneginf(top), 0, top)
+    z = -np.sort(-x, axis=-1)
+    rank, sums = np.arange(1, x.shape[-1] + 1), z.cumsum(axis=-1)
+    size = np.maximum((1 + rank * z > sums).sum(axis=-1, keepdims=True), 1)
+    tau = (np.take_along_axis(sums, size - 1, axis=-1) - 1) / size
+    return np.maximum(x - np.where(np.isneginf(tau), 0, tau), 0)
+
+
+def sparsemax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
+    """dy - mean of dy over the support of y, 0 off it: (..., N), (..., N) -> (..., N)."""
+    support = _f64(y) > 0
+    mean = np.where(support, dy, 0).sum(axis=-1, keepdims=True) / np.maximum(support.sum(axis=-1, keepdims=True), 1)
+    return np.where(support, _f64(dy) - mean, 0)
 
 
 activations: dict[str, Elementwise | Rowwise] = {
@@ -331,6 +398,11 @@ activations: dict[str, Elementwise | Rowwise] = {
     ),
     "softmax": Rowwise(softmax, softmax_backward),
     "log_softmax": Rowwise(log_softmax, log_softmax_backward),
+    "softmin": Rowwise(softmin, softmin_backward),
+    "logsumexp": Rowwise(logsumexp, logsumexp_backward),
+    "hardmax": Rowwise(hardmax, lambda dy, y: np.zeros_like(_f64(dy))),
+    "sparsemax": Rowwise(sparsemax, sparsemax_backward),
+    "maxout": Rowwise(maxout, maxout_backward),
 }
 
 

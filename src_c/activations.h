@@ -34,27 +34,6 @@ typedef struct {
   fa_map_kernel derivative2; /* x -> f''(x) */
 } fa_map_kernels;
 
-/* ---- Row kernels -------------------------------------------------------------------------------------------- */
-
-/* `rows` vectors of n elements each; strides in bytes. in = x (forward), or dy and y (backward). out may be an input at
- * the same strides. */
-typedef struct {
-  fa_size rows, n;
-  const void *in[2];
-  fa_size in_row_stride[2], in_stride[2];
-  void *out;
-  fa_size out_row_stride, out_stride;
-} fa_rows_args;
-
-typedef void (*fa_rows_kernel)(const fa_rows_args *);
-
-typedef struct {
-  fa_rows_kernel forward;  /* x -> y */
-  fa_rows_kernel backward; /* dy, y -> dx */
-} fa_rows_kernels;
-
-enum { FA_ROWS_softmax, FA_ROWS_log_softmax, FA_ROWS_COUNT };
-
 /* ---- Descriptions ------------------------------------------------------------------------------------------- */
 
 enum {
@@ -118,8 +97,7 @@ static inline const fa_activation_info *fa_activation_describe(int index) {
 }
 
 typedef struct {
-  const fa_map_kernels *map;   /* [FA_ACT_COUNT] */
-  const fa_rows_kernels *rows; /* [FA_ROWS_COUNT] */
+  const fa_map_kernels *map; /* [FA_ACT_COUNT] */
 } fa_activation_kernels;
 
 #endif

@@ -178,6 +178,4 @@ static const fa_map_kernels map_kernels[FA_ACT_COUNT] = {
 };
 #undef ACTIVATION
 
-#include "rows.inl"
-
-#define ACTIVATION_KERNELS {.map = map_kernels, .rows = rows_kernels}
+#define ACTIVATION_KERNELS {.map = map_kernels}

@@ -7,6 +7,7 @@
 
 #include "math.inl"
 #include "activations.inl"
+#include "rows.inl"
 #include "tile.inl"
 #include "product.inl"
 #include "recurrent.inl"
@@ -18,6 +19,7 @@ const fa_kernels FA_SUFFIXED(fa_kernels) = {
     .lanes = VL,
     .itemsize = (int)sizeof(real),
     .activation = ACTIVATION_KERNELS,
+    .rows = rows_kernels,
     .product = PRODUCT_KERNELS,
     .recurrent = RECURRENT_KERNELS,
     .training = TRAINING_KERNELS,

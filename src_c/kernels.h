@@ -9,6 +9,7 @@
 #include "probe.h"
 #include "product.h"
 #include "recurrent.h"
+#include "rows.h"
 #include "training.h"
 
 typedef struct {
@@ -16,6 +17,7 @@ typedef struct {
   int lanes;    /* elements in a vector */
   int itemsize; /* bytes of an element */
   fa_activation_kernels activation;
+  const fa_rows_kernel *rows; /* [FA_ROWS_COUNT] */
   fa_product_kernels product;
   fa_recurrent_kernels recurrent;
   fa_training_kernels training;

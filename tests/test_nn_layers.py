@@ -15,7 +15,10 @@ from fastact import reference
 from fastact.errors import BackwardError
 from fastact.nn import LSTM, Activation, Backward, Dense, Embedding, Layer, RunResult, Sequential
 
-ACTIVATIONS = [None, *(name for name in fa.activations if name not in ("linear", "step"))]
+ACTIVATIONS = [
+    None,
+    *(name for name, f in fa.activations.items() if name not in ("linear", "step", "hardmax") and f.keeps_shape),
+]
 LEADING = [(5,), (1,), (0,), (), (2, 3), (2, 0), (2, 1, 3)]
 
 

@@ -6,8 +6,7 @@ cdef extern from "kernels.h" nogil:
     enum:
         FA_ACT_COUNT
         FA_ROWS_COUNT
-        FA_ROWS_softmax
-        FA_ROWS_log_softmax
+        FA_ROWS_OPERANDS
         FA_MAX_PARAMETERS
         FA_MAX_LANDMARKS
         FA_MAP_OPERANDS
@@ -25,21 +24,23 @@ cdef extern from "kernels.h" nogil:
 
     ctypedef struct fa_rows_args:
         fa_size rows, n
-        const void *in_ "in"[2]
-        fa_size in_row_stride[2]
-        fa_size in_stride[2]
+        const void *in_ "in"[FA_ROWS_OPERANDS]
+        fa_size in_row_stride[FA_ROWS_OPERANDS]
+        fa_size in_stride[FA_ROWS_OPERANDS]
         void *out
         fa_size out_row_stride, out_stride
     ctypedef void (*fa_rows_kernel)(const fa_rows_args *) noexcept nogil
-    ctypedef struct fa_rows_kernels:
-        fa_rows_kernel forward, backward
+    ctypedef struct fa_rows_info:
+        const char *name
+        const char *signature
+    const fa_rows_info *fa_rows_describe(int index)
 
     ctypedef struct fa_activation_kernels:
         const fa_map_kernels *map
-        const fa_rows_kernels *rows
     ctypedef struct kernels "fa_kernels":
         int lanes
         fa_activation_kernels activation
+        const fa_rows_kernel *rows
 
     ctypedef struct fa_parameter:
         const char *name
@@ -61,20 +62,23 @@ cdef extern from "kernels.h" nogil:
 
 # What a loop needs to know; NumPy hands it back as the loop's data.
 cdef struct Loop:
-    int index        # row of the table
-    int kind         # column
+    int index        # row of the table: FA_ACT_*, or FA_ROWS_* for a function of rows
+    int kind         # its column; forward or not for a function of rows
     int dtype        # 0 float32, 1 float64, 2 float16
     int n_in         # inputs: x, or dy and x or y; then the parameters
+    int row_operands # of a function of rows, bit k: operand k, the output last, is a whole row; else 0
 
 cdef class Caller:
-    cdef readonly int index          # FA_ACT_* of an elementwise activation, FA_ROWS_* of a row activation
+    cdef readonly int index          # FA_ACT_* of an elementwise activation of the table, else -1
     cdef readonly bint rowwise
     cdef readonly str name
     cdef readonly tuple parameter_names
     cdef double values[8]            # of the parameters
-    cdef Loop *loops[5]              # one array a kind, over dtypes; NULL where there is no such kernel
+    cdef Loop *loops[7]              # one array a kind, over dtypes; NULL where there is no such kernel
     cdef readonly object ufunc       # of the forward function
     cdef readonly dict ufuncs        # kind -> ufunc
+    cdef _make_ufuncs(self, object doc)
+    cdef _make_row_ufuncs(self, object doc)
     cdef bint last_axis(self, object axis, object x) except -1
     cdef bint resolve(self, dict params, double *values) except -1
     cdef object direct(self, int kind, object a, object b, object out, const double *values)

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 
 KINDS: tuple[str, ...]
-ROWWISE: dict[str, int]
+ROWS: dict[str, tuple[int, str]]
 
 def describe(index: int) -> dict[str, Any]: ...
 def describe_all() -> list[dict[str, Any]]: ...
@@ -24,6 +24,7 @@ class Caller:
         parameters: Mapping[str, float],
         doc: Callable[[str], str] | None = None,
         base: Caller | None = None,
+        facts: dict[str, Any] | None = None,
     ) -> Caller: ...
     def __call__(
         self, x: Any, out: Any = None, *, where: Any = True, dtype: Any = None, axis: Any = None, **params: Any

@@ -29,7 +29,9 @@ cdef extern from "numpy/arrayobject.h":
 
 
 # What a loop computes: the columns of the table of kernels.
-KINDS = ("forward", "derivative1", "derivative2", "backward_x", "backward_y")
+KINDS = (
+    "forward", "derivative1", "derivative2", "backward_x", "backward_y", "forward_scaled", "backward_y_scaled"
+)
 
 cdef enum:
     FORWARD = 0
@@ -37,7 +39,9 @@ cdef enum:
     DERIVATIVE2 = 2
     BACKWARD_X = 3
     BACKWARD_Y = 4
-    N_KINDS = 5
+    FORWARD_SCALED = 5      # of rows: with a temperature
+    BACKWARD_Y_SCALED = 6
+    N_KINDS = 7
 
     FLOAT32 = 0
     FLOAT64 = 1
@@ -203,25 +207,21 @@ cdef void map_loop(
 cdef void run_rows_piece(const Loop *loop, fa_size start, fa_size rows, const fa_rows_args *whole) noexcept nogil:
     """Rows [start, start + rows) of the whole call, on this thread."""
     cdef fa_rows_args args = whole[0]
-    cdef const fa_rows_kernels *row = &table(loop.dtype).activation.rows[loop.index]
     cdef fa_fpenv saved = fa_fpenv_enter()
     cdef int i
     args.rows = rows
     for i in range(loop.n_in):
         args.in_[i] = <const char *> whole.in_[i] + start * whole.in_row_stride[i]
     args.out = <char *> whole.out + start * whole.out_row_stride
-    if loop.kind == FORWARD:
-        row.forward(&args)
-    else:
-        row.backward(&args)
+    table(loop.dtype).rows[loop.index](&args)
     fa_fpenv_leave(saved)
 
 
 cdef void run_rows(const Loop *loop, const fa_rows_args *args) noexcept nogil:
-    """out[r] = kernel(in0[r], in1[r]) for vectors of n elements. Row kernels pass over their input three times."""
+    """out[r] = kernel(in0[r], in1[r], ...) for rows of n elements. Row kernels pass over their input three times."""
     cdef fa_size each
     cdef int n_threads, t
-    if args.rows <= 0 or args.n <= 0:
+    if args.rows <= 0:
         return
     n_threads = threads_for(
         args.rows * args.n * 3 * VECTOR_NS / table(loop.dtype).lanes, <int> min(args.rows, <fa_size> 4096)
@@ -239,6 +239,7 @@ cdef void rows_loop(
     char **data, const cnp.npy_intp *dimensions, const cnp.npy_intp *steps, void *loop_data
 ) noexcept nogil:
     cdef const Loop *loop = <const Loop *> loop_data
+    cdef const cnp.npy_intp *within = steps + loop.n_in + 1   # strides within a row, of those operands that are rows
     cdef fa_rows_args args
     cdef int i, n_in = loop.n_in
     args.rows = dimensions[0]
@@ -246,16 +247,42 @@ cdef void rows_loop(
     for i in range(n_in):
         args.in_[i] = data[i]
         args.in_row_stride[i] = steps[i]
-        args.in_stride[i] = steps[n_in + 1 + i]
+        args.in_stride[i] = 0
+        if loop.row_operands >> i & 1:
+            args.in_stride[i] = within[0]
+            within += 1
     args.out = data[n_in]
     args.out_row_stride = steps[n_in]
-    args.out_stride = steps[2 * n_in + 1]
+    args.out_stride = within[0] if loop.row_operands >> n_in & 1 else 0
     run_rows(loop, &args)
 
 
 # ------------------------------------------------------------------------------------------------------ ufuncs
 
-ROWWISE = {"softmax": FA_ROWS_softmax, "log_softmax": FA_ROWS_log_softmax}
+cdef dict _rows_table():
+    cdef const fa_rows_info *info
+    table = {}
+    for index in range(FA_ROWS_COUNT):
+        info = fa_rows_describe(index)
+        table[info.name.decode()] = index, info.signature.decode()
+    return table
+
+
+# The functions of rows: name -> (FA_ROWS_*, signature).
+ROWS = _rows_table()
+
+# What is added to the name of a function of rows.
+_ROWS_KINDS = {
+    FORWARD: "", BACKWARD_X: "_backward", BACKWARD_Y: "_backward", FORWARD_SCALED: "_scaled",
+    BACKWARD_Y_SCALED: "_scaled_backward",
+}
+
+
+cdef int row_operands(str signature):
+    """Bit k: operand k, the output last, is a whole row."""
+    cores = signature.replace("->", ",").split(",")
+    return sum([1 << k for k in range(len(cores)) if cores[k] == "(n)"])
+
 
 
 def describe(int index):
@@ -285,24 +312,25 @@ def describe_all():
     return [describe(i) for i in range(FA_ACT_COUNT)]
 
 
-cdef Loop *make_loops(int index, int kind, int n_in, bint rowwise) except NULL:
+cdef Loop *make_loops(int index, int kind, int n_in, int row_operands) except NULL:
     """One loop a dtype; ufuncs keep pointing at them, so they live as long as the process."""
     cdef Loop *loops = <Loop *> calloc(N_DTYPES, sizeof(Loop))
     if loops == NULL:
         raise MemoryError()
     for dtype in range(N_DTYPES):
-        loops[dtype] = Loop(index, kind, dtype, n_in)
-    if not rowwise and map_kernel(&loops[FLOAT32]) == NULL:   # backward from y, where y does not determine it
+        loops[dtype] = Loop(index, kind, dtype, n_in, row_operands)
+    if not row_operands and map_kernel(&loops[FLOAT32]) == NULL:   # backward from y, where y does not determine it
         raise LookupError(f"no kernel {KINDS[kind]} in row {index}")
     return loops
 
 
-cdef object make_ufunc(Loop *loops, bint rowwise, str name, str doc):
-    """The NumPy ufunc (gufunc if ``rowwise``) over these loops, also an attribute of this module, where pickle finds it."""
+cdef object make_ufunc(Loop *loops, str signature, str name, str doc):
+    """The NumPy ufunc (gufunc with a signature) over these loops, also an attribute of this module, where pickle looks."""
     # Ascending, as NumPy searches for the first loop that holds the inputs: int8 goes to float16 as in np.sin. Row
     # functions have no float16 loop (a row would need a buffer of unknown length): NumPy casts.
     cdef int[3] order = [FLOAT16, FLOAT32, FLOAT64]
     cdef int[3] number = [cnp.NPY_FLOAT16, cnp.NPY_FLOAT32, cnp.NPY_FLOAT64]
+    cdef bint rowwise = signature is not None
     cdef int first = 1 if rowwise else 0, n_loops = 3 - first, n_in = loops[0].n_in, i, k
     cdef cnp.PyUFuncGenericFunction *functions = <cnp.PyUFuncGenericFunction *> malloc(3 * sizeof(void *))
     cdef void **data = <void **> malloc(3 * sizeof(void *))
@@ -314,12 +342,12 @@ cdef object make_ufunc(Loop *loops, bint rowwise, str name, str doc):
         data[i] = &loops[order[first + i]]
         for k in range(n_in + 1):
             types[i * (n_in + 1) + k] = <char> number[first + i]
-    encoded = name.encode(), doc.encode()
+    encoded = name.encode(), doc.encode(), (signature or "").encode()
     _KEPT.append(encoded)
     if rowwise:
         ufunc = cnp.PyUFunc_FromFuncAndDataAndSignature(
             functions, data, types, n_loops, n_in, 1, cnp.PyUFunc_None, encoded[0], encoded[1], 0,
-            b"(n)->(n)" if n_in == 1 else b"(n),(n)->(n)",
+            encoded[2],
         )
     else:
         ufunc = cnp.PyUFunc_FromFuncAndData(
@@ -376,10 +404,11 @@ cdef inline bint apart(cnp.ndarray out, cnp.ndarray a):
 cdef class Caller:
     """Calls of one activation: ordinary arrays go to the kernel, all else to ``_call`` and ``_backward`` of the subclass.
 
-    ``ufuncs`` maps a kind to its ufunc, for the kinds that exist.
+    ``ufuncs`` maps a kind to its ufunc, for the kinds that exist: none without a row of the table, where index is -1 and
+    rowwise False.
     """
 
-    def __cinit__(self, str name, int index, bint rowwise, dict parameters, doc=None, base=None):
+    def __cinit__(self, str name, int index, bint rowwise, dict parameters, doc=None, base=None, facts=None):
         cdef int kind, n_params = len(parameters)
         cdef Caller other
         self.name, self.index, self.rowwise = name, index, rowwise
@@ -393,14 +422,31 @@ cdef class Caller:
                 self.loops[kind] = other.loops[kind]
             return
         self.ufuncs = {}
-        for kind in (FORWARD, BACKWARD_Y) if rowwise else range(N_KINDS):
+        if rowwise:
+            self._make_row_ufuncs(doc)
+        elif index >= 0:
+            self._make_ufuncs(doc)
+        self.ufunc = self.ufuncs.get("forward")
+
+    cdef _make_ufuncs(self, object doc):
+        cdef int kind
+        for kind in range(FORWARD_SCALED):
+            n_in = (2 if kind >= BACKWARD_X else 1) + len(self.parameter_names)
             try:
-                self.loops[kind] = make_loops(index, kind, (2 if kind >= BACKWARD_X else 1) + n_params, rowwise)
+                self.loops[kind] = make_loops(self.index, kind, n_in, 0)
             except LookupError:
                 continue
-            suffix = "_backward" if rowwise and kind else _SUFFIX[kind]
-            self.ufuncs[KINDS[kind]] = make_ufunc(self.loops[kind], rowwise, name + suffix, doc(KINDS[kind]))
-        self.ufunc = self.ufuncs["forward"]
+            self.ufuncs[KINDS[kind]] = make_ufunc(self.loops[kind], None, self.name + _SUFFIX[kind], doc(KINDS[kind]))
+
+    cdef _make_row_ufuncs(self, object doc):
+        cdef int kind
+        for kind, suffix in _ROWS_KINDS.items():
+            index, signature = ROWS.get(self.name + suffix, (-1, ""))
+            from_x = signature.startswith("()")   # dy has one value a row, so the other operand is x
+            if index < 0 or kind == BACKWARD_X and not from_x or kind == BACKWARD_Y and from_x:
+                continue
+            self.loops[kind] = make_loops(index, kind, signature.count(",") + 1, row_operands(signature))
+            self.ufuncs[KINDS[kind]] = make_ufunc(self.loops[kind], signature, self.name + suffix, doc(KINDS[kind]))
 
     cdef bint resolve(self, dict params, double *values) except -1:
         """Fill in the values of the parameters. False if one is an array: those go through the ufunc."""
@@ -434,7 +480,12 @@ cdef class Caller:
         cdef Loop *loop
         cdef int i, n_arrays = 1, n_params = <int> len(self.parameter_names)
         cdef fa_size n, size
-        if not ordinary(a):
+        if self.rowwise and n_params and values[0] != 1:   # the temperature
+            kind = FORWARD_SCALED if kind == FORWARD else BACKWARD_Y_SCALED
+            if not 1e-30 <= values[0] <= 1e30:
+                return None
+        loop = self.loops[kind]
+        if loop == NULL or not ordinary(a) or self.rowwise and not loop.row_operands >> loop.n_in & 1:
             return None
         first = a
         if b is not None:
@@ -456,6 +507,10 @@ cdef class Caller:
         data[0] = <char *> cnp.PyArray_DATA(first)
         if b is not None:
             data[1] = <char *> cnp.PyArray_DATA(b)
+        for i in range(n_params):
+            narrow[i] = <float> values[i]
+            data[n_arrays + i] = <char *> &narrow[i] if loop.dtype == FLOAT32 else <char *> &values[i]
+            steps[n_arrays + i] = 0
         if self.rowwise:
             rows.n = cnp.PyArray_DIM(first, cnp.PyArray_NDIM(first) - 1)
             rows.rows = n // rows.n if rows.n > 0 else 0
@@ -463,6 +518,9 @@ cdef class Caller:
                 rows.in_[i] = data[i]
                 rows.in_row_stride[i] = rows.n * size
                 rows.in_stride[i] = size
+            if loop.n_in > n_arrays:
+                rows.in_[n_arrays] = data[n_arrays]
+                rows.in_row_stride[n_arrays] = rows.in_stride[n_arrays] = 0
             rows.out = cnp.PyArray_DATA(result)
             rows.out_row_stride = rows.n * size
             rows.out_stride = size
@@ -472,10 +530,6 @@ cdef class Caller:
             else:
                 run_rows(loop, &rows)
             return result
-        for i in range(n_params):
-            narrow[i] = <float> values[i]
-            data[n_arrays + i] = <char *> &narrow[i] if loop.dtype == FLOAT32 else <char *> &values[i]
-            steps[n_arrays + i] = 0
         steps[0] = steps[n_arrays - 1] = steps[loop.n_in] = size
         data[loop.n_in] = <char *> cnp.PyArray_DATA(result)
         if n > RELEASE_GIL:
@@ -493,7 +547,7 @@ cdef class Caller:
             if result is not None:
                 return result
             n = len(self.parameter_names)
-            if out is None and not self.rowwise and (   # the rest: see _promote_as_sin
+            if out is None and self.index >= 0 and (   # the rest: see _promote_as_sin
                 cnp.PyArray_ISFLOAT(x) if cnp.PyArray_CheckExact(x) and (n or cnp.PyArray_ISUSERDEF(x)) else n == 0
             ):
                 try:
@@ -507,7 +561,7 @@ cdef class Caller:
         cdef int kind = BACKWARD_X if x is not None and not self.rowwise else BACKWARD_Y
         cdef object operand = x if kind == BACKWARD_X else y
         if (
-            operand is not None and self.loops[kind] != NULL and where is True and dtype is None
+            operand is not None and where is True and dtype is None
             and self.last_axis(axis, dy)
             and self.resolve(params, values)
         ):

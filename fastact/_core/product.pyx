@@ -360,7 +360,7 @@ cdef object _product(a, b, bias, activation, out, bint accumulate):
 def _as_activation(activation):
     from fastact._activations import as_activation
 
-    return as_activation(activation)
+    return as_activation(activation, keeps_shape=True)
 
 
 # ---- anything else ----

@@ -65,7 +65,7 @@ class Dense(Layer):
     ) -> None:
         self.in_features = as_size(in_features, "in_features")
         self.out_features = as_size(out_features, "out_features")
-        function = None if activation is None else as_activation(activation)
+        function = None if activation is None else as_activation(activation, keeps_shape=True)
         self.activation = None if function is None or function.name == "linear" else function
         self.dtype = as_dtype(dtype)
         rng = init.generator(rng)
