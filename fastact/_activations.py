@@ -265,6 +265,17 @@ def _parameter(name: str, value: Any) -> Any:
     return float(value) if np.ndim(array) == 0 else array
 
 
+def real_array(what: str, x: Any) -> Any:
+    """x as an array (a subclass as it is) of real numbers, or the error that says what came instead."""
+    try:
+        array = np.asanyarray(x)
+    except ValueError:
+        raise ValueError(f"{what}: expected an array, got a ragged sequence") from None
+    if (array.dtype.kind not in "fiub" or array.dtype.itemsize > 8) and not _protocol.is_bfloat16(array):
+        raise TypeError(f"{what}: expected {_SUPPORTED}, got dtype {array.dtype}; use astype(np.float64)")
+    return array
+
+
 def _promote_as_sin(options: dict[str, Any], parameters: dict[str, Any], *arrays: Any) -> None:
     """Have the result's dtype be that of ``numpy.sin`` where the ufunc by itself would choose another.
 

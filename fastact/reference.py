@@ -377,6 +377,25 @@ def sparsemax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
     return np.where(support, _f64(dy) - mean, 0)
 
 
+def _gated(f: Callable[..., Array], f1: Callable[..., Array], gate_first: bool) -> Rowwise:
+    """f of one half times the other: (..., 2N) -> (..., N); its backward takes x."""
+
+    def halves(x: ArrayLike) -> list[Array]:
+        parts = np.split(_f64(x), 2, axis=-1)
+        return parts if gate_first else parts[::-1]
+
+    def forward(x: ArrayLike) -> Array:
+        gated, value = halves(x)
+        return f(gated) * value
+
+    def backward(dy: ArrayLike, x: ArrayLike) -> Array:
+        gated, value = halves(x)
+        parts = [_f64(dy) * value * f1(gated), _f64(dy) * f(gated)]
+        return np.concatenate(parts if gate_first else parts[::-1], axis=-1)
+
+    return Rowwise(forward, backward)
+
+
 activations: dict[str, Elementwise | Rowwise] = {
     "linear": Elementwise(linear, _constant(1.0), _constant(0.0), _constant(1.0)),
     "step": Elementwise(step, _constant(0.0), _constant(0.0), _constant(0.0)),
@@ -403,6 +422,11 @@ activations: dict[str, Elementwise | Rowwise] = {
     "hardmax": Rowwise(hardmax, lambda dy, y: np.zeros_like(_f64(dy))),
     "sparsemax": Rowwise(sparsemax, sparsemax_backward),
     "maxout": Rowwise(maxout, maxout_backward),
+    "glu": _gated(sigmoid, _sigmoid_1, False),
+    "swiglu": _gated(silu, _silu_1, True),
+    "geglu": _gated(gelu, _gelu_1, False),
+    "geglu_tanh": _gated(gelu_tanh, _gelu_tanh_1, False),
+    "reglu": _gated(relu, step, False),
 }
 
 

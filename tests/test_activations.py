@@ -34,7 +34,7 @@ def test_every_activation_has_a_name_at_top_level():
     for name, f in fa.activations.items():
         assert getattr(fa, name) is f is fa.activations[name]
         assert f.name == name
-        assert isinstance(f.ufunc, np.ufunc)
+        assert isinstance(f.ufunc, np.ufunc) or not f.keeps_shape
     assert set(reference.activations) == set(NAMES)
     assert "gelu" in fa.activations
     assert "gleu" not in fa.activations

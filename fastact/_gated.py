@@ -1,0 +1,186 @@
+"""Gated linear units: one half of an axis times an activation of the other half, (2n) -> (n).
+
+One body for all: which activation, and which half it takes, is all that tells them apart. The order of the halves
+differs between libraries; ``gate_first=`` reaches both.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import numpy as np
+
+from fastact import _protocol
+from fastact._activations import Activation, activations, real_array
+from fastact._blocks import blockwise, float_dtype, work_dtype
+from fastact._rows import as_axis
+
+
+class Gated(Activation):
+    """An activation of one half of an axis times the other half; every call takes ``axis=-1`` and ``gate_first=``."""
+
+    @property
+    def gate(self) -> Activation:
+        """The activation of the half that gates, with the parameters of this one."""
+        gate = activations[self._facts["gate"]]
+        return gate.with_params(**self.parameters) if self.parameters else gate
+
+    def __call__(
+        self, x: Any, out: Any = None, *, where: Any = True, dtype: Any = None, axis: Any = -1,
+        gate_first: bool | None = None, **params: Any,
+    ) -> Any:  # fmt: skip
+        self._check(where, params)
+        gate = self.gate.with_params(**params) if params else self.gate
+        if _protocol.is_xarray(x):
+            return self._call_xarray(x, axis, gate_first, params)
+        x = self._array("x", x)
+        axis, gated, value = self._halves(x, axis, gate_first)
+        if type(x) is not np.ndarray:
+            if out is not None or dtype is not None:
+                raise TypeError(f"{self.name}: out=, dtype=: expected a plain array as x, got {type(x).__name__}")
+            return gate(gated) * value
+        result = float_dtype(x) if dtype is None else np.dtype(dtype)
+        out = self._output("out", out, gated.shape, result)
+
+        def step(gated: Any, value: Any, y: Any) -> None:
+            gate(gated, out=y)
+            np.multiply(y, value, out=y)
+
+        with np.errstate(all="ignore"):
+            blockwise(step, [gated, value], [out], work_dtype(result))
+        return out
+
+    def backward(
+        self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, where: Any = True, dtype: Any = None,
+        axis: Any = -1, gate_first: bool | None = None, **params: Any,
+    ) -> Any:  # fmt: skip
+        """The gradient of x, of its shape, from x; dy of the shape of y."""
+        name = f"{self.name}.backward"
+        self._check(where, params)
+        gate = self.gate.with_params(**params) if params else self.gate
+        if x is None:
+            self._no_operand(name, y)
+        x, dy = self._array("x", x), self._array("dy", dy)
+        axis, gated, value = self._halves(x, axis, gate_first)
+        if dy.shape != gated.shape:
+            raise ValueError(f"{name}: dy: expected the shape of y {gated.shape}, got {dy.shape}")
+        if not isinstance(x, np.ndarray):
+            parts = [gate.backward(dy * value, x=gated), gate(gated) * dy]
+            return np.concatenate(parts if self._first(gate_first) else parts[::-1], axis=axis)
+        result = float_dtype(x, dy) if dtype is None else np.dtype(dtype)
+        out = self._output("out", out, x.shape, result)
+        _, d_gated, d_value = self._halves(out, axis, gate_first)
+
+        def step(dy: Any, gated: Any, value: Any, d_gated: Any, d_value: Any) -> None:
+            np.multiply(dy, value, out=d_gated)
+            gate.backward(d_gated, x=gated, out=d_gated)
+            gate(gated, out=d_value)
+            np.multiply(d_value, dy, out=d_value)
+
+        with np.errstate(all="ignore"):
+            blockwise(step, [dy, gated, value], [d_gated, d_value], work_dtype(result))
+        return out
+
+    def derivative(self, x: Any, order: int = 1, out: Any = None, **params: Any) -> NoReturn:
+        """Refused: an output has two inputs."""
+        raise TypeError(f"{self.name}.derivative: an output has two inputs; use {self.name}.backward(dy, x=x)")
+
+    def _check(self, where: Any, params: dict[str, Any]) -> None:
+        if where is not True:
+            raise TypeError(f"{self.name}: takes no where=; give out= and choose afterwards")
+        for name in params:
+            if name not in self.parameters:
+                self._unknown_parameter(name)
+
+    def _array(self, name: str, x: Any) -> Any:
+        if _protocol.is_foreign(x):
+            if not hasattr(x, "shape") or not hasattr(x, "__array_function__"):
+                kind = type(x).__name__
+                raise TypeError(f"{self.name}: {name}: expected an array, got {kind}; give {name}.to_numpy()")
+            return x
+        return real_array(f"{self.name}: {name}", x)
+
+    def _first(self, gate_first: bool | None) -> bool:
+        return self._facts["gate_first"] if gate_first is None else bool(gate_first)
+
+    def _halves(self, x: Any, axis: Any, gate_first: bool | None) -> tuple[int, Any, Any]:
+        """The axis, the half that gates and the other one, as views."""
+        axis = as_axis(axis, x) % x.ndim
+        if x.shape[axis] % 2:
+            raise ValueError(f"{self.name}: x: expected an even length along axis {axis}, got shape {x.shape}")
+        before, half = (slice(None),) * axis, x.shape[axis] // 2
+        first, second = (*before, slice(None, half)), (*before, slice(half, None))
+        halves = x[first], x[second]
+        gated, value = halves if self._first(gate_first) else halves[::-1]
+        return axis, gated, value
+
+    def _output(self, name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        if out is None:
+            return np.empty(shape, dtype)
+        if not isinstance(out, np.ndarray) or out.shape != shape:
+            raise ValueError(f"{self.name}: {name}: expected an array of shape {shape}, got {np.shape(out)}")
+        return out
+
+    def _call_xarray(self, x: Any, axis: Any, gate_first: bool | None, params: dict[str, Any]) -> Any:
+        axis = as_axis(axis, x)
+        name = axis if isinstance(axis, str) else tuple(x.dims)[axis]
+        y = sys.modules["xarray"].apply_ufunc(
+            lambda a: self(a, gate_first=gate_first, **params), x, input_core_dims=[[name]], output_core_dims=[[name]],
+            exclude_dims={name}, dask="allowed", keep_attrs=True,
+        )  # fmt: skip
+        return y.transpose(*x.dims)
+
+
+# Name, gate, whether the gate is the first half, who has it.
+_GATED = [
+    ("glu", "sigmoid", False, "As PyTorch, Keras and JAX (Dauphin et al. 2017)."),
+    ("swiglu", "silu", True, "The gate comes first, as in ONNX, LLaMA and FlashAttention (Shazeer 2020)."),
+    ("geglu", "gelu", False, "As in Diffusers (Shazeer 2020); GELU in its erf form."),
+    ("geglu_tanh", "gelu_tanh", False, "geglu with GELU in its tanh form."),
+    ("reglu", "relu", False, "(Shazeer 2020)."),
+]
+_TEXT = """\
+{name}(x) = {formula}, the halves a, b of x along the axis
+
+Parameters
+----------
+x : array_like
+    Of an even length along the axis.
+axis : int, default -1
+    The axis that is halved.
+gate_first : bool, default {gate_first}
+    Whether {gate} takes the first half.
+out, dtype : optional
+    As for any NumPy ufunc.
+
+Returns
+-------
+y : ndarray
+    The shape of x, the axis halved.
+
+Notes
+-----
+{note} ``backward(dy, x=x)`` gives the gradient of x.
+"""
+
+for _name, _gate, _first, _note in _GATED:
+    _formula = f"{_gate}(a) * b" if _first else f"a * {_gate}(b)"
+    activations.add(
+        Gated.from_facts(
+            {
+                "name": _name,
+                "index": -1,
+                "rowwise": True,
+                "formula": _formula,
+                "parameters": dict(activations[_gate].parameters),
+                "keywords": {"axis": -1, "gate_first": _first},
+                "backward_from": "x",
+                "keeps_shape": False,
+                "range": (-np.inf, np.inf),
+                "gate": _gate,
+                "gate_first": _first,
+                "doc": _TEXT.format(name=_name, formula=_formula, gate_first=_first, gate=_gate, note=_note),
+            }
+        )
+    )
