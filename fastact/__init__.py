@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
+from fastact import _custom as _custom
 from fastact import _gated as _gated
 from fastact import losses as losses
 from fastact import nn as nn

@@ -162,6 +162,75 @@ class Activation(_core.Caller):
             values[name] = number
         return self if values == self.parameters else self._with_values(values)
 
+    def scaled(
+        self,
+        *,
+        input_scale: float = 1.0,
+        input_shift: float = 0.0,
+        output_scale: float = 1.0,
+        output_shift: float = 0.0,
+    ) -> Activation:
+        """output_scale * f(input_scale * x + input_shift) + output_shift, evaluated in cache, without temporaries.
+
+        Raises
+        ------
+        TypeError
+            For an activation of rows, or a value that is not a real number.
+
+        Examples
+        --------
+        >>> import fastact as fa
+        >>> lecun = fa.tanh.scaled(input_scale=2 / 3, output_scale=1.7159)
+        >>> round(float(lecun(1.0)), 4), lecun.parameters["output_scale"]
+        (1.0, 1.7159)
+        """
+        from fastact._custom import scaled
+
+        return scaled(self, input_scale, input_shift, output_scale, output_shift)
+
+    @staticmethod
+    def from_functions(
+        f: Callable[..., Any],
+        df: Callable[..., Any],
+        d2f: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        check: bool = False,
+        **parameters: float,
+    ) -> Activation:
+        """An activation of Python functions, usable wherever one of the catalogue is; slower, and not to be saved.
+
+        Parameters
+        ----------
+        f, df, d2f : callable
+            The function and its first and second derivative, of an array x of float32 or float64 and, by name, the
+            parameters. They see arrays block by block and must not change x. Without d2f there is no order 2.
+        name : str, optional
+            Default that of f; none of the catalogue's.
+        check : bool
+            Compare the derivatives with differences; ``activation.check(x)`` does so at points of your own.
+        **parameters : float
+            Further arguments of the functions, with their defaults.
+
+        Raises
+        ------
+        ValueError
+            For a name that is taken, or where ``check`` finds a derivative wrong.
+        TypeError
+            For what is no function, or no number.
+
+        Examples
+        --------
+        >>> import numpy as np, fastact as fa
+        >>> bump = fa.Activation.from_functions(
+        ...     lambda x: np.exp(-x * x), lambda x: -2 * x * np.exp(-x * x), name="bump", check=True)
+        >>> bump(np.array([0.0])), bump.backward(np.ones(1), x=np.array([0.0]))
+        (array([1.]), array([-0.]))
+        """
+        from fastact._custom import from_functions
+
+        return from_functions(f, df, d2f, name, check, parameters)
+
     # What the direct path declines.
 
     def _call(self, x: Any, out: Any, where: Any, dtype: Any, axis: Any, params: dict[str, Any]) -> Any:

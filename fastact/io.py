@@ -20,6 +20,7 @@ import numpy as np
 
 from fastact import init, nn
 from fastact._activations import Activation, activations
+from fastact._custom import Scaled
 from fastact._files import BESIDE, PathLike, read_tensors, write_tensors
 from fastact.errors import ModelFileError
 from fastact.nn.base import Layer
@@ -153,9 +154,11 @@ def describe(model: Layer) -> str:
 
 
 def encode_activation(function: Activation, where: str) -> dict[str, Any]:
-    """An activation of the catalogue by name and parameters."""
+    """An activation of the catalogue by name and parameters, or one scaled and shifted."""
+    if isinstance(function, Scaled):
+        return {**encode_activation(function.inner, where), "scaled": dict(function.parameters)}
     known = activations.get(function.name)
-    if known is None or known.ufunc is not function.ufunc:
+    if known is None or known.ufunc is not function.ufunc or type(known) is not type(function):
         raise TypeError(
             f"model: {where}, {function!r}, is made of Python functions; model files hold data, never code. Save "
             "model.state_dict() and build the model again in code"
@@ -190,7 +193,8 @@ def restore(description: str, custom: Mapping[str, type[Layer]] | None = None, p
             return layer_at(value["$layer"])
         if "$activation" in value:
             function = activations[value["$activation"]]
-            return function.with_params(**value["parameters"]) if value["parameters"] else function
+            function = function.with_params(**value["parameters"]) if value["parameters"] else function
+            return function.scaled(**value["scaled"]) if "scaled" in value else function
         return {key: decode(item) for key, item in value.items()}
 
     try:

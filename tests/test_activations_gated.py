@@ -32,7 +32,7 @@ def test_against_reference(name, shape, isa, dtype):
     dy = samples(y.shape, dtype, 1)
     dx = f.backward(dy, x=x)
     assert dx.shape == shape
-    np.testing.assert_allclose(dx, twin.backward(dy, x), rtol=6 * eps + own, atol=4 * eps)
+    np.testing.assert_allclose(dx, twin.backward(dy, x), rtol=6 * eps + own, atol=40 * eps)
 
 
 @gated
