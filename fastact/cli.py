@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import fastact
-from fastact import io, optim
+from fastact import _analysis, io, optim
 from fastact._files import write_atomically
 from fastact.errors import FastactError, NonFiniteError
 from fastact.training.interrupts import InterruptGuard
@@ -553,15 +553,38 @@ def info(what: str | None) -> None:
 
 
 def _show_activation(name: str) -> None:
-    """The row of the table of activations, as the compiled core has it."""
+    """What the table says of an activation, and what is computed from the function itself."""
     activation = fastact.activations[name]
     needs = {"x": "the input x", "y": "the output y", "either": "the input x or the output y"}
+    low, high = activation.range
+    bounded = {2: "bounded", 1: "bounded on one side", 0: "not bounded"}[math.isfinite(low) + math.isfinite(high)]
     _say("name", activation.name)
     _say("formula", activation.formula)
     _say("defaults", ", ".join(f"{key} = {value:g}" for key, value in activation.parameters.items()) or "no parameters")
+    _say("range", f"{low:g} to {high:g}, {bounded}")
     _say("backward", f"from {needs[activation.backward_from]}")
+    if activation.rowwise or not activation.keeps_shape:
+        _say("derivatives", "of a row: backward gives dy times them")
+        return
+    _say("derivatives", "order 1 and 2")
+    _say("monotonic", "yes" if activation.monotonic else "no")
+    _say("odd", "yes" if activation.odd else "no")
+    _say(
+        "Lipschitz",
+        f"{_analysis.lipschitz(activation):.4g}".replace("inf", "none: it jumps, or its slope has no bound"),
+    )
+    flat = [_interval(*ends) for ends in _analysis.saturation(activation)]
+    _say("saturated", f"|f'| < {_analysis.SLOPE:g} where {' or '.join(flat)}" if flat else "nowhere")
     for dtype, (forward, first, second) in activation.ulp.items():
         _say("accuracy", f"{dtype}: {forward:g} ULP, first derivative {first:g}, second {second:g}")
+
+
+def _interval(low: float, high: float) -> str:
+    if math.isinf(low) and math.isinf(high):
+        return "x is any number"
+    if math.isinf(low):
+        return f"x < {high:.4g}"
+    return f"x > {low:.4g}" if math.isinf(high) else f"{low:.4g} < x < {high:.4g}"
 
 
 def _show_model(path: Path) -> None:
