@@ -14,6 +14,7 @@ import numpy as np
 
 from fastact import _protocol
 from fastact._activations import Activation, _run, activations
+from fastact._blocks import float_dtype
 from fastact.init import Rng, generator
 
 
@@ -76,8 +77,12 @@ class RowActivation(Activation):
         options: dict[str, Any] = {"axis": axis}
         if out is not None:
             options["out"] = out
-        elif dtype is None and self.keeps_shape and (narrow := _narrow(arrays)) is not None:
-            options["out"] = np.empty(np.shape(row), narrow)
+        elif self.keeps_shape and (result := _result_dtype(arrays, dtype)) is not None:
+            if all(type(a) is np.ndarray and a.shape == np.shape(row) for a in arrays):
+                # In the layout of x: NumPy would have elements of a row adjoin, and the way back meet two layouts.
+                options["out"] = np.empty_like(arrays[0], result)
+            elif result not in (np.float32, np.float64):
+                options["out"] = np.empty(np.broadcast_shapes(*map(np.shape, arrays)), result)
         if dtype is not None:
             options["dtype"] = dtype
         for name, value in arguments.items():
@@ -122,10 +127,9 @@ class LogSumExp(RowActivation):
             options["out"] = out
         if dtype is not None:
             options["dtype"] = dtype
-        narrow = None if out is not None or dtype is not None else _narrow([x])
         y = _run(self.name, self.ufunc, {"x": x}, options)
-        if narrow is not None:
-            y = y.astype(narrow)
+        if out is None and (result := _result_dtype([x], dtype)) is not None and y.dtype != result:
+            y = y.astype(result)
         return y if hidden is None else np.ma.array(y, mask=hidden.all(axis=axis, keepdims=keepdims))
 
     def backward(
@@ -144,8 +148,8 @@ class LogSumExp(RowActivation):
             dy = dy.filled(0)
         inputs, hidden = hide({"x": x}, where, self._hidden)
         options = {"axis": axis} | {k: v for k, v in (("out", out), ("dtype", dtype)) if v is not None}
-        if not options.keys() & {"out", "dtype"} and (narrow := _narrow([dy, inputs["x"]])) is not None:
-            options["out"] = np.empty(np.shape(x), narrow)
+        if out is None and (result := _result_dtype([dy, inputs["x"]], dtype)) is not None:
+            options["out"] = np.empty_like(inputs["x"], result)
         dx = _run(name, self.ufuncs["backward_x"], {"dy": dy, **inputs}, options)
         return dx if hidden is None else np.ma.array(dx, mask=hidden, copy=False)
 
@@ -277,17 +281,18 @@ def hide(inputs: dict[str, Any], where: Any, hidden_values: dict[str, float]) ->
     return shown, hidden
 
 
-def _narrow(arrays: list[Any]) -> np.dtype[Any] | None:
-    """float16 or bfloat16 where NumPy's functions would give that: row ufuncs have no such loops and give float32."""
+def _result_dtype(arrays: list[Any], dtype: Any) -> np.dtype[Any] | None:
+    """``dtype``, or that of NumPy's functions; row ufuncs, which have no loop for float16 and bfloat16, give float32.
+
+    None for other than NumPy's arrays, and where the ufunc is to say what is wrong.
+    """
     if not all(isinstance(a, np.ndarray) for a in arrays):
         return None
     try:
-        dtype = np.result_type(*arrays)
-    except TypeError:  # no common type: the ufunc says so
+        result = float_dtype(*arrays) if dtype is None else np.dtype(dtype)
+    except TypeError:  # no common type
         return None
-    if dtype.kind in "iub":
-        dtype = np.result_type(dtype, np.float16)
-    return dtype if dtype == np.float16 or dtype.name == "bfloat16" else None
+    return result if result in (np.float16, np.float32, np.float64) or result.name == "bfloat16" else None
 
 
 def as_axis(axis: Any, x: Any) -> Any:

@@ -14,6 +14,9 @@
  * Errors: x - max is kept as head and tail, the sum as sum and correction, so neither |x - max| nor n enters the bound:
  * exp 1.1 ulp, sum 0.5, quotient 0.5. log_softmax takes log1p of what exceeds 1: the dominant class keeps its digits.
  *
+ * Tried, no use: copying the columns of a non-last axis to the stack first, where a stride of 8 KiB throws them all into
+ * one set of the cache (1.29 ns an element for 1.42; 0.54 at other strides).
+ *
  * A masked entry is one of -inf: it gets 0 (log_softmax: -inf), and nothing flows back to it. */
 
 enum { ROW_LANES = 4 * FA_MAX_VL, ROW_SHORT = 32 };
