@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -557,7 +558,13 @@ def _show_activation(name: str) -> None:
     activation = fastact.activations[name]
     needs = {"x": "the input x", "y": "the output y", "either": "the input x or the output y"}
     _say("name", activation.name)
+    if activation.aliases:
+        _say("also", ", ".join(activation.aliases))
     _say("formula", activation.formula)
+    if activation.surrogate:
+        _say("gradient", f"of {activation.surrogate}")
+    for number, line in enumerate(textwrap.wrap(activation.note, 100)):
+        _say("" if number else "note", line)
     _say("defaults", ", ".join(f"{key} = {value:g}" for key, value in activation.parameters.items()) or "no parameters")
     _say("backward", f"from {needs[activation.backward_from]}")
     for dtype, (forward, first, second) in activation.ulp.items():

@@ -15,7 +15,8 @@ from fastact import reference
 from fastact.errors import BackwardError
 from fastact.nn import LSTM, Activation, Backward, Dense, Embedding, Layer, RunResult, Sequential
 
-ACTIVATIONS = [None, *(name for name in fa.activations if name not in ("linear", "step"))]
+# Those whose backward is the derivative of their forward: not the window's, which has a surrogate.
+ACTIVATIONS = [None, *(n for n, f in fa.activations.items() if n not in ("linear", "step") and not f.surrogate)]
 LEADING = [(5,), (1,), (0,), (), (2, 3), (2, 0), (2, 1, 3)]
 
 
