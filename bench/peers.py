@@ -126,6 +126,7 @@ class PyTorch(Peer):
     def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array) -> Run | None:
         torch, aten = self.torch, self.torch.ops.aten
         tx, ty, td, o = (torch.from_numpy(a) for a in (x, y, dy, out))
+        buffer = aten.log_sigmoid_forward(tx)[1] if activation == "log_sigmoid" else None
         runs: dict[str, Run] = {
             "sigmoid": lambda: aten.sigmoid_backward.grad_input(td, ty, grad_input=o),
             "tanh": lambda: aten.tanh_backward.grad_input(td, ty, grad_input=o),
@@ -146,7 +147,7 @@ class PyTorch(Peer):
             "hard_swish": lambda: aten.hardswish_backward(td, tx),
             "selu": lambda: aten.elu_backward.grad_input(td, SELU_ALPHA, SELU_SCALE, 1, False, tx, grad_input=o),
             "celu": lambda: aten.elu_backward.grad_input(td, 1, 1, 1, False, tx, grad_input=o),
-            "log_sigmoid": lambda: aten.log_sigmoid_backward.grad_input(td, tx, tx[:0], grad_input=o),
+            "log_sigmoid": lambda: aten.log_sigmoid_backward.grad_input(td, tx, buffer, grad_input=o),
             "mish": lambda: aten.mish_backward(td, tx),
             "softmax": lambda: torch._softmax_backward_data(td, ty, -1, ty.dtype, grad_input=o),
             "log_softmax": lambda: torch._log_softmax_backward_data(td, ty, -1, ty.dtype, out=o),

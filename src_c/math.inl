@@ -105,10 +105,16 @@ FA_INLINE math_pair math_product(vec a, vec b) {
   vec head = v_mul(a, b);
   return math_pair_of(head, v_fms(a, b, head));
 }
-/* (a + tail) / b likewise. */
+/* (a + tail) / b likewise, by the reciprocal of b: a division slows down where a is subnormal. */
 FA_INLINE math_pair math_quotient(vec a, vec tail, vec b) {
-  vec head = v_div(a, b);
-  return math_pair_of(head, v_div(v_add(v_fnma(head, b, a), tail), b));
+  vec inverse = v_div(v_set1(1), b), head = v_mul(a, inverse);
+  return math_pair_of(head, v_mul(v_add(v_fnma(head, b, a), tail), inverse));
+}
+
+/* a / t^2 where t^2 may be out of range, t > 2^30; a product or quotient that underflows costs 30 cycles, this scaling none. */
+FA_INLINE vec math_over_square(vec a, vec t) {
+  vec part = v_mul(t, v_set1(PICK(0x1p-64, 0x1p-512)));
+  return v_scale2(v_div(a, v_mul(part, part)), v_set1(PICK(-128.0, -1024.0)));
 }
 
 #define LOGISTIC_ZERO PICK(-150.0, -800.0) /* exp(-|x|) times any moderate factor is 0 from here down */
@@ -176,15 +182,15 @@ FA_INLINE vec math_log1p_ratio(vec u) {
 
 /* ---- Inverse tangent ---- */
 
-/* atan(z) for 0 <= z <= 1. */
-FA_INLINE vec math_atan_unit(vec z) {
-  vec w = v_mul(z, z);
-  return v_fma(v_mul(z, w), math_polynomial(w, atan_a, MATH_COUNT(atan_a)), z);
+/* atan(z + tail) for 0 <= z <= 1; the tail is small or z is, so that the slope of 1 serves. */
+FA_INLINE vec math_atan_unit(vec z, vec tail, const int has_tail) {
+  vec w = v_mul(z, z), cube = v_mul(z, w), a = math_polynomial(w, atan_a, MATH_COUNT(atan_a));
+  return has_tail ? v_add(z, v_fma(cube, a, tail)) : v_fma(cube, a, z);
 }
 /* atan(t) for t >= 0, as pi / 2 - atan(1 / t) from 1 on. */
 FA_INLINE vec math_atan(vec t) {
   vmask above = v_gt(t, v_set1(1));
-  vec a = math_atan_unit(v_sel(above, v_div(v_set1(1), t), t));
+  vec a = math_atan_unit(v_sel(above, v_div(v_set1(1), t), t), t, 0);
   return v_sel(above, v_add(v_sub(v_set1(HALF_PI), a), v_set1(HALF_PI_TAIL)), a);
 }
 
