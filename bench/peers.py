@@ -27,6 +27,8 @@ _METHODS = {
     "lstm": ("lstm_inference", "lstm_training"),
     "training": ("mlp_step", "language_model_step"),
 }
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+UNIT_SLOPE = float(np.sqrt(np.pi) / 2)  # of erf
 
 
 class Peer:
@@ -86,7 +88,7 @@ class PyTorch(Peer):
         self.version = torch.__version__
 
     def forward(self, activation: str, x: Array, out: Array) -> Run | None:
-        torch, nn = self.torch, self.torch._C._nn
+        torch, nn, aten = self.torch, self.torch._C._nn, self.torch.ops.aten
         t, o = torch.from_numpy(x), torch.from_numpy(out)
         runs: dict[str, Run] = {
             "sigmoid": lambda: torch.sigmoid(t, out=o),
@@ -99,6 +101,23 @@ class PyTorch(Peer):
             "gelu": lambda: nn.gelu(t, out=o),
             "gelu_tanh": lambda: nn.gelu(t, approximate="tanh", out=o),
             "hard_tanh": lambda: nn.hardtanh(t, out=o),
+            "exponential": lambda: torch.exp(t, out=o),
+            "square": lambda: torch.square(t, out=o),
+            "relu6": lambda: nn.hardtanh(t, 0, 6, out=o),
+            "threshold": lambda: aten.threshold(t, 1, 0, out=o),
+            "hard_shrink": lambda: torch.hardshrink(t, 0.5, out=o),
+            "soft_shrink": lambda: nn.softshrink(t, 0.5, out=o),
+            "hard_sigmoid": lambda: nn.hardsigmoid(t, out=o),
+            "hard_swish": lambda: nn.hardswish(t, out=o),
+            "selu": lambda: nn.elu(t, SELU_ALPHA, SELU_SCALE, 1, out=o),
+            "celu": lambda: nn.elu(t, 1, 1, 1, out=o),
+            "log_sigmoid": lambda: nn.log_sigmoid(t, out=o),
+            "mish": lambda: aten.mish(t, out=o),
+            "softsign": lambda: torch.div(t, torch.abs(t).add_(1), out=o),
+            "tanh_shrink": lambda: torch.sub(t, torch.tanh(t), out=o),
+            "erf": lambda: torch.erf(t * UNIT_SLOPE, out=o),
+            "arctan": lambda: torch.atan(t * (np.pi / 2), out=o).mul_(2 / np.pi),
+            "gaussian": lambda: torch.exp(torch.square(t).neg_(), out=o),
             "softmax": lambda: torch.softmax(t, -1, out=o),
             "log_softmax": lambda: torch.log_softmax(t, -1, out=o),
         }
@@ -107,6 +126,7 @@ class PyTorch(Peer):
     def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array) -> Run | None:
         torch, aten = self.torch, self.torch.ops.aten
         tx, ty, td, o = (torch.from_numpy(a) for a in (x, y, dy, out))
+        buffer = aten.log_sigmoid_forward(tx)[1] if activation == "log_sigmoid" else None
         runs: dict[str, Run] = {
             "sigmoid": lambda: aten.sigmoid_backward.grad_input(td, ty, grad_input=o),
             "tanh": lambda: aten.tanh_backward.grad_input(td, ty, grad_input=o),
@@ -118,6 +138,17 @@ class PyTorch(Peer):
             "gelu": lambda: aten.gelu_backward.grad_input(td, tx, grad_input=o),
             "gelu_tanh": lambda: aten.gelu_backward.grad_input(td, tx, approximate="tanh", grad_input=o),
             "hard_tanh": lambda: aten.hardtanh_backward.grad_input(td, tx, -1, 1, grad_input=o),
+            "exponential": lambda: torch.mul(td, ty, out=o),
+            "relu6": lambda: aten.hardtanh_backward.grad_input(td, tx, 0, 6, grad_input=o),
+            "threshold": lambda: aten.threshold_backward.grad_input(td, tx, 1, grad_input=o),
+            "hard_shrink": lambda: aten.hardshrink_backward.grad_input(td, tx, 0.5, grad_input=o),
+            "soft_shrink": lambda: aten.softshrink_backward.grad_input(td, tx, 0.5, grad_input=o),
+            "hard_sigmoid": lambda: aten.hardsigmoid_backward.grad_input(td, tx, grad_input=o),
+            "hard_swish": lambda: aten.hardswish_backward(td, tx),
+            "selu": lambda: aten.elu_backward.grad_input(td, SELU_ALPHA, SELU_SCALE, 1, False, tx, grad_input=o),
+            "celu": lambda: aten.elu_backward.grad_input(td, 1, 1, 1, False, tx, grad_input=o),
+            "log_sigmoid": lambda: aten.log_sigmoid_backward.grad_input(td, tx, buffer, grad_input=o),
+            "mish": lambda: aten.mish_backward(td, tx),
             "softmax": lambda: torch._softmax_backward_data(td, ty, -1, ty.dtype, grad_input=o),
             "log_softmax": lambda: torch._log_softmax_backward_data(td, ty, -1, ty.dtype, out=o),
         }
@@ -294,6 +325,18 @@ class JAX(Peer):
             "gelu": lambda v: nn.gelu(v, approximate=False),
             "gelu_tanh": lambda v: nn.gelu(v, approximate=True),
             "hard_tanh": nn.hard_tanh,
+            "exponential": numpy.exp,
+            "relu6": nn.relu6,
+            "hard_sigmoid": nn.hard_sigmoid,
+            "hard_swish": nn.hard_swish,
+            "selu": nn.selu,
+            "celu": nn.celu,
+            "log_sigmoid": nn.log_sigmoid,
+            "mish": nn.mish,
+            "softsign": nn.soft_sign,
+            "squareplus": nn.squareplus,
+            "sparse_plus": nn.sparse_plus,
+            "sparse_sigmoid": nn.sparse_sigmoid,
             "softmax": nn.softmax,
             "log_softmax": nn.log_softmax,
         }

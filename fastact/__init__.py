@@ -28,8 +28,8 @@ __version__ = "0.1.0"
 
 _select_isa()
 
-# fa.sigmoid, fa.gelu ...: every row of the table.
-globals().update(activations)
+# fa.sigmoid, fa.gelu ...: every row of the table, by all its names.
+globals().update({**activations, **activations.aliases})
 if _TYPE_CHECKING:
 
     def __getattr__(name: str) -> Activation:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -45,9 +46,17 @@ class Activation(_core.Caller):
     ulp : Mapping[str, tuple[float, float, float]]
         Largest errors of f, f' and f'' in units in the last place, by dtype name; at the default parameters, as all
         that follows.
-    zeros : tuple[float, float]
-        |x| of the interior zeros of f' and f'' (0: none). Within a factor of 1.25 of one, the error is at most 4 eps
-        times the derivative's largest value.
+    note : str
+        Who means what by the name, and other libraries' defaults.
+    aliases : tuple[str, ...]
+        Other names in the catalogue.
+    surrogate : str
+        Where not empty, the formula whose derivatives stand in for those of the function.
+    zeros : tuple[tuple[float, ...], tuple[float, ...]]
+        Interior zeros of f' and of f'' without a relative bound: within a factor of 1.25 of one, the error is at most
+        4 eps times the derivative's largest value.
+    kinks : tuple[float, ...]
+        Where f, f' or f'' jumps.
     landmarks : list[tuple[float, float]]
         Pairs (x, f(x)) that come out exactly.
     range : tuple[float, float]
@@ -113,8 +122,24 @@ class Activation(_core.Caller):
         return MappingProxyType(self._facts.get("ulp", {}))
 
     @property
-    def zeros(self) -> tuple[float, float]:
-        return self._facts.get("zeros", (0.0, 0.0))
+    def note(self) -> str:
+        return self._facts.get("note", "")
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        return self._facts.get("aliases", ())
+
+    @property
+    def surrogate(self) -> str:
+        return self._facts.get("surrogate", "")
+
+    @property
+    def zeros(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self._facts.get("zeros", ((), ()))
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        return self._facts.get("kinks", ())
 
     @property
     def landmarks(self) -> list[tuple[float, float]]:
@@ -481,7 +506,9 @@ def _doc(row: dict[str, Any]) -> str:
             ),
             "others": "out, where, dtype",
             "shape": "the inputs, broadcast together",
-            "notes": f"Range {low:g} to {high:g}{kinds}, at the default parameters.\n"
+            "notes": "".join(f"{line}\n" for line in textwrap.wrap(row["note"], 100))
+            + (f"Derivatives are those of {row['surrogate']}.\n" if row["surrogate"] else "")
+            + f"Range {low:g} to {high:g}{kinds}, at the default parameters.\n"
             + "".join(
                 f"Largest error in {dtype}: {f:g} ulp, derivative {d1:g} ulp, second derivative {d2:g} ulp.\n"
                 for dtype, (f, d1, d2) in row["ulp"].items()
@@ -505,7 +532,12 @@ def _signature(row: dict[str, Any]) -> inspect.Signature:
 
 
 class Catalogue(Mapping[str, Activation]):
-    """All activations by name, in the order of the table.
+    """All activations by name, in the order of the table. Aliases are found, too, but not listed.
+
+    Attributes
+    ----------
+    aliases : dict[str, Activation]
+        Other names.
 
     Examples
     --------
@@ -521,10 +553,12 @@ class Catalogue(Mapping[str, Activation]):
     def __init__(self) -> None:
         self._entries: dict[str, Activation] = {}
         self._unlisted: dict[str, Activation] = {}
+        self.aliases: dict[str, Activation] = {}
 
     def add(self, activation: Activation, listed: bool = True) -> None:
         """Take an activation in, as each family of them does when imported; ``listed`` ones are entries."""
         (self._entries if listed else self._unlisted)[activation.name] = activation
+        self.aliases |= dict.fromkeys(activation.aliases, activation)
 
     def named(self, name: str) -> Activation:
         """An entry, or one that is not listed."""
@@ -532,7 +566,7 @@ class Catalogue(Mapping[str, Activation]):
 
     def __getitem__(self, name: str) -> Activation:
         try:
-            return self._entries[name]
+            return self._entries.get(name) or self.aliases[name]
         except KeyError:
             raise KeyError(self._unknown(name)) from None
 
@@ -546,7 +580,7 @@ class Catalogue(Mapping[str, Activation]):
         return f"activations({', '.join(self)})"
 
     def _unknown(self, name: object) -> str:
-        near = difflib.get_close_matches(str(name), self._entries, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(str(name), [*self._entries, *self.aliases], n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
         return f"activation: expected one of {', '.join(self)}, got {name!r}{hint}"
 

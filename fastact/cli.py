@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -559,7 +560,13 @@ def _show_activation(name: str) -> None:
     low, high = activation.range
     bounded = {2: "bounded", 1: "bounded on one side", 0: "not bounded"}[math.isfinite(low) + math.isfinite(high)]
     _say("name", activation.name)
+    if activation.aliases:
+        _say("also", ", ".join(activation.aliases))
     _say("formula", activation.formula)
+    if activation.surrogate:
+        _say("gradient", f"of {activation.surrogate}")
+    for number, line in enumerate(textwrap.wrap(activation.note, 100)):
+        _say("" if number else "note", line)
     _say("defaults", ", ".join(f"{key} = {value:g}" for key, value in activation.parameters.items()) or "no parameters")
     _say("range", f"{low:g} to {high:g}, {bounded}")
     _say("backward", f"from {needs[activation.backward_from]}")

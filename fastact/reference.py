@@ -278,6 +278,436 @@ def _hard_tanh_1(x: ArrayLike, low: Parameter = -1.0, high: Parameter = 1.0) -> 
     return np.where(np.isnan(x), x, (x > low) & (x < high))
 
 
+def affine(x: ArrayLike, slope: Parameter = 1.0, offset: Parameter = 0.0) -> Array:
+    """slope x + offset."""
+    return slope * _f64(x) + offset
+
+
+def square(x: ArrayLike) -> Array:
+    """x^2."""
+    return np.square(_f64(x))
+
+
+def exponential(x: ArrayLike) -> Array:
+    """e^x."""
+    return np.exp(_f64(x))
+
+
+def relu6(x: ArrayLike, max_value: Parameter = 6.0) -> Array:
+    """min(max(x, 0), max_value) (Krizhevsky, 2010)."""
+    return np.clip(_f64(x), 0.0, max_value)
+
+
+def _relu6_1(x: ArrayLike, max_value: Parameter = 6.0) -> Array:
+    return _hard_tanh_1(x, 0.0, max_value)
+
+
+def relu_squared(x: ArrayLike) -> Array:
+    """max(x, 0)^2 (So et al., 2021)."""
+    return np.square(relu(x))
+
+
+def threshold(x: ArrayLike, threshold: Parameter = 1.0, value: Parameter = 0.0) -> Array:
+    """x for x > threshold, else value."""
+    x = _f64(x)
+    return np.where(np.isnan(x) | (x > threshold), x, value)
+
+
+def _threshold_1(x: ArrayLike, threshold: Parameter = 1.0, value: Parameter = 0.0) -> Array:
+    return step(_f64(x) - threshold)
+
+
+def hard_shrink(x: ArrayLike, threshold: Parameter = 0.5, bias: Parameter = 0.0) -> Array:
+    """x less bias, towards 0, for |x| > threshold, else 0."""
+    x = _f64(x)
+    return np.where(np.abs(x) <= threshold, 0.0, x - np.sign(x) * bias)
+
+
+def _hard_shrink_1(x: ArrayLike, threshold: Parameter = 0.5, bias: Parameter = 0.0) -> Array:
+    return step(np.abs(_f64(x)) - threshold)
+
+
+def soft_shrink(x: ArrayLike, threshold: Parameter = 0.5) -> Array:
+    """x moved by threshold towards 0, and not beyond."""
+    return hard_shrink(x, threshold, threshold)
+
+
+def _ramp(x: ArrayLike, slope: Parameter, offset: Parameter) -> tuple[Array, Array]:
+    """slope x + offset, and whether that is inside (0, 1)."""
+    v = affine(x, slope, offset)
+    return v, np.where(np.isnan(v), v, (v > 0) & (v < 1))
+
+
+def hard_sigmoid(x: ArrayLike, slope: Parameter = 1 / 6, offset: Parameter = 0.5) -> Array:
+    """slope x + offset, cut to [0, 1]."""
+    return np.clip(affine(x, slope, offset), 0.0, 1.0)
+
+
+def _hard_sigmoid_1(x: ArrayLike, slope: Parameter = 1 / 6, offset: Parameter = 0.5) -> Array:
+    return slope * _ramp(x, slope, offset)[1]
+
+
+def _hard_sigmoid_1_from_y(y: ArrayLike, slope: Parameter = 1 / 6, offset: Parameter = 0.5) -> Array:
+    return slope * _hard_tanh_1(y, 0.0, 1.0)
+
+
+def hard_swish(x: ArrayLike, slope: Parameter = 1 / 6, offset: Parameter = 0.5) -> Array:
+    """x hard_sigmoid(x) (Howard et al., 2019)."""
+    return np.maximum(_f64(x), -1e300) * hard_sigmoid(x, slope, offset)
+
+
+def _hard_swish_1(x: ArrayLike, slope: Parameter = 1 / 6, offset: Parameter = 0.5) -> Array:
+    v, inside = _ramp(x, slope, offset)
+    return np.where(inside == 1, affine(x, 2 * np.asarray(slope), offset), np.clip(v, 0.0, 1.0))
+
+
+def _hard_swish_2(x: ArrayLike, slope: Parameter = 1 / 6, offset: Parameter = 0.5) -> Array:
+    return 2 * _hard_sigmoid_1(x, slope, offset)
+
+
+def sparse_sigmoid(x: ArrayLike) -> Array:
+    """(x + 1) / 2, cut to [0, 1] (Martins and Astudillo, 2016)."""
+    return hard_sigmoid(x, 0.5, 0.5)
+
+
+def _sparse_sigmoid_1(x: ArrayLike) -> Array:
+    return _hard_sigmoid_1(x, 0.5, 0.5)
+
+
+def sparse_plus(x: ArrayLike) -> Array:
+    """The integral of sparse_sigmoid: 0, (x + 1)^2 / 4 on (-1, 1), x."""
+    x = _f64(x)
+    return np.where(x >= 1, x, np.square(sparse_sigmoid(x)))
+
+
+def _sparse_plus_1_from_y(y: ArrayLike) -> Array:
+    return np.sqrt(np.clip(_f64(y), 0.0, 1.0))
+
+
+def gaussian(x: ArrayLike, alpha: Parameter = 1.0, beta: Parameter = 1.0) -> Array:
+    """beta e^-(alpha x)^2 (OpenCV)."""
+    return _times_gauss(beta, alpha * _f64(x))
+
+
+def _times_gauss(a: Parameter, u: Array) -> Array:
+    """a e^-u^2, a meeting the exponential before it is subnormal."""
+    half = np.exp(-np.square(u) / 2)
+    return a * half * half
+
+
+def _gaussian_1(x: ArrayLike, alpha: Parameter = 1.0, beta: Parameter = 1.0) -> Array:
+    u = _at_most(alpha * _f64(x), 50)
+    return _times_gauss(-2 * alpha * beta * u, u)
+
+
+def _gaussian_2(x: ArrayLike, alpha: Parameter = 1.0, beta: Parameter = 1.0) -> Array:
+    u = _at_most(alpha * _f64(x), 50)
+    return _times_gauss(2 * np.square(alpha) * beta * (2 * np.square(u) - 1), u)
+
+
+def window(x: ArrayLike, center: Parameter = 0.0, radius: Parameter = 1.0) -> Array:
+    """1 for |x - center| < radius, else 0."""
+    x = _f64(x)
+    return np.where(np.isnan(x), x, np.abs(x - center) < radius)
+
+
+def _window_1(x: ArrayLike, center: Parameter = 0.0, radius: Parameter = 1.0) -> Array:
+    """The derivative of the Gaussian with the window's centre and radius, as a surrogate: the true one is 0."""
+    return _gaussian_1(_f64(x) - center, 1 / np.asarray(radius))
+
+
+def _window_2(x: ArrayLike, center: Parameter = 0.0, radius: Parameter = 1.0) -> Array:
+    return _gaussian_2(_f64(x) - center, 1 / np.asarray(radius))
+
+
+_SELU = (1.6732632423543772, 1.0507009873554805)
+
+
+def selu(x: ArrayLike, alpha: Parameter = _SELU[0], scale: Parameter = _SELU[1]) -> Array:
+    """scale elu(x, alpha) (Klambauer et al., 2017)."""
+    return scale * elu(x, alpha)
+
+
+def _selu_1(x: ArrayLike, alpha: Parameter = _SELU[0], scale: Parameter = _SELU[1]) -> Array:
+    return scale * _elu_1(x, alpha)
+
+
+def _selu_2(x: ArrayLike, alpha: Parameter = _SELU[0], scale: Parameter = _SELU[1]) -> Array:
+    return _elu_2(x, alpha * np.asarray(scale))
+
+
+def _selu_1_from_y(y: ArrayLike, alpha: Parameter = _SELU[0], scale: Parameter = _SELU[1]) -> Array:
+    """y + scale alpha on the left; the rounding error of that product counts where the two cancel."""
+    y, product = _f64(y), scale * np.asarray(alpha)
+    return np.where(y > 0, scale, y + product + _product_error(scale, alpha, product))
+
+
+def _product_error(a: Parameter, b: Parameter, product: Parameter) -> Array:
+    """a b - product, exactly (Dekker, 1971): each factor in two halves of 26 bits."""
+
+    def halves(v: Parameter) -> tuple[Array, Array]:
+        large = 134217729.0 * np.asarray(v, np.float64)
+        high = large - (large - v)
+        return high, v - high
+
+    (a1, a2), (b1, b2) = halves(a), halves(b)
+    return a1 * b1 - product + a1 * b2 + a2 * b1 + a2 * b2
+
+
+def celu(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    """x for x > 0, else alpha (e^(x / alpha) - 1) (Barron, 2017)."""
+    x = _f64(x)
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0) / alpha))
+
+
+def _celu_1(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    return _elu_1(_f64(x) / alpha)
+
+
+def _celu_2(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    return _elu_2(_f64(x) / alpha) / alpha
+
+
+def _celu_1_from_y(y: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    y = _f64(y)
+    return np.where(y > 0, 1.0, (y + alpha) / alpha)
+
+
+def log_sigmoid(x: ArrayLike) -> Array:
+    """log sigma(x) = -softplus(-x)."""
+    return -softplus(-_f64(x))
+
+
+def swish(x: ArrayLike, beta: Parameter = 1.0) -> Array:
+    """x sigma(beta x) (Ramachandran et al., 2017)."""
+    v = beta * _f64(x)
+    return _times_logistic(np.where(v > -1000, x, 0.0), v)
+
+
+def _swish_1(x: ArrayLike, beta: Parameter = 1.0) -> Array:
+    return _silu_1(beta * _f64(x))
+
+
+def _swish_2(x: ArrayLike, beta: Parameter = 1.0) -> Array:
+    t = _at_most(beta * _f64(x), 1000)
+    return _times_logistic(beta * (2 - t * np.tanh(t / 2)) * sigmoid(np.abs(t)), -np.abs(t))
+
+
+def quick_gelu(x: ArrayLike, beta: Parameter = 1.702) -> Array:
+    """swish with a slope that comes near to gelu."""
+    return swish(x, beta)
+
+
+def _quick_gelu_1(x: ArrayLike, beta: Parameter = 1.702) -> Array:
+    return _swish_1(x, beta)
+
+
+def _quick_gelu_2(x: ArrayLike, beta: Parameter = 1.702) -> Array:
+    return _swish_2(x, beta)
+
+
+def _mish_parts(t: Array) -> tuple[Array, Array, Array]:
+    """e = e^-|t|; n and d of tanh(softplus(t)) = n / d, both divided by e^2t on the right."""
+    e = np.exp(-np.abs(t))
+    left = t < 0
+    return e, np.where(left, e * (2 + e), 1 + 2 * e), np.where(left, 2 + e * (2 + e), 1 + 2 * e * (1 + e))
+
+
+def mish(x: ArrayLike) -> Array:
+    """x tanh(softplus(x)) (Misra, 2019)."""
+    x = np.maximum(_f64(x), -1000)
+    half = np.exp(np.minimum(x, 0) / 2)  # in two halves: x meets e^x before it is subnormal
+    e, _, d = _mish_parts(x)
+    return x * half * np.where(x < 0, 2 + e, 1 + 2 * e) / d * half
+
+
+def _mish_1(x: ArrayLike) -> Array:
+    """T + x sigma (1 - T^2), with T = tanh(softplus(x)) = n / d and 1 - T^2 = (d - n)(d + n) / d^2."""
+    t = _at_most(x, 1000)
+    half = np.exp(np.minimum(t, 0) / 2)
+    e, _, d = _mish_parts(t)
+    left = 4 * (1 + t) + e * (6 + 4 * t + e * (4 + e))
+    right = 1 + e * (4 + e * (6 + 4 * t + 4 * e * (1 + t)))
+    return half * np.where(t < 0, left, right) / np.square(d) * half
+
+
+def _mish_2(x: ArrayLike) -> Array:
+    """4 u (2 (2 + 4u + 3u^2 + u^3) + x (2 + 2u - 3u^2 - 2u^3)) / (2 + 2u + u^2)^3, u = e^x."""
+    t = _at_most(x, 1000)
+    e, _, d = _mish_parts(t)
+    left = 2 * (2 + e * (4 + e * (3 + e))) + t * (2 + e * (2 - e * (3 + 2 * e)))
+    right = 2 * (1 + e * (3 + e * (4 + 2 * e))) - t * (2 + e * (3 - 2 * e * (1 + e)))
+    return np.where(t < 0, np.sqrt(e), e) * (4 * np.where(t < 0, left, right) / d**3) * np.where(t < 0, np.sqrt(e), e)
+
+
+def softsign(x: ArrayLike) -> Array:
+    """x / (1 + |x|)."""
+    x = _at_most(x, 1e300)
+    return x / (1 + np.abs(x))
+
+
+def _softsign_1(x: ArrayLike) -> Array:
+    return 1 / np.square(1 + np.abs(_f64(x)))
+
+
+def _softsign_2(x: ArrayLike) -> Array:
+    return -2 * np.sign(_f64(x)) / (1 + np.abs(_f64(x))) ** 3
+
+
+def squareplus(x: ArrayLike, b: Parameter = 4.0) -> Array:
+    """(x + sqrt(x^2 + b)) / 2; on the left x and the root would cancel (Barron, 2021)."""
+    x = _f64(x)
+    larger = np.abs(x) / 2 + np.hypot(x, np.sqrt(b)) / 2
+    return np.where(x < 0, b / 4 / larger, larger)
+
+
+def _squareplus_1(x: ArrayLike, b: Parameter = 4.0) -> Array:
+    """f / s, s = sqrt(x^2 + b)."""
+    x = _at_most(x, 1e200)
+    return squareplus(x, b) / np.hypot(x, np.sqrt(b))
+
+
+def _squareplus_2(x: ArrayLike, b: Parameter = 4.0) -> Array:
+    s = np.hypot(_f64(x), np.sqrt(b))
+    return b / 2 / s / s / s
+
+
+def _squareplus_1_from_y(y: ArrayLike, b: Parameter = 4.0) -> Array:
+    y = np.minimum(_f64(y), 1e100)
+    return y * y / (y * y + b / 4)
+
+
+def isru(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    """x / sqrt(1 + alpha x^2) (Carlile et al., 2017)."""
+    x = _at_most(x, 1e100)
+    return x / np.sqrt(1 + alpha * x * x)
+
+
+def _isru_1(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    x = _at_most(x, 1e150)
+    d = 1 + alpha * x * x
+    return 1 / d / np.sqrt(d)
+
+
+def _isru_2(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    x = _at_most(x, 1e150)
+    d = 1 + alpha * x * x
+    return -3 * alpha * x / d / d / np.sqrt(d)
+
+
+def _isru_1_from_y(y: ArrayLike, alpha: Parameter = 1.0) -> Array:
+    """(1 - alpha y^2)^1.5, factored: the difference of squares would cancel."""
+    root = np.sqrt(alpha) * _f64(y)
+    d = (1 - root) * (1 + root)
+    return d * np.sqrt(d)
+
+
+def dish(x: ArrayLike) -> Array:
+    """x (1 + x / s) / 2, s = sqrt(1 + x^2) (thinc); x / (2 s (s - x)) on the left."""
+    x = _f64(x)
+    t = np.minimum(np.abs(x), np.finfo(np.float64).max)
+    s = np.hypot(t, 1)
+    left = np.where(np.isinf(x), 0.0, t / s / (s / 2 + t / 2) / 4)
+    return np.where(x < 0, -left, x - left)
+
+
+def _dish_1(x: ArrayLike) -> Array:
+    """1 - f'(-x) on the right; (1 - t s) / (2 s^3 (s + t)) on the left, t = |x|, s = sqrt(1 + x^2)."""
+    x = _f64(x)
+    t = np.minimum(np.abs(x), 1e100)
+    s = np.hypot(t, 1)
+    left = np.where(np.abs(x) > 1e100, -0.25 / np.abs(x) / np.abs(x), (1 - t * s) / s / s / (2 * s * (s + t)))
+    return np.where(x < 0, left, 1 - left)
+
+
+def _dish_2(x: ArrayLike) -> Array:
+    t = np.minimum(np.abs(_f64(x)), 1e150)
+    s = np.hypot(t, 1)
+    return (2 - t * t) / s**2 / s**2 / (2 * s)
+
+
+def symmetric_sigmoid(x: ArrayLike, alpha: Parameter = 2 / 3, beta: Parameter = 1.7159) -> Array:
+    """beta (1 - e^(-alpha x)) / (1 + e^(-alpha x)) = beta tanh(alpha x / 2) (OpenCV)."""
+    return scaled_tanh(x, beta, np.asarray(alpha) / 2)
+
+
+def _symmetric_sigmoid_1(x: ArrayLike, alpha: Parameter = 2 / 3, beta: Parameter = 1.7159) -> Array:
+    return _scaled_tanh_1(x, beta, np.asarray(alpha) / 2)
+
+
+def _symmetric_sigmoid_2(x: ArrayLike, alpha: Parameter = 2 / 3, beta: Parameter = 1.7159) -> Array:
+    return _scaled_tanh_2(x, beta, np.asarray(alpha) / 2)
+
+
+def _symmetric_sigmoid_1_from_y(y: ArrayLike, alpha: Parameter = 2 / 3, beta: Parameter = 1.7159) -> Array:
+    return alpha / (2 * np.asarray(beta)) * (beta - _f64(y)) * (beta + _f64(y))
+
+
+def tanh_shrink(x: ArrayLike) -> Array:
+    """x - tanh x; for small x its series 2/3 x^3/2! - ..., as x cosh x - sinh x over cosh x."""
+    x = _f64(x)
+    w = np.square(np.where(np.abs(x) < 1, x, 0))
+    numerator = sum((2 * k / math.factorial(2 * k + 1)) * w ** (k - 1) for k in range(1, 11))
+    return np.where(np.abs(x) < 1, w * x * numerator / np.cosh(np.sqrt(w)), x - np.tanh(x))
+
+
+def _tanh_shrink_1(x: ArrayLike) -> Array:
+    return np.square(tanh(x))
+
+
+def _tanh_shrink_2(x: ArrayLike) -> Array:
+    return -_tanh_2(x)
+
+
+def arctan(x: ArrayLike, amplitude: Parameter = 2 / math.pi, slope: Parameter = math.pi / 2) -> Array:
+    """amplitude atan(slope x)."""
+    return amplitude * np.arctan(slope * _f64(x))
+
+
+def _arctan_1(x: ArrayLike, amplitude: Parameter = 2 / math.pi, slope: Parameter = math.pi / 2) -> Array:
+    s = np.hypot(slope * _f64(x), 1)
+    return amplitude * np.asarray(slope) / s / s
+
+
+def _arctan_2(x: ArrayLike, amplitude: Parameter = 2 / math.pi, slope: Parameter = math.pi / 2) -> Array:
+    u = _at_most(slope * _f64(x), 1e120)
+    d = 1 + u * u
+    return -2 * amplitude * np.square(slope) * u / d / d
+
+
+def gudermannian(x: ArrayLike, amplitude: Parameter = 2 / math.pi, slope: Parameter = math.pi / 2) -> Array:
+    """amplitude gd(slope x), gd(u) = 2 atan(tanh(u / 2))."""
+    return 2 * amplitude * np.arctan(np.tanh(slope * _f64(x) / 2))
+
+
+def _gudermannian_1(x: ArrayLike, amplitude: Parameter = 2 / math.pi, slope: Parameter = math.pi / 2) -> Array:
+    """gd'(u) = 1 / cosh(u) = 2 e^-|u| / (1 + e^-2|u|)."""
+    e = np.exp(-np.abs(slope * _f64(x)))
+    return 2 * amplitude * np.asarray(slope) * e / (1 + e * e)
+
+
+def _gudermannian_2(x: ArrayLike, amplitude: Parameter = 2 / math.pi, slope: Parameter = math.pi / 2) -> Array:
+    return -slope * np.tanh(slope * _f64(x)) * _gudermannian_1(x, amplitude, slope)
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+_HALF_ROOT_PI = math.sqrt(math.pi) / 2
+
+
+def erf(x: ArrayLike, amplitude: Parameter = 1.0, slope: Parameter = _HALF_ROOT_PI) -> Array:
+    """amplitude erf(slope x)."""
+    return amplitude * _erf(slope * _f64(x))
+
+
+def _erf_1(x: ArrayLike, amplitude: Parameter = 1.0, slope: Parameter = _HALF_ROOT_PI) -> Array:
+    return _times_gauss(amplitude / _HALF_ROOT_PI * slope, _at_most(slope * _f64(x), 50))
+
+
+def _erf_2(x: ArrayLike, amplitude: Parameter = 1.0, slope: Parameter = _HALF_ROOT_PI) -> Array:
+    u = _at_most(slope * _f64(x), 50)
+    return _times_gauss(-2 * amplitude / _HALF_ROOT_PI * np.square(slope) * u, u)
+
+
 # Functions of rows, over the last axis. -inf (+inf for softmin) is a masked entry: it gets 0, or -inf from log_softmax.
 
 
@@ -415,6 +845,48 @@ activations: dict[str, Elementwise | Rowwise] = {
         _scaled_tanh_2,
         lambda y, amplitude=1.7159, slope=2 / 3: slope / amplitude * (amplitude - _f64(y)) * (amplitude + _f64(y)),
     ),
+    "affine": Elementwise(
+        affine,
+        lambda x, slope=1.0, offset=0.0: np.where(np.isnan(_f64(x)), np.nan, slope),
+        _constant(0.0),
+        lambda y, slope=1.0, offset=0.0: np.where(np.isnan(_f64(y)), np.nan, slope),
+    ),
+    "square": Elementwise(square, lambda x: 2 * _f64(x), _constant(2.0)),
+    "exponential": Elementwise(exponential, exponential, exponential, linear),
+    "relu6": Elementwise(relu6, _relu6_1, _constant(0.0), _relu6_1),
+    "relu_squared": Elementwise(
+        relu_squared, lambda x: 2 * relu(x), lambda x: 2 * step(x), lambda y: 2 * np.sqrt(relu(y))
+    ),
+    "threshold": Elementwise(threshold, _threshold_1, _constant(0.0), _threshold_1),
+    "hard_shrink": Elementwise(hard_shrink, _hard_shrink_1, _constant(0.0), lambda y, *_: step(np.abs(_f64(y)))),
+    "soft_shrink": Elementwise(soft_shrink, _hard_shrink_1, _constant(0.0), lambda y, *_: step(np.abs(_f64(y)))),
+    "hard_sigmoid": Elementwise(hard_sigmoid, _hard_sigmoid_1, _constant(0.0), _hard_sigmoid_1_from_y),
+    "hard_swish": Elementwise(hard_swish, _hard_swish_1, _hard_swish_2),
+    "sparse_sigmoid": Elementwise(
+        sparse_sigmoid, _sparse_sigmoid_1, _constant(0.0), lambda y: _hard_tanh_1(y, 0.0, 1.0) / 2
+    ),
+    "sparse_plus": Elementwise(sparse_plus, sparse_sigmoid, _sparse_sigmoid_1, _sparse_plus_1_from_y),
+    "window": Elementwise(window, _window_1, _window_2),
+    "gaussian": Elementwise(gaussian, _gaussian_1, _gaussian_2),
+    "selu": Elementwise(selu, _selu_1, _selu_2, _selu_1_from_y),
+    "celu": Elementwise(celu, _celu_1, _celu_2, _celu_1_from_y),
+    "log_sigmoid": Elementwise(
+        log_sigmoid, lambda x: sigmoid(-_f64(x)), lambda x: -_sigmoid_1(x), lambda y: -np.expm1(_f64(y))
+    ),
+    "swish": Elementwise(swish, _swish_1, _swish_2),
+    "quick_gelu": Elementwise(quick_gelu, _quick_gelu_1, _quick_gelu_2),
+    "mish": Elementwise(mish, _mish_1, _mish_2),
+    "softsign": Elementwise(softsign, _softsign_1, _softsign_2, lambda y: np.square(1 - np.abs(_f64(y)))),
+    "squareplus": Elementwise(squareplus, _squareplus_1, _squareplus_2, _squareplus_1_from_y),
+    "isru": Elementwise(isru, _isru_1, _isru_2, _isru_1_from_y),
+    "dish": Elementwise(dish, _dish_1, _dish_2),
+    "symmetric_sigmoid": Elementwise(
+        symmetric_sigmoid, _symmetric_sigmoid_1, _symmetric_sigmoid_2, _symmetric_sigmoid_1_from_y
+    ),
+    "tanh_shrink": Elementwise(tanh_shrink, _tanh_shrink_1, _tanh_shrink_2),
+    "arctan": Elementwise(arctan, _arctan_1, _arctan_2),
+    "gudermannian": Elementwise(gudermannian, _gudermannian_1, _gudermannian_2),
+    "erf": Elementwise(erf, _erf_1, _erf_2),
     "softmax": Rowwise(softmax, softmax_backward),
     "log_softmax": Rowwise(log_softmax, log_softmax_backward),
     "softmin": Rowwise(softmin, softmin_backward),

@@ -43,7 +43,7 @@ enum {
   FA_ACT_COUNT
 };
 
-enum { FA_MAX_PARAMETERS = 2, FA_MAX_LANDMARKS = 4 };
+enum { FA_MAX_PARAMETERS = 2, FA_MAX_POINTS = 4 };
 
 typedef struct {
   const char *name;
@@ -51,48 +51,42 @@ typedef struct {
 } fa_parameter;
 
 typedef struct {
+  int count;
+  double x[FA_MAX_POINTS];
+} fa_places;
+
+typedef struct {
+  int count;
+  double xy[FA_MAX_POINTS][2];
+} fa_points;
+
+/* All that depends on parameters holds at the defaults. */
+typedef struct {
   const char *name, *formula;
+  const char *aliases;   /* other names, separated by blanks, or NULL */
+  const char *surrogate; /* the formula whose derivatives stand in for those of the function, or NULL */
+  const char *note;      /* who means what by the name, or NULL */
   int parameter_count;
   fa_parameter parameters[FA_MAX_PARAMETERS];
   const char *backward_from; /* "x" or "either" */
-  /* Largest error in units of the last place at default parameters: f, f', f''. */
-  double ulp_f32[3], ulp_f64[3];
-  /* |x| of the interior zeros of f' and of f'' that are not exact: for |x| within a factor 1.4 of it the bound is
-   * 4 eps times the largest |f'| or |f''| instead. 0: there are none. */
-  double zeros[2];
-  int landmark_count;
-  double landmarks[FA_MAX_LANDMARKS][2]; /* x and the exact f(x), at default parameters */
-  int monotonic, odd;                    /* at default parameters */
-  double low, high;                      /* range, at default parameters */
+  double ulp_f32[3], ulp_f64[3]; /* largest error of f, f', f'' in units of the last place */
+  /* Interior zeros of f' and of f'' that are not kept to a relative error: for x within a factor 1.4 of one, the bound is
+   * 4 eps times the largest |f'| or |f''| instead. */
+  fa_places zeros[2];
+  fa_places kinks;     /* where f, f' or f'' jumps */
+  fa_points landmarks; /* x and the exact f(x) */
+  int monotonic, odd;
+  double range[2];
 } fa_activation_info;
 
 /* Description of activation `index` (one of FA_ACT_*). */
 static inline const fa_activation_info *fa_activation_describe(int index) {
-#define PARAMETER(name, value) {name, value}
-#define TWO(...) __VA_ARGS__
-#define NO_PARAMETERS {NULL, 0}
-#define ULP(f, d1, d2) {f, d1, d2}
-#define ZEROS(d1, d2) {d1, d2}
-#define NO_ZEROS {0, 0}
-#define AT(x, y) {x, y}
-#define LANDMARKS(count, ...) .landmark_count = count, .landmarks = {__VA_ARGS__}
-#define ACTIVATION(name_, formula_, count_, parameters_, from_, ulp_f32_, ulp_f64_, zeros_, landmarks_, monotonic_, odd_, low_,  \
-                   high_)                                                                                              \
-  {.name = #name_, .formula = formula_, .parameter_count = count_, .parameters = {parameters_},                       \
-   .backward_from = #from_, .ulp_f32 = ulp_f32_, .ulp_f64 = ulp_f64_, .zeros = zeros_, landmarks_, .monotonic = monotonic_,            \
-   .odd = odd_, .low = low_, .high = high_},
+#define ACTIVATION(name_, count, from, ...) \
+  {.name = #name_, .parameter_count = count, .backward_from = #from, __VA_ARGS__},
   static const fa_activation_info info[] = {
 #include "activations.def"
   };
 #undef ACTIVATION
-#undef PARAMETER
-#undef TWO
-#undef NO_PARAMETERS
-#undef ULP
-#undef ZEROS
-#undef NO_ZEROS
-#undef AT
-#undef LANDMARKS
   return &info[index];
 }
 

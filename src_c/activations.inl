@@ -160,7 +160,7 @@ FA_INLINE vec if_positive(vec x, real right, vec left) {
 
 #define KERNEL_Y_x(name, count)
 #define KERNEL_Y_either(name, count) MAP_KERNEL(name##_backward_y, 2, count, v_mul(dy, name##_dy(x, p, 0)))
-#define ACTIVATION(name, formula, count, parameters, from, ...)                                                        \
+#define ACTIVATION(name, count, from, ...)                                                                             \
   MAP_KERNEL(name##_forward, 1, count, name##_f(x, p, 0))                                                             \
   MAP_KERNEL(name##_derivative1, 1, count, name##_d1(x, p, 0))                                                        \
   MAP_KERNEL(name##_derivative2, 1, count, name##_d2(x, p, 0))                                                        \
@@ -171,7 +171,7 @@ FA_INLINE vec if_positive(vec x, real right, vec left) {
 
 #define BACKWARD_Y_x(name) NULL
 #define BACKWARD_Y_either(name) name##_backward_y
-#define ACTIVATION(name, formula, count, parameters, from, ...)                                                        \
+#define ACTIVATION(name, count, from, ...)                                                                             \
   [FA_ACT_##name] = {name##_forward, name##_backward_x, BACKWARD_Y_##from(name), name##_derivative1, name##_derivative2},
 static const fa_map_kernels map_kernels[FA_ACT_COUNT] = {
 #include "activations.def"

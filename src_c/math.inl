@@ -36,6 +36,8 @@
 #define EXPONENT_BIAS 1023.0
 #define EXPONENT_MIN -1022.0
 #endif
+#define MAX_FINITE PICK(0x1.fffffep127, 0x1.fffffffffffffp1023)
+#define ROOT_RANGE PICK(0x1p60, 0x1p500) /* its square is in range, and 1 is nothing to it */
 #define EXP_ZERO PICK(-104.5, -746.0)    /* exp is 0 from here down */
 #define EXP_INFINITE PICK(89.0, 710.0)   /* and infinite from here up */
 
@@ -96,10 +98,23 @@ FA_INLINE vec math_expm1_negative(vec x, vec tail, const int has_tail) {
 typedef struct {
   vec head, tail;
 } math_pair;
+FA_INLINE math_pair math_pair_of(vec head, vec tail) {
+  return (math_pair){head, v_sel(v_lt(v_abs(head), v_set1(PICK(1024.0, 4096.0))), tail, v_zero())};
+}
 FA_INLINE math_pair math_product(vec a, vec b) {
   vec head = v_mul(a, b);
-  vmask inside = v_lt(v_abs(head), v_set1(PICK(1024.0, 4096.0)));
-  return (math_pair){head, v_sel(inside, v_fms(a, b, head), v_zero())};
+  return math_pair_of(head, v_fms(a, b, head));
+}
+/* (a + tail) / b likewise, by the reciprocal of b: a division slows down where a is subnormal. */
+FA_INLINE math_pair math_quotient(vec a, vec tail, vec b) {
+  vec inverse = v_div(v_set1(1), b), head = v_mul(a, inverse);
+  return math_pair_of(head, v_mul(v_add(v_fnma(head, b, a), tail), inverse));
+}
+
+/* a / t^2 where t^2 may be out of range, t > 2^30; a product or quotient that underflows costs 30 cycles, this scaling none. */
+FA_INLINE vec math_over_square(vec a, vec t) {
+  vec part = v_mul(t, v_set1(PICK(0x1p-64, 0x1p-512)));
+  return v_scale2(v_div(a, v_mul(part, part)), v_set1(PICK(-128.0, -1024.0)));
 }
 
 #define LOGISTIC_ZERO PICK(-150.0, -800.0) /* exp(-|x|) times any moderate factor is 0 from here down */
@@ -165,15 +180,67 @@ FA_INLINE vec math_log1p_ratio(vec u) {
   return sum;
 }
 
-/* ---- Normal distribution ---- */
+/* ---- Inverse tangent ---- */
 
-/* A table of 32 pieces over t >= 0, right for t < NORMAL_FAR: two loads, one permute and one fma a degree. */
-FA_INLINE vec math_normal_pieces(vec t, const real *centres, const real (*c)[32], const int count) {
-  vint index = v_bits(v_fma(t, v_set1(NORMAL_SCALE), v_set1(ROUND_MAGIC)));
+/* atan(z + tail) for 0 <= z <= 1; the tail is small or z is, so that the slope of 1 serves. */
+FA_INLINE vec math_atan_unit(vec z, vec tail, const int has_tail) {
+  vec w = v_mul(z, z), cube = v_mul(z, w), a = math_polynomial(w, atan_a, MATH_COUNT(atan_a));
+  return has_tail ? v_add(z, v_fma(cube, a, tail)) : v_fma(cube, a, z);
+}
+/* atan(t) for t >= 0, as pi / 2 - atan(1 / t) from 1 on. */
+FA_INLINE vec math_atan(vec t) {
+  vmask above = v_gt(t, v_set1(1));
+  vec a = math_atan_unit(v_sel(above, v_div(v_set1(1), t), t), t, 0);
+  return v_sel(above, v_add(v_sub(v_set1(HALF_PI), a), v_set1(HALF_PI_TAIL)), a);
+}
+
+/* ---- Error function, x - tanh(x) and its derivative ---- */
+
+/* A table of 32 pieces over 0 <= t < 31.5 / scale: two loads, one permute and one fma a degree. */
+FA_INLINE vec math_pieces(vec t, const real scale, const real *centres, const real (*c)[32], const int count) {
+  vint index = v_bits(v_fma(t, v_set1(scale), v_set1(ROUND_MAGIC)));
   vec q = v_sub(t, v_lookup32(centres, index));
   vec sum = v_lookup32(c[count - 1], index);
   FA_UNROLL for (int k = count - 2; k >= 0; k--) sum = v_fma(sum, q, v_lookup32(c[k], index));
   return sum;
+}
+
+/* t - tanh(t) = t^3 G(t), t >= 0; t^3 with the one rounding of its last product. */
+FA_INLINE vec math_tanh_rest(vec t) {
+  vec w = v_mul(t, t), cube = v_fma(t, w, v_mul(t, v_fms(t, t, w)));
+  vec y = v_mul(cube, math_pieces(t, TANH_REST_SCALE, tanh_rest_at, tanh_rest_c, MATH_COUNT(tanh_rest_c)));
+  vmask far = v_ge(t, v_set1(TANH_REST_FAR));
+  if (FA_UNLIKELY(m_any(far))) y = v_sel(far, v_sub(t, math_tanh(t)), y);
+  return y;
+}
+/* tanh(x)^2: n / (n + 2), n = cosh(2x) - 1, later 1 - tanh'(x). */
+FA_INLINE vec math_tanh_square(vec x) {
+  vec t = v_abs(x), small = v_min(v_set1(TANH_SQUARE), t), w = v_mul(small, small), w_tail = v_fms(small, small, w);
+  vec c = math_polynomial(w, tanh_square_n, MATH_COUNT(tanh_square_n)), n = v_fma(w, c, v_mul(w_tail, c));
+  vec near = v_div(n, v_add(n, v_set1(2)));
+  vec beyond = v_sub(v_set1(1), math_sigmoid_d1(v_add(t, t), t, 0, v_set1(4)));
+  return v_sel(v_lt(t, v_set1(TANH_SQUARE)), near, beyond);
+}
+
+/* erf(t), 0 <= t; NaN gives NaN. */
+FA_INLINE vec math_erf(vec t) {
+  vec inside = v_min(v_set1(R(31.0) / ERF_SCALE), t);
+  vec y = math_pieces(inside, ERF_SCALE, erf_at, erf_c, MATH_COUNT(erf_c));
+  return v_sel(v_ge(t, v_set1(ERF_ONE)), v_set1(1), y);
+}
+
+/* ---- Normal distribution ---- */
+
+/* The parts of exp(-u^2), and |u|, which is cut where exp(-u^2) times any moderate factor is 0. */
+#define GAUSSIAN_ZERO PICK(12.0, 28.2)
+typedef struct {
+  math_exp_parts e;
+  vec t, t_tail;
+} math_gaussian;
+FA_INLINE math_gaussian math_gaussian_at(math_pair u) {
+  vec t = v_min(v_set1(GAUSSIAN_ZERO), v_abs(u.head)), tail = v_xor(u.tail, v_and(u.head, v_sign_bit()));
+  vec square = v_mul(t, t), square_tail = v_fma(v_add(t, t), tail, v_fms(t, t, square));
+  return (math_gaussian){math_exp_reduced(v_neg(square), v_neg(square_tail), 1), t, tail};
 }
 
 /* exp(-t^2 / 2) f(t^2), 0 <= t; the square enters with its rounding error, as exp multiplies that by t^2. */

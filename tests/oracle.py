@@ -96,6 +96,10 @@ def _erfc(x):
     return mp.erfc(x)
 
 
+def _erf(x):
+    return mp.erf(x) if abs(x) < 1e5 else mp.sign(x)
+
+
 def _gauss(x):
     return 2 / mp.sqrt(mp.pi) * mp.exp(-x * x) if abs(x) < 1e5 else mp.mpf(0)
 
@@ -107,7 +111,8 @@ FUNCTIONS = {
     "log1p": _function(mp.log1p, lambda x, y: 1 / (1 + x), lambda x, y: -1 / (1 + x) ** 2),
     "sqrt": _function(mp.sqrt, lambda x, y: 1 / (2 * y), lambda x, y: -1 / (4 * x * y)),
     "tanh": _function(mp.tanh, lambda x, y: 1 - y * y, lambda x, y: -2 * y * (1 - y * y)),
-    "erf": _function(mp.erf, lambda x, y: _gauss(x), lambda x, y: -2 * x * _gauss(x)),
+    "atan": _function(mp.atan, lambda x, y: 1 / (1 + x * x), lambda x, y: -2 * x / (1 + x * x) ** 2),
+    "erf": _function(_erf, lambda x, y: _gauss(x), lambda x, y: -2 * x * _gauss(x)),
     "erfc": _function(_erfc, lambda x, y: -_gauss(x), lambda x, y: 2 * x * _gauss(x)),
     "max": max,
     "min": min,

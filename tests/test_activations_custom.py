@@ -14,21 +14,21 @@ import fastact as fa
 SIZES = [0, 1, 3, 7, 8, 17, 33, 97, 16_384, 16_385, 50_001]
 
 
-def gaussian(x, width=1.0):
+def bell(x, width=1.0):
     """exp(-(x / width)^2)."""
     return np.exp(-((x / width) ** 2))
 
 
-def gaussian_1(x, width=1.0):
-    return -2 * x / width**2 * gaussian(x, width)
+def bell_1(x, width=1.0):
+    return -2 * x / width**2 * bell(x, width)
 
 
-def gaussian_2(x, width=1.0):
-    return (4 * x * x / width**4 - 2 / width**2) * gaussian(x, width)
+def bell_2(x, width=1.0):
+    return (4 * x * x / width**4 - 2 / width**2) * bell(x, width)
 
 
 def bump(**options):
-    return fa.Activation.from_functions(gaussian, gaussian_1, gaussian_2, name="bump", check=True, width=1.0, **options)
+    return fa.Activation.from_functions(bell, bell_1, bell_2, name="bump", check=True, width=1.0, **options)
 
 
 def samples(shape, dtype, seed=0):
@@ -48,7 +48,7 @@ def plain(name, order, x):
     """What EVERY[name] stands for, written out in float64."""
     x = np.float64(x)
     if name == "functions":
-        return (gaussian, gaussian_1, gaussian_2)[order](x)
+        return (bell, bell_1, bell_2)[order](x)
     f = EVERY[name]
     b, c, a, d = f.parameters.values()
     u = b * x + c
@@ -137,9 +137,9 @@ def test_copies(name):
 def test_parameters():
     f = bump()
     x = samples(5, np.float64)
-    np.testing.assert_array_equal(f(x, width=2.0), gaussian(x, 2.0))
+    np.testing.assert_array_equal(f(x, width=2.0), bell(x, 2.0))
     wide = f.with_params(width=2.0)
-    np.testing.assert_array_equal(wide.derivative(x, 2), gaussian_2(x, 2.0))
+    np.testing.assert_array_equal(wide.derivative(x, 2), bell_2(x, 2.0))
     assert pickle.loads(pickle.dumps(wide)) == wide
     assert SCALED["tanh"](x, output_scale=0.0).tolist() == [0.0] * 5
     assert repr(fa.tanh.scaled(input_scale=2)) == "Activation('tanh').scaled(input_scale=2.0)"
@@ -161,39 +161,39 @@ def test_files(tmp_path):
 def test_check_finds_wrong_derivatives():
     make = fa.Activation.from_functions
     with pytest.raises(ValueError, match=r"bump: df: expected .* at x = .*, the slope of f by differences, got"):
-        make(gaussian, lambda x: -gaussian_1(x), name="bump", check=True)
+        make(bell, lambda x: -bell_1(x), name="bump", check=True)
     with pytest.raises(ValueError, match=r"bump: d2f: expected"):
-        make(gaussian, gaussian_1, gaussian_1, name="bump", check=True)
-    f = make(gaussian, lambda x: gaussian_1(x) * (np.abs(x) < 8), name="bump")
+        make(bell, bell_1, bell_1, name="bump", check=True)
+    f = make(bell, lambda x: bell_1(x) * (np.abs(x) < 8), name="bump")
     f.check()
-    make(gaussian, lambda x: np.where(x > 3, np.nan, gaussian_1(x)), name="bump").check(np.array([1.0, 2.0]))
+    make(bell, lambda x: np.where(x > 3, np.nan, bell_1(x)), name="bump").check(np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match="got nan"):
-        make(gaussian, lambda x: np.where(x > 3, np.nan, gaussian_1(x)), name="bump", check=True)
+        make(bell, lambda x: np.where(x > 3, np.nan, bell_1(x)), name="bump", check=True)
 
 
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
         (
-            lambda: fa.Activation.from_functions(gaussian, None),
+            lambda: fa.Activation.from_functions(bell, None),
             TypeError,
             "df: expected a function of an array, got None",
         ),
-        (lambda: fa.Activation.from_functions(gaussian, gaussian_1, 3), TypeError, "d2f: expected a function"),
+        (lambda: fa.Activation.from_functions(bell, bell_1, 3), TypeError, "d2f: expected a function"),
         (
-            lambda: fa.Activation.from_functions(gaussian, gaussian_1, name="gelu"),
+            lambda: fa.Activation.from_functions(bell, bell_1, name="gelu"),
             ValueError,
             "name: expected one that",
         ),
         (
-            lambda: fa.Activation.from_functions(gaussian, gaussian_1, width="a"),
+            lambda: fa.Activation.from_functions(bell, bell_1, width="a"),
             TypeError,
             "width: expected a real number",
         ),
         (
-            lambda: fa.Activation.from_functions(gaussian, gaussian_1).derivative([1.0], 2),
+            lambda: fa.Activation.from_functions(bell, bell_1).derivative([1.0], 2),
             TypeError,
-            "gaussian.derivative: order 2 needs d2f",
+            "bell.derivative: order 2 needs d2f",
         ),
         (
             lambda: fa.Activation.from_functions(lambda x: x[:1], np.cos, name="cut")(np.ones(3)),

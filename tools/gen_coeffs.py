@@ -323,16 +323,72 @@ def logarithm(header: Header, fmt: Format, degree: int) -> None:
     pieces(header, fmt, "log1p", ratio, mpf(1) / 15, 16, degree)
 
 
+def error_function(header: Header, fmt: Format, width: mpf, degree: int) -> None:
+    """erf in 32 pieces, relative also next to 0; it rounds to 1 from ERF_ONE on."""
+    pieces(header, fmt, "erf", mp.erf, width, 32, degree)
+    header.number(fmt, "ERF_SCALE", fmt.round(1 / width))
+    header.number(fmt, "ERF_ONE", fmt.round(width * mpf(63) / 2))
+    header.number(fmt, "TWO_OVER_SQRT_PI", fmt.round(2 / mp.sqrt(mp.pi)))
+
+
+def arctangent(header: Header, fmt: Format, degree: int) -> None:
+    """atan(z) = z + z w A(w), w = z^2, on [0, 1], and pi / 2 in two words."""
+
+    def a(w: mpf) -> mpf:
+        z = mp.sqrt(w)
+        return (mp.atan(z) / z - 1) / w if w > mpf("1e-20") else -mpf(1) / 3 + w / 5
+
+    c = fit(fmt, a, mpf(0), mpf(1), degree, lambda w: 1 / max(w, mpf(1) / 16))
+    error = worst_error(mp.atan, lambda z: z + z**3 * polynomial(c, z * z), mpf(0), mpf(1))
+    report(header, fmt, f"atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree {degree}", error)
+    header.row(fmt, "atan_a", c)
+    head = fmt.round(mp.pi / 2)
+    header.number(fmt, "HALF_PI", head)
+    header.number(fmt, "HALF_PI_TAIL", fmt.round(mp.pi / 2 - head))
+
+
+def tanh_difference(header: Header, fmt: Format, width: mpf, degree: int) -> None:
+    """G(t) = (t - tanh t) / t^3 in 32 pieces."""
+
+    def ratio(t: mpf) -> mpf:
+        return (t - mp.tanh(t)) / t**3 if t > mpf("1e-8") else mpf(1) / 3 - 2 * t * t / 15
+
+    pieces(header, fmt, "tanh_rest", ratio, width, 32, degree)
+    header.number(fmt, "TANH_REST_SCALE", fmt.round(1 / width))
+    header.number(fmt, "TANH_REST_FAR", fmt.round(width * mpf(63) / 2))
+
+
+def tanh_square(header: Header, fmt: Format, limit: mpf, degree: int) -> None:
+    """tanh(x)^2 = n / (n + 2), n = cosh(2x) - 1 = w N(w), w = x^2."""
+
+    def n(w: mpf) -> mpf:
+        return (mp.cosh(2 * mp.sqrt(w)) - 1) / w if w > mpf("1e-20") else mpf(2) + w * 2 / 3
+
+    c = fit(fmt, n, mpf(0), limit**2 * mpf("1.001"), degree, n)
+    error = worst_error(n, lambda w: polynomial(c, w), mpf(0), limit**2)
+    report(header, fmt, f"cosh(2x) - 1 = w N(w) on [0, {mp.nstr(limit, 3)}], degree {degree}", error)
+    header.row(fmt, "tanh_square_n", c)
+    header.number(fmt, "TANH_SQUARE", fmt.round(limit))
+
+
 def build() -> Header:
     header = Header()
     exponential(header, F32, 4)
     gelu(header, F32, mpf(3) / 16, 6, 5)
     gelu_tanh(header, F32, 20)
     logarithm(header, F32, 4)
+    error_function(header, F32, mpf(1) / 8, 6)
+    arctangent(header, F32, 8)
+    tanh_difference(header, F32, mpf(9) / 32, 6)
+    tanh_square(header, F32, mpf("0.9"), 4)
     exponential(header, F64, 10)
     gelu(header, F64, mpf(7) / 32, 13, 16)
     gelu_tanh(header, F64, 46)
     logarithm(header, F64, 10)
+    error_function(header, F64, mpf(19) / 100, 14)
+    arctangent(header, F64, 20)
+    tanh_difference(header, F64, mpf(9) / 32, 13)
+    tanh_square(header, F64, mpf("0.9"), 8)
     return header
 
 

@@ -46,7 +46,14 @@ static void map(fa_map_kernel kernel, const void *in, void *out, int n, int size
   kernel(&args);
 }
 
-static sweep run(fa_map_kernel k32, fa_map_kernel k64, const fa_activation_info *info, long long stride, double zero) {
+static int near_any(const fa_places *zeros, double x) {
+  int near = 0;
+  for (int i = 0; i < zeros->count; i++) near |= x / zeros->x[i] > 1 / 1.4 && x / zeros->x[i] < 1.4;
+  return near;
+}
+
+static sweep run(fa_map_kernel k32, fa_map_kernel k64, const fa_activation_info *info, long long stride,
+                 const fa_places *zeros) {
   sweep s = {0};
   float x[CHUNK], y[CHUNK];
   double wide[CHUNK], want[CHUNK];
@@ -65,7 +72,7 @@ static sweep run(fa_map_kernel k32, fa_map_kernel k64, const fa_activation_info 
         if (!s.bad++) s.bad_at = x[i];
         continue;
       }
-      if (zero > 0 && fabs(wide[i]) > zero / 1.4 && fabs(wide[i]) < zero * 1.4) {
+      if (zeros && near_any(zeros, wide[i])) {
         e = fabs(y[i] - want[i]) * 0x1p23;
         if (e > s.worst_near) s.worst_near = e, s.at_near = x[i];
       } else if (e > s.worst) s.worst = e, s.at = x[i];
@@ -85,7 +92,7 @@ int main(int argc, char **argv) {
                                  {k32->derivative1, k64->derivative1},
                                  {k32->derivative2, k64->derivative2}};
     for (int order = 0; order < 3; order++) {
-      sweep s = run(pairs[order][0], pairs[order][1], info, stride, order ? info->zeros[order - 1] : 0);
+      sweep s = run(pairs[order][0], pairs[order][1], info, stride, order ? &info->zeros[order - 1] : NULL);
       int over = s.worst > info->ulp_f32[order] || s.worst_near > 4 || s.bad;
       failed |= over;
       printf("%-12s f%-2s %7.3f ulp at %-14.9g budget %-4g%s", info->name, &"''"[2 - order], s.worst, s.at,

@@ -8,7 +8,7 @@ cdef extern from "kernels.h" nogil:
         FA_ROWS_COUNT
         FA_ROWS_OPERANDS
         FA_MAX_PARAMETERS
-        FA_MAX_LANDMARKS
+        FA_MAX_POINTS
         FA_MAP_OPERANDS
 
     ctypedef struct fa_map_args:
@@ -45,19 +45,28 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fa_parameter:
         const char *name
         double value
+    ctypedef struct fa_places:
+        int count
+        double x[FA_MAX_POINTS]
+    ctypedef struct fa_points:
+        int count
+        double xy[FA_MAX_POINTS][2]
     ctypedef struct fa_activation_info:
         const char *name
         const char *formula
+        const char *aliases
+        const char *surrogate
+        const char *note
         int parameter_count
         fa_parameter parameters[FA_MAX_PARAMETERS]
         const char *backward_from
         double ulp_f32[3]
         double ulp_f64[3]
-        double zeros[2]
-        int landmark_count
-        double landmarks[FA_MAX_LANDMARKS][2]
+        fa_places zeros[2]
+        fa_places kinks
+        fa_points landmarks
         int monotonic, odd
-        double low, high
+        double range "range"[2]
     const fa_activation_info *fa_activation_describe(int index)
 
 # What a loop needs to know; NumPy hands it back as the loop's data.

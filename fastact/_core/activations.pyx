@@ -285,26 +285,38 @@ cdef int row_operands(str signature):
 
 
 
+cdef str text(const char *words):
+    return "" if words == NULL else words.decode()
+
+
+cdef tuple places(const fa_places *at):
+    return tuple([at.x[i] for i in range(at.count)])
+
+
 def describe(int index):
     """Row ``index`` of the C table of elementwise activations, as a dict."""
     if not 0 <= index < FA_ACT_COUNT:
         raise IndexError(f"index: expected 0 to {FA_ACT_COUNT - 1}, got {index}")
     cdef const fa_activation_info *info = fa_activation_describe(index)
     return {
-        "name": info.name.decode(),
+        "name": text(info.name),
         "index": index,
-        "formula": info.formula.decode(),
-        "parameters": {info.parameters[i].name.decode(): info.parameters[i].value for i in range(info.parameter_count)},
-        "backward_from": info.backward_from.decode(),
+        "formula": text(info.formula),
+        "aliases": tuple(text(info.aliases).split()),
+        "surrogate": text(info.surrogate),
+        "note": text(info.note),
+        "parameters": {text(info.parameters[i].name): info.parameters[i].value for i in range(info.parameter_count)},
+        "backward_from": text(info.backward_from),
         "ulp": {
             "float32": tuple([info.ulp_f32[i] for i in range(3)]),
             "float64": tuple([info.ulp_f64[i] for i in range(3)]),
         },
-        "zeros": (info.zeros[0], info.zeros[1]),
-        "landmarks": [(info.landmarks[i][0], info.landmarks[i][1]) for i in range(info.landmark_count)],
+        "zeros": (places(&info.zeros[0]), places(&info.zeros[1])),
+        "kinks": places(&info.kinks),
+        "landmarks": [(info.landmarks.xy[i][0], info.landmarks.xy[i][1]) for i in range(info.landmarks.count)],
         "monotonic": bool(info.monotonic),
         "odd": bool(info.odd),
-        "range": (info.low, info.high),
+        "range": (info.range[0], info.range[1]),
     }
 
 
