@@ -180,11 +180,8 @@ class Activation(_core.Caller):
         for name, value in params.items():
             if name not in values:
                 self._unknown_parameter(name)
-            number = _parameter(name, value)
-            if not isinstance(number, float):
-                raise TypeError(f"{name}: expected a real number, got an array; give arrays with the call instead")
-            self._check_value(name, number)
-            values[name] = number
+            values[name] = real_number(name, value)
+            self._check_value(name, values[name])
         return self if values == self.parameters else self._with_values(values)
 
     def scaled(
@@ -357,6 +354,14 @@ def _parameter(name: str, value: Any) -> Any:
     if getattr(array.dtype, "kind", "f") not in "fiub":
         raise TypeError(f"{name}: expected a real number or an array of them, got {value!r}")
     return float(value) if np.ndim(array) == 0 else array
+
+
+def real_number(name: str, value: Any) -> float:
+    """A float for one real number, or the error that says what came instead."""
+    number = _parameter(name, value)
+    if not isinstance(number, float):
+        raise TypeError(f"{name}: expected a real number, got an array; give arrays with the call instead")
+    return number
 
 
 def real_array(what: str, x: Any) -> Any:

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastact import _protocol
-from fastact._activations import Activation, activations, real_array
+from fastact._activations import Activation, activations, real_array, real_number
 from fastact._blocks import blockwise, float_dtype, work_dtype
+from fastact._core import compositions
 
 Function = Callable[..., Any]
 
 
-class Composed(Activation):
-    """An elementwise activation with no row of the table: subclasses say how f, f' and f'' of an array are computed.
+class FunctionActivation(Activation):
+    """See ``Activation.from_functions``: the functions see arrays block by block."""
 
-    They define ``_fill(order, x, out, params)``: f, f' or f'' of a block x into out.
-    """
-
-    def _fill(self, order: int, x: Any, out: Any, params: dict[str, Any]) -> None:
-        raise NotImplementedError
-
-    def _plain(self, order: int, x: Any, params: dict[str, Any]) -> Any:
-        """f, f' or f'' of another library's array or of a subclass, by its own operators."""
-        raise NotImplementedError
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._functions: tuple[Function, Function, Function | None] = self._facts["functions"]
 
     def _call(self, x: Any, out: Any, where: Any, dtype: Any, axis: Any, params: dict[str, Any]) -> Any:
         if axis is not None:
@@ -71,7 +67,7 @@ class Composed(Activation):
             out = np.empty(shape, result)
 
         def step(x: Any, *rest: Any) -> None:
-            self._fill(order, x, rest[-1], arguments)
+            rest[-1][...] = self._plain(order, x, arguments)
             if len(rest) == 2:
                 np.multiply(rest[-1], rest[0], out=rest[-1])
 
@@ -85,18 +81,8 @@ class Composed(Activation):
             return arrays[0].__array_wrap__(out)
         return out if given is not None or shape else out[()]
 
-
-class FunctionActivation(Composed):
-    """See ``Activation.from_functions``."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self._functions: tuple[Function, Function, Function | None] = self._facts["functions"]
-
-    def _fill(self, order: int, x: Any, out: Any, params: dict[str, Any]) -> None:
-        out[...] = self._plain(order, x, params)
-
     def _plain(self, order: int, x: Any, params: dict[str, Any]) -> Any:
+        """f, f' or f'' of a block, or of another library's array."""
         function = self._functions[order]
         if function is None:
             raise TypeError(f"{self.name}.derivative: order 2 needs d2f, which from_functions did not get")
@@ -159,15 +145,12 @@ def from_functions(
     name = getattr(f, "__name__", "custom") if name is None else name
     if name in activations:
         raise ValueError(f"name: expected one that the catalogue does not have, got {name!r}")
-    for key, value in parameters.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-            raise TypeError(f"{key}: expected a real number, the default of a parameter, got {value!r}")
     facts: dict[str, Any] = {
         "name": name,
         "index": -1,
         "rowwise": False,
         "formula": "a Python function",
-        "parameters": {key: float(value) for key, value in parameters.items()},
+        "parameters": {key: real_number(key, value) for key, value in parameters.items()},
         "backward_from": "x",
         "range": (-np.inf, np.inf),
         "functions": (f, df, d2f),
@@ -185,39 +168,48 @@ def _restore_functions(
     return from_functions(*functions, name, False, parameters).with_params(**bound)
 
 
-class Scaled(Composed):
-    """output_scale * f(input_scale * x + input_shift) + output_shift; the four are its parameters."""
+class Scaled(Activation):
+    """output_scale * f(input_scale * x + input_shift) + output_shift for an f of the table, in one pass over memory."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.ufuncs.update(compositions.ufuncs("scaled", self.inner.index))
 
     @property
     def inner(self) -> Activation:
         """The activation that is scaled."""
         return self._facts["inner"]
 
-    def _fill(self, order: int, x: Any, out: Any, params: dict[str, Any]) -> None:
-        scale, shift = params["input_scale"], params["input_shift"]
-        np.multiply(x, scale, out=out)
-        np.add(out, shift, out=out)
-        if order == 0:
-            self.inner(out, out=out)
-            np.multiply(out, params["output_scale"], out=out)
-            np.add(out, params["output_shift"], out=out)
-        else:
-            self.inner.derivative(out, order, out=out)
-            np.multiply(out, params["output_scale"] * scale**order, out=out)
+    @property
+    def ufunc(self) -> np.ufunc:  # type: ignore[override]
+        """Of x, the parameters of ``inner`` and the four of this one."""
+        return self.ufuncs["forward"]
 
-    def _plain(self, order: int, x: Any, params: dict[str, Any]) -> Any:
-        scale = params["input_scale"]
-        inside = x * scale + params["input_shift"]
-        if order == 0:
-            return self.inner(inside) * params["output_scale"] + params["output_shift"]
-        return self.inner.derivative(inside, order) * (params["output_scale"] * scale**order)
+    @property
+    def range(self) -> tuple[float, float]:
+        scale, shift = self.parameters["output_scale"], self.parameters["output_shift"]
+        ends = [scale * end + shift if scale else shift for end in self.inner.range]
+        return min(ends), max(ends)
+
+    @property
+    def odd(self) -> bool:
+        return self.inner.odd and self.parameters["input_shift"] == 0 == self.parameters["output_shift"]
 
     def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
-        arguments = super()._arguments(params)
-        for name, value in arguments.items():
-            if not isinstance(value, float):
-                raise TypeError(f"{name}: expected a real number, got an array of shape {np.shape(value)}")
-        return arguments
+        return {**self.inner.parameters, **super()._arguments(params)}
+
+    def _run_ufunc(
+        self, function: str, kind: str, inputs: dict[str, Any], out: Any, where: Any, dtype: Any, params: dict[str, Any]
+    ) -> Any:
+        if out is None and not any(map(_protocol.is_foreign, inputs.values())):
+            arrays = [real_array(f"{function}: {name}", value) for name, value in inputs.items()]
+            if (float_dtype(*arrays) if dtype is None else np.dtype(dtype)) == np.float16:
+                # The chain has no loop of float16: NumPy converts the float32 result, block by block.
+                shapes = map(np.shape, (*arrays, *self._arguments(params).values()))
+                y = np.empty(np.broadcast_shapes(*shapes), np.float16)
+                super()._run_ufunc(function, kind, inputs, y, where, None, params)
+                return y if y.shape else y[()]
+        return super()._run_ufunc(function, kind, inputs, out, where, dtype, params)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Scaled):
@@ -235,26 +227,56 @@ class Scaled(Composed):
         return f"{self.inner!r}.scaled({shown})"
 
 
+@dataclass(frozen=True)
+class ScaledFunction:
+    """The derivative of some order (0: the function) of a Python function scaled and shifted at both ends."""
+
+    function: Function
+    order: int
+    parameters: tuple[tuple[str, float], ...]
+    scales: tuple[float, ...]
+
+    def __call__(self, x: Any) -> Any:
+        input_scale, input_shift, output_scale, output_shift = self.scales
+        y = self.function(x * input_scale + input_shift, **dict(self.parameters))
+        y = y * (output_scale * input_scale**self.order)
+        return y if self.order else y + output_shift
+
+
 def scaled(
     inner: Activation, input_scale: float, input_shift: float, output_scale: float, output_shift: float
-) -> Scaled:
+) -> Activation:
     """``Activation.scaled``."""
     if inner.rowwise:
         raise TypeError(f"{inner.name}.scaled: expected an activation of each element, got one of rows")
-    defaults = {"input_scale": 1.0, "input_shift": 0.0, "output_scale": 1.0, "output_shift": 0.0}
-    low, high = inner.range
+    values = (input_scale, input_shift, output_scale, output_shift)
+    given = {name: real_number(name, value) for name, value in zip(_SCALES, values, strict=True)}
+    if isinstance(inner, FunctionActivation):
+        of, by = tuple(inner.parameters.items()), tuple(given.values())
+        f, df, d2f = inner._functions
+        second = None if d2f is None else ScaledFunction(d2f, 2, of, by)
+        return from_functions(
+            ScaledFunction(f, 0, of, by), ScaledFunction(df, 1, of, by), second, f"{inner.name}.scaled", False, {}
+        )
+    if isinstance(inner, Scaled):  # a (a' f(b' (b x + c) + c') + d') + d
+        a, d = inner.parameters["output_scale"], inner.parameters["output_shift"]
+        b, c = inner.parameters["input_scale"], inner.parameters["input_shift"]
+        given["input_scale"], given["input_shift"] = b * given["input_scale"], b * given["input_shift"] + c
+        given["output_shift"] += given["output_scale"] * d
+        given["output_scale"] *= a
+        inner = inner.inner
     facts: dict[str, Any] = {
         "name": f"{inner.name}.scaled",
         "index": -1,
         "rowwise": False,
         "formula": f"output_scale * {inner.name}(input_scale * x + input_shift) + output_shift",
-        "parameters": defaults,
+        "parameters": _SCALES,
         "backward_from": "x",
-        "range": (low, high),
         "monotonic": inner.monotonic,
         "inner": inner,
         "doc": f"{inner.name}, scaled and shifted at both ends. Each of the steps rounds once.",
     }
-    activation = Scaled(facts["name"], -1, False, defaults, None, None, facts)
-    given = dict(zip(defaults, (input_scale, input_shift, output_scale, output_shift), strict=True))
-    return activation.with_params(**given)  # type: ignore[return-value]
+    return Scaled(facts["name"], -1, False, _SCALES, None, None, facts).with_params(**given)
+
+
+_SCALES = {"input_scale": 1.0, "input_shift": 0.0, "output_scale": 1.0, "output_shift": 0.0}

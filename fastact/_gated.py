@@ -13,7 +13,8 @@ import numpy as np
 
 from fastact import _protocol
 from fastact._activations import Activation, activations, real_array
-from fastact._blocks import blockwise, float_dtype, work_dtype
+from fastact._blocks import float_dtype, work_dtype
+from fastact._core import compositions
 from fastact._rows import as_axis
 
 
@@ -36,19 +37,15 @@ class Gated(Activation):
             return self._call_xarray(x, axis, gate_first, params)
         x = self._array("x", x)
         axis, gated, value = self._halves(x, axis, gate_first)
+        times = compositions.ufuncs("times", gate.index)["forward"]
+        operands = value, gated, *gate.parameters.values()
         if type(x) is not np.ndarray:
             if out is not None or dtype is not None:
                 raise TypeError(f"{self.name}: out=, dtype=: expected a plain array as x, got {type(x).__name__}")
-            return gate(gated) * value
+            return times(*operands)
         result = float_dtype(x) if dtype is None else np.dtype(dtype)
         out = self._output("out", out, gated.shape, result)
-
-        def step(gated: Any, value: Any, y: Any) -> None:
-            gate(gated, out=y)
-            np.multiply(y, value, out=y)
-
-        with np.errstate(all="ignore"):
-            blockwise(step, [gated, value], [out], work_dtype(result))
+        times(*operands, out=out, dtype=work_dtype(result), casting="same_kind")
         return out
 
     def backward(
@@ -65,21 +62,15 @@ class Gated(Activation):
         axis, gated, value = self._halves(x, axis, gate_first)
         if dy.shape != gated.shape:
             raise ValueError(f"{name}: dy: expected the shape of y {gated.shape}, got {dy.shape}")
+        both = compositions.ufuncs("times", gate.index)["backward_x"]
+        operands = dy, value, gated, *gate.parameters.values()
         if not isinstance(x, np.ndarray):
-            parts = [gate.backward(dy * value, x=gated), gate(gated) * dy]
-            return np.concatenate(parts if self._first(gate_first) else parts[::-1], axis=axis)
+            d_value, d_gated = both(*operands)
+            return np.concatenate([d_gated, d_value] if self._first(gate_first) else [d_value, d_gated], axis=axis)
         result = float_dtype(x, dy) if dtype is None else np.dtype(dtype)
         out = self._output("out", out, x.shape, result)
         _, d_gated, d_value = self._halves(out, axis, gate_first)
-
-        def step(dy: Any, gated: Any, value: Any, d_gated: Any, d_value: Any) -> None:
-            np.multiply(dy, value, out=d_gated)
-            gate.backward(d_gated, x=gated, out=d_gated)
-            gate(gated, out=d_value)
-            np.multiply(d_value, dy, out=d_value)
-
-        with np.errstate(all="ignore"):
-            blockwise(step, [dy, gated, value], [d_gated, d_value], work_dtype(result))
+        both(*operands, out=(d_value, d_gated), dtype=work_dtype(result), casting="same_kind")
         return out
 
     def derivative(self, x: Any, order: int = 1, out: Any = None, **params: Any) -> NoReturn:

@@ -4,9 +4,10 @@
     python tools/accuracy.py --again gelu      # measure this one anew
     python tools/accuracy.py --table           # write the table from what is there
 
-Float32: tools/ulp_sweep.c against the float64 kernels, all 2^32 inputs (13 s an order on one core with AVX-512). Float64:
-tools/ulp_mpmath.py against mpmath at many points. Results are kept after each function, so that an interrupted run goes
-on where it was. The other instruction sets give the same bits (tests/test_activations.py), hence the same errors.
+Float32: tools/ulp_sweep.c against the float64 kernels, all 2^32 inputs (13 s an order on one core with AVX-512).
+Float64: tools/ulp_mpmath.py against mpmath at many points. Results are kept after each function, so that an interrupted
+run goes on where it was. The other instruction sets give the same bits (tests/test_activations.py), hence the same
+errors.
 """
 
 from __future__ import annotations

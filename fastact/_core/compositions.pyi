@@ -1,0 +1,3 @@
+import numpy as np
+
+def ufuncs(family: str, index: int) -> dict[str, np.ufunc]: ...
