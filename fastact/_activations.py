@@ -53,7 +53,7 @@ class Activation(_core.Caller):
     surrogate : str
         Where not empty, the formula whose derivatives stand in for those of the function.
     zeros : tuple[tuple[float, ...], tuple[float, ...]]
-        Interior zeros of f' and of f'' without a relative bound: within a factor of 1.25 of one, the error is at most
+        Interior zeros of f' and of f'' without a relative bound: within a factor of 1.4 of one, the error is at most
         4 eps times the derivative's largest value.
     kinks : tuple[float, ...]
         Where f, f' or f'' jumps.

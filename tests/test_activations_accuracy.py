@@ -51,7 +51,7 @@ def allowed(name, order, dtype, x, largest):
     row = fa.activations[name]
     near = np.zeros(np.shape(x), bool)
     for zero in row.zeros[order - 1] if order else ():
-        near |= (x > min(zero / 1.25, zero * 1.25)) & (x < max(zero / 1.25, zero * 1.25))
+        near |= (x > min(zero / 1.4, zero * 1.4)) & (x < max(zero / 1.4, zero * 1.4))
     return np.full(np.shape(x), row.ulp[np.dtype(dtype).name][order]), np.where(
         near, 4 * np.finfo(dtype).eps * largest, 0
     )
