@@ -96,16 +96,21 @@ FA_INLINE void rows_clear(rows_sum *partial, int count) {
   for (int i = 0; i < count; i++) partial[i] = (rows_sum){v_zero(), v_zero()};
 }
 
+/* Two partial sums; plain ones have lost nothing that is known. */
+FA_INLINE rows_sum rows_join(rows_sum a, rows_sum b, const int compensated) {
+  return compensated ? rows_add(a, b.sum, b.lost) : (rows_sum){v_add(a.sum, b.sum), a.lost};
+}
+
 /* The partial sums of each row added in halves: across, a vector for each partial sum; along, VL of them in a vector, and
  * the result in every lane. */
-FA_INLINE rows_sum rows_fold(rows_sum *partial, int count, const int across) {
+FA_INLINE rows_sum rows_fold(rows_sum *partial, int count, const int across, const int compensated) {
   for (int half = count / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) partial[i] = rows_add(partial[i], partial[i + half].sum, partial[i + half].lost);
+    for (int i = 0; i < half; i++) partial[i] = rows_join(partial[i], partial[i + half], compensated);
   rows_sum total = partial[0];
   if (!across)
     for (int lanes = VL; lanes > 1; lanes /= 2) { /* lane i meets i + VL/2, and both stay as neighbours */
-      vec sum = v_zip_hi(total.sum, total.sum), lost = v_zip_hi(total.lost, total.lost);
-      total = rows_add((rows_sum){v_zip_lo(total.sum, total.sum), v_zip_lo(total.lost, total.lost)}, sum, lost);
+      rows_sum high = {v_zip_hi(total.sum, total.sum), v_zip_hi(total.lost, total.lost)};
+      total = rows_join((rows_sum){v_zip_lo(total.sum, total.sum), v_zip_lo(total.lost, total.lost)}, high, compensated);
     }
   return total;
 }
@@ -118,23 +123,25 @@ typedef struct {
   vec count;            /* ... and so many do; whole numbers, in any order */
 } rows_row;
 
-/* The sum over each row of a term. Along, whole groups of vectors first: their sums stay in registers. */
-#define ROWS_SUM(term)                                                                                                 \
+/* The sum over each row of a term, which adds itself to a partial sum, compensated or plainly. Along, whole groups of
+ * vectors first: their sums stay in registers. */
+#define ROWS_SUM(term, compensated)                                                                                    \
   FA_INLINE rows_sum term##s(const rows_job *job, rows_row *row, const int across, const int dense, const int kind) {  \
     rows_sum partial[ROW_LANES];                                                                                       \
     const int count = rows_partials(job, across);                                                                      \
     fa_size u = 0;                                                                                                     \
     rows_clear(partial, count);                                                                                        \
-    if (!across && job->units > ROW_VECTORS) {                                                                         \
+    if (!across && job->units >= ROW_VECTORS) {                                                                        \
       rows_sum group[ROW_VECTORS];                                                                                     \
       FA_UNROLL for (int g = 0; g < ROW_VECTORS; g++) group[g] = (rows_sum){v_zero(), v_zero()};                       \
-      for (; u + ROW_VECTORS < job->units; u += ROW_VECTORS)                                                           \
+      const fa_size full = job->units - (job->lanes < VL);                                                             \
+      for (; u + ROW_VECTORS <= full; u += ROW_VECTORS)                                                                \
         FA_UNROLL for (int g = 0; g < ROW_VECTORS; g++) term(job, u + g, VL, row, &group[g], dense, kind);             \
       FA_UNROLL for (int g = 0; g < ROW_VECTORS; g++) partial[g] = group[g];                                           \
     }                                                                                                                  \
     for (; u < job->units; u++)                                                                                        \
       term(job, u, rows_lanes(job, u, across), row, &partial[u & (count - 1)], dense, kind);                           \
-    return rows_fold(partial, count, across);                                                                          \
+    return rows_fold(partial, count, across, compensated);                                                             \
   }
 
 /* ---- x - max and its exponential ---------------------------------------------------------------------------- */
@@ -207,7 +214,7 @@ FA_INLINE void softmax_term(const rows_job *job, fa_size u, fa_size lanes, rows_
   *sum = rows_add(*sum, e, v_zero());
   if (!(kind & (ROW_LOG | ROW_REDUCED))) rows_store(job, u, lanes, e, dense);
 }
-ROWS_SUM(softmax_term)
+ROWS_SUM(softmax_term, 1)
 
 /* y = exp(x / temperature) / sum(exp(x / temperature)) or its logarithm; reduced: the logarithm of the sum; times dy, for
  * its backward: in = dy, x. */
@@ -256,14 +263,9 @@ FA_INLINE void softmax_backward_term(const rows_job *job, fa_size u, fa_size lan
                                      const int dense, const int kind) {
   (void)row;
   vec y = rows_load(job, 1, u, lanes, dense), dy = softmax_shown(rows_load(job, 0, u, lanes, dense), y, kind);
-  if (kind & ROW_LOG) {
-    *sum = rows_add(*sum, dy, v_zero());
-  } else {
-    vec product = v_mul(dy, y);
-    *sum = rows_add(*sum, product, v_fms(dy, y, product));
-  }
+  sum->sum = (kind & ROW_LOG) ? v_add(sum->sum, dy) : v_fma(dy, y, sum->sum);
 }
-ROWS_SUM(softmax_backward_term)
+ROWS_SUM(softmax_backward_term, 0)
 
 /* softmax: dx = y (dy - sum(dy y)); log_softmax: dx = dy - exp(y) sum(dy); over the temperature. in = dy, y. */
 FA_INLINE void rows_softmax_backward(const rows_job *job, const int across, const int dense, const int kind) {
@@ -339,7 +341,7 @@ FA_INLINE void sparsemax_term(const rows_job *job, fa_size u, fa_size lanes, row
   *sum = rows_add(*sum, v_sel(above, d.head, v_zero()), v_sel(above, d.tail, v_zero()));
   row->count = v_add(row->count, v_sel(above, v_set1(1), v_zero()));
 }
-ROWS_SUM(sparsemax_term)
+ROWS_SUM(sparsemax_term, 1)
 
 /* The threshold by Michelot's iteration, from -1 below the top (nothing there can count): the mean excess over 1 of what
  * lies above it is a higher threshold, until no element drops out. Each set of elements contains the next, so rows that are
@@ -374,10 +376,10 @@ FA_INLINE void sparsemax_backward_term(const rows_job *job, fa_size u, fa_size l
                                        const int dense, const int kind) {
   (void)kind;
   vmask support = v_gt(rows_load(job, 1, u, lanes, dense), v_zero());
-  *sum = rows_add(*sum, v_sel(support, rows_load(job, 0, u, lanes, dense), v_zero()), v_zero());
+  sum->sum = v_add(sum->sum, v_sel(support, rows_load(job, 0, u, lanes, dense), v_zero()));
   row->count = v_add(row->count, v_sel(support, v_set1(1), v_zero()));
 }
-ROWS_SUM(sparsemax_backward_term)
+ROWS_SUM(sparsemax_backward_term, 0)
 
 /* dx = dy - mean(dy) over the support of y, 0 elsewhere. in = dy, y. */
 FA_INLINE void rows_sparsemax_backward(const rows_job *job, const int across, const int dense, const int kind) {
@@ -463,11 +465,12 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
   }
 }
 
-/* A kernel: the body's variant, and whether each operand, and the output, is a row. */
+/* A kernel: the body's variant, and whether each operand, and the output, is a row. Bodies work on a copy of the job, which
+ * no store to `out` can alter: its fields stay in registers (softmax backward 0.18 ns an element instead of 0.23). */
 #define ROWS_KERNEL(name, body, kind, count, row0, row1, row2, out_row)                                                \
-  FA_NOINLINE void name##_along(const rows_job *job) { body(job, 0, 1, kind); }                                        \
-  FA_NOINLINE void name##_across(const rows_job *job) { body(job, 1, 1, kind); }                                       \
-  FA_NOINLINE void name##_gathered(const rows_job *job) { body(job, 1, 0, kind); }                                     \
+  FA_NOINLINE void name##_along(const rows_job *job) { const rows_job own = *job; body(&own, 0, 1, kind); }            \
+  FA_NOINLINE void name##_across(const rows_job *job) { const rows_job own = *job; body(&own, 1, 1, kind); }           \
+  FA_NOINLINE void name##_gathered(const rows_job *job) { const rows_job own = *job; body(&own, 1, 0, kind); }         \
   static void name##_rows(const fa_rows_args *args) {                                                                  \
     static const rows_bodies bodies = {name##_along, name##_across, name##_gathered, count, {row0, row1, row2}, out_row}; \
     rows_run(args, &bodies);                                                                                           \

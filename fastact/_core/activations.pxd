@@ -88,6 +88,6 @@ cdef class Caller:
     cdef readonly dict ufuncs        # kind -> ufunc
     cdef _make_ufuncs(self, object doc)
     cdef _make_row_ufuncs(self, object doc)
-    cdef bint last_axis(self, object axis, object x) except -1
+    cdef int place(self, object axis, object x) except -2
     cdef bint resolve(self, dict params, double *values) except -1
-    cdef object direct(self, int kind, object a, object b, object out, const double *values)
+    cdef object direct(self, int kind, object a, object b, object out, int axis, const double *values)

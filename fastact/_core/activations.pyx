@@ -204,35 +204,53 @@ cdef void map_loop(
 
 # -------------------------------------------------------------------------------------------------------- rows
 
-cdef void run_rows_piece(const Loop *loop, fa_size start, fa_size rows, const fa_rows_args *whole) noexcept nogil:
-    """Rows [start, start + rows) of the whole call, on this thread."""
-    cdef fa_rows_args args = whole[0]
+cdef struct Rows:
+    # Blocks of rows: of an array whose axis k holds the rows, the axes before k tell the blocks, those after it the rows.
+    fa_rows_args args            # of the first block
+    fa_size blocks
+    fa_size block_bytes[FA_ROWS_OPERANDS]   # from one block to the next
+    fa_size out_block_bytes
+
+
+cdef void run_rows_piece(const Loop *loop, fa_size start, fa_size count, const Rows *whole) noexcept nogil:
+    """Rows [start, start + count) of all, on this thread."""
+    cdef fa_rows_args args = whole.args
+    cdef fa_rows_kernel kernel = table(loop.dtype).rows[loop.index]
+    cdef fa_size each = whole.args.rows, block, first
     cdef fa_fpenv saved = fa_fpenv_enter()
     cdef int i
-    args.rows = rows
-    for i in range(loop.n_in):
-        args.in_[i] = <const char *> whole.in_[i] + start * whole.in_row_stride[i]
-    args.out = <char *> whole.out + start * whole.out_row_stride
-    table(loop.dtype).rows[loop.index](&args)
+    while count > 0:
+        block, first = start // each, start % each
+        args.rows = min(count, each - first)
+        for i in range(loop.n_in):
+            args.in_[i] = (
+                <const char *> whole.args.in_[i] + block * whole.block_bytes[i] + first * args.in_row_stride[i]
+            )
+        args.out = <char *> whole.args.out + block * whole.out_block_bytes + first * args.out_row_stride
+        kernel(&args)
+        start += args.rows
+        count -= args.rows
     fa_fpenv_leave(saved)
 
 
-cdef void run_rows(const Loop *loop, const fa_rows_args *args) noexcept nogil:
+cdef void run_rows(const Loop *loop, const Rows *whole) noexcept nogil:
     """out[r] = kernel(in0[r], in1[r], ...) for rows of n elements. Row kernels pass over their input three times."""
-    cdef fa_size each
+    cdef fa_size each, rows = whole.args.rows * whole.blocks
     cdef int n_threads, t
-    if args.rows <= 0:
+    if rows <= 0:
         return
     n_threads = threads_for(
-        args.rows * args.n * 3 * VECTOR_NS / table(loop.dtype).lanes, <int> min(args.rows, <fa_size> 4096)
+        rows * whole.args.n * 3 * VECTOR_NS / table(loop.dtype).lanes, <int> min(rows, <fa_size> 4096)
     )
     if n_threads == 1:
-        run_rows_piece(loop, 0, args.rows, args)
+        run_rows_piece(loop, 0, rows, whole)
         return
-    each = (args.rows + n_threads - 1) // n_threads
+    each = (rows + n_threads - 1) // n_threads
+    if whole.args.rows > GRAIN:   # neighbouring rows may be neighbours in memory
+        each = (each + GRAIN - 1) // GRAIN * GRAIN
     for t in prange(n_threads, num_threads=n_threads, schedule="static"):
-        if t * each < args.rows:
-            run_rows_piece(loop, t * each, min(each, args.rows - t * each), args)
+        if t * each < rows:
+            run_rows_piece(loop, t * each, min(each, rows - t * each), whole)
 
 
 cdef void rows_loop(
@@ -240,21 +258,23 @@ cdef void rows_loop(
 ) noexcept nogil:
     cdef const Loop *loop = <const Loop *> loop_data
     cdef const cnp.npy_intp *within = steps + loop.n_in + 1   # strides within a row, of those operands that are rows
-    cdef fa_rows_args args
+    cdef Rows rows
     cdef int i, n_in = loop.n_in
-    args.rows = dimensions[0]
-    args.n = dimensions[1]
+    rows.blocks = 1
+    rows.args.rows = dimensions[0]
+    rows.args.n = dimensions[1]
     for i in range(n_in):
-        args.in_[i] = data[i]
-        args.in_row_stride[i] = steps[i]
-        args.in_stride[i] = 0
+        rows.args.in_[i] = data[i]
+        rows.args.in_row_stride[i] = steps[i]
+        rows.args.in_stride[i] = rows.block_bytes[i] = 0
         if loop.row_operands >> i & 1:
-            args.in_stride[i] = within[0]
+            rows.args.in_stride[i] = within[0]
             within += 1
-    args.out = data[n_in]
-    args.out_row_stride = steps[n_in]
-    args.out_stride = within[0] if loop.row_operands >> n_in & 1 else 0
-    run_rows(loop, &args)
+    rows.args.out = data[n_in]
+    rows.args.out_row_stride = steps[n_in]
+    rows.args.out_stride = within[0] if loop.row_operands >> n_in & 1 else 0
+    rows.out_block_bytes = 0
+    run_rows(loop, &rows)
 
 
 # ------------------------------------------------------------------------------------------------------ ufuncs
@@ -476,22 +496,26 @@ cdef class Caller:
                 return False
         return True
 
-    cdef bint last_axis(self, object axis, object x) except -1:
-        """Whether ``direct``, which takes rows along the last axis, may serve this call."""
-        if axis is None:
-            return True
-        return self.rowwise and cnp.PyArray_CheckExact(x) and (axis == -1 or axis == cnp.PyArray_NDIM(x) - 1)
+    cdef int place(self, object axis, object x) except -2:
+        """The axis of the rows, counted from the first; -1 where ``direct`` can't serve this call."""
+        if axis is None and not self.rowwise:
+            return 0
+        if not self.rowwise or not cnp.PyArray_CheckExact(x) or axis is not None and type(axis) is not int:
+            return -1
+        cdef int ndim = cnp.PyArray_NDIM(x)
+        cdef object k = -1 if axis is None else axis
+        return k if 0 <= k < ndim else k + ndim if -ndim <= k < 0 else -1
 
-    cdef object direct(self, int kind, object a, object b, object out, const double *values):
+    cdef object direct(self, int kind, object a, object b, object out, int axis, const double *values):
         """kernel(a[, b]) into ``out`` or a new array, or None if these arrays have to go through the ufunc."""
         cdef float narrow[MAX_INPUTS]
         cdef char *data[MAX_INPUTS + 1]
         cdef fa_size steps[MAX_INPUTS + 1]
-        cdef fa_rows_args rows
+        cdef Rows rows
         cdef cnp.ndarray first, result
         cdef Loop *loop
         cdef int i, n_arrays = 1, n_params = <int> len(self.parameter_names)
-        cdef fa_size n, size
+        cdef fa_size n, size, each, step, next_row
         if self.rowwise and n_params and values[0] != 1:   # the temperature
             kind = FORWARD_SCALED if kind == FORWARD else BACKWARD_Y_SCALED
             if not 1e-30 <= values[0] <= 1e30:
@@ -524,18 +548,34 @@ cdef class Caller:
             data[n_arrays + i] = <char *> &narrow[i] if loop.dtype == FLOAT32 else <char *> &values[i]
             steps[n_arrays + i] = 0
         if self.rowwise:
-            rows.n = cnp.PyArray_DIM(first, cnp.PyArray_NDIM(first) - 1)
-            rows.rows = n // rows.n if rows.n > 0 else 0
+            rows.blocks = 1
+            rows.args.rows = 1
+            rows.args.n = cnp.PyArray_DIM(first, axis)
+            for i in range(axis):
+                rows.blocks *= cnp.PyArray_DIM(first, i)
+            for i in range(axis + 1, cnp.PyArray_NDIM(first)):
+                rows.args.rows *= cnp.PyArray_DIM(first, i)
+            # Rows along the last axis: one block of them. Else neighbouring rows are neighbours in memory.
+            each = rows.args.n * rows.args.rows * size
+            if axis == cnp.PyArray_NDIM(first) - 1:
+                rows.args.rows, rows.blocks = rows.blocks, 1
+                step, next_row = size, rows.args.n * size
+            else:
+                step, next_row = rows.args.rows * size, size
             for i in range(n_arrays):
-                rows.in_[i] = data[i]
-                rows.in_row_stride[i] = rows.n * size
-                rows.in_stride[i] = size
+                rows.args.in_[i] = data[i]
+                rows.args.in_row_stride[i] = next_row
+                rows.args.in_stride[i] = step
+                rows.block_bytes[i] = each
             if loop.n_in > n_arrays:
-                rows.in_[n_arrays] = data[n_arrays]
-                rows.in_row_stride[n_arrays] = rows.in_stride[n_arrays] = 0
-            rows.out = cnp.PyArray_DATA(result)
-            rows.out_row_stride = rows.n * size
-            rows.out_stride = size
+                rows.args.in_[n_arrays] = data[n_arrays]
+                rows.args.in_row_stride[n_arrays] = rows.args.in_stride[n_arrays] = rows.block_bytes[n_arrays] = 0
+            rows.args.out = cnp.PyArray_DATA(result)
+            rows.args.out_row_stride = next_row
+            rows.args.out_stride = step
+            rows.out_block_bytes = each
+            if n == 0:
+                return result
             if n > RELEASE_GIL:
                 with nogil:
                     run_rows(loop, &rows)
@@ -554,8 +594,9 @@ cdef class Caller:
     def __call__(self, x, out=None, *, where=True, dtype=None, axis=None, **params):
         cdef double values[8]
         cdef Py_ssize_t i, n
-        if where is True and dtype is None and self.last_axis(axis, x) and self.resolve(params, values):
-            result = self.direct(FORWARD, x, None, out, values)
+        cdef int place = 0
+        if where is True and dtype is None and (place := self.place(axis, x)) >= 0 and self.resolve(params, values):
+            result = self.direct(FORWARD, x, None, out, place, values)
             if result is not None:
                 return result
             n = len(self.parameter_names)
@@ -570,14 +611,14 @@ cdef class Caller:
 
     def backward(self, dy, x=None, y=None, out=None, *, where=True, dtype=None, axis=None, **params):
         cdef double values[8]
-        cdef int kind = BACKWARD_X if x is not None and not self.rowwise else BACKWARD_Y
+        cdef int place = 0, kind = BACKWARD_X if x is not None and not self.rowwise else BACKWARD_Y
         cdef object operand = x if kind == BACKWARD_X else y
         if (
             operand is not None and where is True and dtype is None
-            and self.last_axis(axis, dy)
+            and (place := self.place(axis, dy)) >= 0
             and self.resolve(params, values)
         ):
-            result = self.direct(kind, dy, operand, out, values)
+            result = self.direct(kind, dy, operand, out, place, values)
             if result is not None:
                 return result
         return self._backward(dy, x, y, out, where, dtype, axis, params)
@@ -589,7 +630,7 @@ cdef class Caller:
             not self.rowwise and where is True and dtype is None
             and (order == 1 or order == 2) and self.resolve(params, values)
         ):
-            result = self.direct(DERIVATIVE1 if order == 1 else DERIVATIVE2, x, None, out, values)
+            result = self.direct(DERIVATIVE1 if order == 1 else DERIVATIVE2, x, None, out, 0, values)
             if result is not None:
                 return result
         return self._derivative(x, order, out, where, dtype, params)
