@@ -16,6 +16,7 @@ from fastact._product import PackedMatrix as PackedMatrix
 from fastact._product import matmul as matmul
 from fastact._product import pack as pack
 from fastact._rows import gumbel_softmax as gumbel_softmax
+from fastact._slopes import rrelu as rrelu
 from fastact.init import seed as seed
 from fastact.io import load as load
 from fastact.io import save as save

@@ -140,6 +140,25 @@ def _leaky_relu_1(x: ArrayLike, alpha: Parameter = 0.01) -> Array:
     return np.where(np.isnan(x), x, np.where(x > 0, 1.0, alpha))
 
 
+def prelu(x: ArrayLike, alpha: Parameter = 0.25) -> Array:
+    """leaky_relu with a learned slope (He et al., 2015)."""
+    return leaky_relu(x, alpha)
+
+
+def prelu_slope_gradient(dy: ArrayLike, x: ArrayLike, alpha: ArrayLike = 0.25) -> Array:
+    """The gradient of alpha: dy x where x <= 0, summed to the shape of alpha, which broadcasts to x."""
+    alpha, x = _f64(alpha), _f64(x)
+    terms = np.where(x > 0, 0.0, _f64(dy) * x)
+    lead = terms.ndim - alpha.ndim
+    axes = tuple(k for k in range(terms.ndim) if k < lead or alpha.shape[k - lead] == 1)
+    return terms.sum(axis=axes).reshape(alpha.shape)
+
+
+def rrelu(x: ArrayLike, lower: float = 1 / 8, upper: float = 1 / 3) -> Array:
+    """leaky_relu with the mean of the slopes that training draws from U(lower, upper) (Xu et al., 2015)."""
+    return leaky_relu(x, (lower + upper) / 2)
+
+
 def elu(x: ArrayLike, alpha: Parameter = 1.0) -> Array:
     """x for x > 0, else alpha (e^x - 1) (Clevert et al., 2015)."""
     x = _f64(x)
@@ -833,6 +852,7 @@ activations: dict[str, Elementwise | Rowwise] = {
     "tanh": Elementwise(tanh, _tanh_1, _tanh_2, lambda y: (1 - _f64(y)) * (1 + _f64(y))),
     "relu": Elementwise(relu, step, _constant(0.0), step),
     "leaky_relu": Elementwise(leaky_relu, _leaky_relu_1, _constant(0.0), _leaky_relu_1),
+    "prelu": Elementwise(prelu, lambda x, alpha=0.25: _leaky_relu_1(x, alpha), _constant(0.0)),
     "elu": Elementwise(elu, _elu_1, _elu_2, lambda y, alpha=1.0: np.where(_f64(y) > 0, 1.0, _f64(y) + alpha)),
     "softplus": Elementwise(softplus, _softplus_1, _softplus_2, _softplus_1_from_y),
     "silu": Elementwise(silu, _silu_1, _silu_2),

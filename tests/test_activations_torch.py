@@ -16,6 +16,7 @@ SAME = {
     "tanh": (torch.tanh, {}),
     "relu": (F.relu, {}),
     "leaky_relu": (F.leaky_relu, {}),
+    "prelu": (lambda x: F.prelu(x, torch.tensor(0.25, dtype=x.dtype)), {}),
     "elu": (F.elu, {}),
     "softplus": (F.softplus, {"threshold": 20}),
     "silu": (F.silu, {}),
@@ -63,3 +64,18 @@ def test_same_as_pytorch(name):
         (d2,) = torch.autograd.grad(dx.sum(), tx, allow_unused=True)
         d2 = np.zeros_like(x) if d2 is None else d2.numpy()
         np.testing.assert_allclose(dy * f.derivative(x, order=2), d2, rtol=1e-11, atol=1e-13)
+
+
+def test_prelu_and_its_slopes():
+    dy, x = np.random.default_rng(0).normal(size=(2, 4, 3, 5))
+    x[0, 0, 0] = 0
+    slopes = np.array([0.1, -0.2, 0.3])
+    tx, tw = (torch.from_numpy(a).requires_grad_() for a in (x, slopes))
+    want = torch.autograd.grad(F.prelu(tx, tw), (tx, tw), torch.from_numpy(dy))
+    for got, expected in zip(fa.prelu.gradients(dy, x, alpha=slopes, axis=1), want, strict=True):
+        np.testing.assert_allclose(got, expected.numpy(), rtol=1e-13)
+
+
+def test_rrelu_without_training():
+    x = np.random.default_rng(0).normal(size=50)
+    np.testing.assert_array_equal(fa.rrelu(x), F.rrelu(torch.from_numpy(x)).numpy())

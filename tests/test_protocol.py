@@ -18,6 +18,8 @@ OTHER = np.random.default_rng(1).normal(size=(ROWS, COLUMNS)).astype(np.float32)
 ELEMENTWISE = {
     "gelu": lambda x, dy: fa.gelu(x),
     "leaky_relu": lambda x, dy: fa.leaky_relu(x, alpha=0.2),
+    "prelu's backward": lambda x, dy: fa.prelu.backward(dy, x=x),
+    "rrelu": lambda x, dy: fa.rrelu(x),
     "derivative": lambda x, dy: fa.gelu.derivative(x),
     "derivative2": lambda x, dy: fa.softplus.derivative(x, order=2, beta=2.0),
     "backward": lambda x, dy: fa.gelu.backward(dy, x=x),
@@ -96,6 +98,17 @@ def test_xarray_rows():
     np.testing.assert_array_equal(fa.gelu(dataset).v, fa.gelu(2 * PLAIN))
     with pytest.raises(TypeError, match="axis: a Dataset has no order of dimensions"):
         fa.softmax(dataset)
+
+
+def test_slopes_along_an_axis():
+    xarray, dask = pytest.importorskip("xarray"), pytest.importorskip("dask.array")
+    slopes = np.linspace(0.1, 0.6, ROWS, dtype=np.float32)
+    want = fa.prelu(PLAIN, alpha=slopes, axis=0)
+    for x in (dask.from_array(PLAIN, chunks=(4, 3)), xarray.DataArray(PLAIN, dims=("time", "unit"))):
+        y = fa.prelu(x, alpha=slopes, axis=0)
+        assert type(y) is type(x)
+        np.testing.assert_array_equal(np.asarray(y), want)
+    np.testing.assert_array_equal(fa.prelu(x, alpha=slopes, axis="time"), want)
 
 
 def test_xarray_over_dask():
