@@ -98,7 +98,7 @@ def _difference(got: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -
     return worst
 
 
-def _turn(run: Callable[[], Any], seconds: float) -> float:
+def shortest(run: Callable[[], Any], seconds: float) -> float:
     """Shortest time of a call within so many seconds, in nanoseconds; short calls are timed in bunches."""
     clock = time.perf_counter_ns
     start = clock()
@@ -156,7 +156,7 @@ def measure(case: Case, threads: int, rounds: int = 3, seconds: float = 0.03) ->
         for contender in running:
             if threads > 1 and seconds:
                 time.sleep(PAUSE)
-            best = _turn(contender.run, seconds)
+            best = shortest(contender.run, seconds)
             row.times_ns[contender.name] = min(best, row.times_ns.get(contender.name, best))
     return row
 

@@ -498,7 +498,7 @@ def _doc(row: dict[str, Any]) -> str:
             ),
             "others": "out, dtype",
             "shape": row.get("shape", "x"),
-            "notes": row.get("notes", ""),
+            "notes": f"{textwrap.fill(row['note'], 100)}\n",
         }
     else:
         low, high = row["range"]
@@ -543,6 +543,8 @@ class Catalogue(Mapping[str, Activation]):
     ----------
     aliases : dict[str, Activation]
         Other names.
+    unlisted : dict[str, Activation]
+        Those that draw random numbers, which no layer takes by name.
 
     Examples
     --------
@@ -557,17 +559,17 @@ class Catalogue(Mapping[str, Activation]):
 
     def __init__(self) -> None:
         self._entries: dict[str, Activation] = {}
-        self._unlisted: dict[str, Activation] = {}
+        self.unlisted: dict[str, Activation] = {}
         self.aliases: dict[str, Activation] = {}
 
     def add(self, activation: Activation, listed: bool = True) -> None:
         """Take an activation in, as each family of them does when imported; ``listed`` ones are entries."""
-        (self._entries if listed else self._unlisted)[activation.name] = activation
+        (self._entries if listed else self.unlisted)[activation.name] = activation
         self.aliases |= dict.fromkeys(activation.aliases, activation)
 
     def named(self, name: str) -> Activation:
         """An entry, or one that is not listed."""
-        return self._unlisted.get(name) or self[name]
+        return self.unlisted.get(name) or self[name]
 
     def __getitem__(self, name: str) -> Activation:
         try:

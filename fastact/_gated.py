@@ -129,7 +129,7 @@ _GATED = [
     ("swiglu", "silu", True, "The gate comes first, as in ONNX, LLaMA and FlashAttention (Shazeer 2020)."),
     ("geglu", "gelu", False, "As in Diffusers (Shazeer 2020); GELU in its erf form."),
     ("geglu_tanh", "gelu_tanh", False, "geglu with GELU in its tanh form."),
-    ("reglu", "relu", False, "(Shazeer 2020)."),
+    ("reglu", "relu", False, "As in the paper (Shazeer 2020)."),
 ]
 _TEXT = """\
 {name}(x) = {formula}, the halves a, b of x along the axis
@@ -170,6 +170,7 @@ for _name, _gate, _first, _note in _GATED:
                 "keeps_shape": False,
                 "range": (-np.inf, np.inf),
                 "gate": _gate,
+                "note": _note,
                 "gate_first": _first,
                 "doc": _TEXT.format(name=_name, formula=_formula, gate_first=_first, gate=_gate, note=_note),
             }

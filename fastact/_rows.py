@@ -7,6 +7,7 @@ other libraries.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -330,13 +331,15 @@ _TEMPERATURE = {
 _EXAMPLE = "\nExamples\n--------\n>>> import numpy as np, fastact as fa\n"
 
 
-def _text(name: str, formula: str, arguments: str, returns: str, notes: str, example: str) -> str:
+def _text(facts: dict[str, Any], arguments: str, returns: str, example: str) -> str:
     """A numpydoc text of a function with arguments of its own."""
     return (
-        f"{name}(x) = {formula}\n\nParameters\n----------\nx : array_like\n    At least 1-d.\n"
+        f"{facts['name']}(x) = {facts['formula']}\n\nParameters\n----------\nx : array_like\n    At least 1-d.\n"
         "axis : int, default -1\n    The axis that the rows lie along.\n"
         f"{arguments}out, where, dtype : optional\n    ``where`` is a mask: where it is False, -inf stands for x.\n\n"
-        f"Returns\n-------\ny : ndarray\n    {returns}\n\nNotes\n-----\n{notes}\n{_EXAMPLE}{example}\n"
+        f"Returns\n-------\ny : ndarray\n    {returns}\n\nNotes\n-----\n{textwrap.fill(facts['note'], 100)}\n"
+        f"{facts.get('more', '')}"
+        f"{_EXAMPLE}{example}\n"
     )
 
 
@@ -347,7 +350,8 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "name": "softmax",
             "formula": "exp(x_i / temperature) / sum_j exp(x_j / temperature)",
             "range": (0.0, 1.0),
-            "notes": "A row that is masked whole gives zeros.\n",
+            "note": "A row that is masked whole gives zeros. PyTorch has no default axis and warns, ONNX took "
+            "axis 1 on for a row before opset 13; all others mean the last. thinc has a temperature, JAX a mask.",
             **_TEMPERATURE,
         },
     ),
@@ -357,7 +361,7 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "name": "log_softmax",
             "formula": "x_i / temperature - log(sum_j exp(x_j / temperature))",
             "range": (-math.inf, 0.0),
-            "notes": "A masked entry gives -inf, also throughout a row that is masked whole.\n",
+            "note": "A masked entry gives -inf, also throughout a row that is masked whole.",
             **_TEMPERATURE,
         },
     ),
@@ -367,7 +371,7 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "name": "softmin",
             "formula": "exp(-x_i / temperature) / sum_j exp(-x_j / temperature)",
             "range": (0.0, 1.0),
-            "notes": "A row that is masked whole gives zeros. A masked entry counts as +inf.\n",
+            "note": "A row that is masked whole gives zeros. A masked entry counts as +inf.",
             **_TEMPERATURE,
         },
     ),
@@ -380,11 +384,10 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "backward_from": "x",
             "keeps_shape": False,
             "keywords": {"keepdims": False},
-            "doc": _text(
-                "logsumexp", "log(sum_j exp(x_j))",
+            "note": "-inf for a row that is masked whole, or empty.",
+            "own": (
                 "keepdims : bool, default False\n    Leave the axis in y, of length 1; ``backward`` takes it too.\n",
                 "The shape of x without the axis.",
-                "-inf for a row that is masked whole, or empty. ``backward(dy, x=x)`` is dy softmax(x).",
                 ">>> fa.logsumexp(np.array([[1000.0, 1000.0], [0.0, -np.inf]])).tolist()\n[1000.6931471805599, 0.0]",
             ),
         },
@@ -395,7 +398,7 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "name": "hardmax",
             "formula": "1 at the first of the greatest x, else 0",
             "range": (0.0, 1.0),
-            "notes": "As ONNX has it. A NaN makes its whole row NaN. The derivative is 0.\n",
+            "note": "As ONNX has it. A NaN makes its whole row NaN. The derivative is 0.",
         },
     ),
     (
@@ -404,7 +407,7 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "name": "sparsemax",
             "formula": "max(x_i - tau, 0), tau such that the row's sum is 1",
             "range": (0.0, 1.0),
-            "notes": "The nearest point of the probability simplex (Martins & Astudillo 2016).\n",
+            "note": "The nearest point of the probability simplex (Martins & Astudillo 2016).",
         },
     ),
     (
@@ -416,11 +419,11 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "backward_from": "x",
             "keeps_shape": False,
             "parameters": {"pieces": 2.0},
-            "doc": _text(
-                "maxout", "the greatest of each group of `pieces` neighbours along the axis",
+            "note": "Goodfellow et al. 2013; thinc's has 3 pieces by default. NaN where a group has one. The gradient goes to "
+            "the first of the greatest.",
+            "own": (
                 "pieces : int, default 2\n    Length of a group, a divisor of the axis. thinc's nP, Paddle's groups.\n",
                 "The shape of x, the axis divided by ``pieces``.",
-                "Goodfellow et al. 2013. NaN where a group has one. The gradient goes to the first of the greatest.",
                 ">>> fa.maxout(np.array([1.0, 5.0, 2.0, -1.0]), pieces=2).tolist()\n[5.0, 2.0]",
             ),
         },
@@ -433,13 +436,13 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "range": (0.0, 1.0),
             "keywords": {"hard": False, "rng": None},
             "parameters": {"temperature": 1.0},
-            "doc": _text(
-                "gumbel_softmax", "softmax((x + g) / temperature), g Gumbel noise",
+            "note": "Jang et al. 2017, as in PyTorch, which calls the temperature tau.",
+            "more": "``backward(dy, y=y)`` takes the soft sample; for hard ones with the slope of\n"
+            "the soft (straight through) there is ``y, backward = fa.gumbel_softmax.forward(x, hard=True)``.\n",
+            "own": (
                 "temperature : float, default 1\n    Above 0.\nhard : bool, default False\n    One-hot samples.\n"
                 "rng : numpy.random.Generator, int or None\n    Where the noise comes from; None: see ``fa.seed``.\n",
                 "The shape of x: samples, one a row.",
-                "Jang et al. 2017. ``backward(dy, y=y)`` takes the soft sample; for hard ones with the slope of\n"
-                "the soft (straight through) there is ``y, backward = fa.gumbel_softmax.forward(x, hard=True)``.",
                 ">>> fa.gumbel_softmax(np.zeros(3), hard=True, rng=0).tolist()\n[0.0, 0.0, 1.0]",
             ),
         },
@@ -447,6 +450,8 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
 ]  # fmt: skip
 
 for _kind, _facts in _FAMILY:
+    if "own" in _facts:
+        _facts["doc"] = _text(_facts, *_facts["own"])
     _defaults = {"index": -1, "rowwise": True, "parameters": {}, "backward_from": "y", "ulp": {}}
     activations.add(_kind.from_facts(_defaults | _facts), listed=_kind is not GumbelSoftmax)
 

@@ -27,7 +27,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import fastact
-from fastact import _analysis, io, optim
+from fastact import io, optim
+from fastact._facts import facts
 from fastact._files import write_atomically
 from fastact.errors import FastactError, NonFiniteError
 from fastact.training.interrupts import InterruptGuard
@@ -536,62 +537,44 @@ def sample(model: Path, prompt: str, length: int, temperature: float, seed: int 
 
 @main.command()
 @click.argument("what", required=False)
-def info(what: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Of an activation, as JSON: lists of texts by label.")
+def info(what: str | None, as_json: bool) -> None:
     """Show this build (without WHAT), a model file, or an activation.
 
     WHAT is a path (a model file, a checkpoint, or a folder of results) or the name of an activation.
     """
+    known = {**fastact.activations, **fastact.activations.aliases, **fastact.activations.unlisted}
+    if as_json and what not in known:
+        raise click.UsageError(f"--json: expected the name of an activation beside it, got {what!r}")
     if what is None:
         fastact.show_config()
-    elif what in fastact.activations and not Path(what).exists():
-        _show_activation(what)
+    elif what in known and not Path(what).exists():
+        _show_activation(known[what], as_json)
     elif Path(what).exists():
         _show_model(_model_file(Path(what)))
     else:
-        near = difflib.get_close_matches(what, fastact.activations, 3)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"activations: {', '.join(fastact.activations)}"
+        near = difflib.get_close_matches(what, known, 3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"activations: {', '.join(known)}"
         raise ValueError(f"{what}: expected a model file or the name of an activation, found neither; {hint}")
 
 
-def _show_activation(name: str) -> None:
-    """What the table says of an activation, and what is computed from the function itself."""
-    activation = fastact.activations[name]
-    needs = {"x": "the input x", "y": "the output y", "either": "the input x or the output y"}
-    low, high = activation.range
-    bounded = {2: "bounded", 1: "bounded on one side", 0: "not bounded"}[math.isfinite(low) + math.isfinite(high)]
-    _say("name", activation.name)
-    if activation.aliases:
-        _say("also", ", ".join(activation.aliases))
-    _say("formula", activation.formula)
-    if activation.surrogate:
-        _say("gradient", f"of {activation.surrogate}")
-    for number, line in enumerate(textwrap.wrap(activation.note, 100)):
-        _say("" if number else "note", line)
-    _say("defaults", ", ".join(f"{key} = {value:g}" for key, value in activation.parameters.items()) or "no parameters")
-    _say("range", f"{low:g} to {high:g}, {bounded}")
-    _say("backward", f"from {needs[activation.backward_from]}")
-    if activation.rowwise or not activation.keeps_shape:
-        _say("derivatives", "of a row: backward gives dy times them")
+def _show_activation(activation: fastact.Activation, as_json: bool) -> None:
+    """What is known of an activation, and how fast it is here."""
+    from fastact.bench.activations import against_copy  # late: only this and `bench` need it
+
+    lines = facts(activation)
+    speeds = against_copy(activation)
+    for kind, (ns, copy_ns) in speeds.items():
+        text = f"{kind} {ns:.3f} ns an element, {ns / copy_ns:.1f} times a copy of as many arrays"
+        lines.append(("speed", f"{text} (1M float32, 1 thread, now)"))
+    if as_json:
+        click.echo(
+            json.dumps({label: [text for other, text in lines if other == label] for label, _ in lines}, indent=1)
+        )
         return
-    _say("derivatives", "order 1 and 2")
-    _say("monotonic", "yes" if activation.monotonic else "no")
-    _say("odd", "yes" if activation.odd else "no")
-    _say(
-        "Lipschitz",
-        f"{_analysis.lipschitz(activation):.4g}".replace("inf", "none: it jumps, or its slope has no bound"),
-    )
-    flat = [_interval(*ends) for ends in _analysis.saturation(activation)]
-    _say("saturated", f"|f'| < {_analysis.SLOPE:g} where {' or '.join(flat)}" if flat else "nowhere")
-    for dtype, (forward, first, second) in activation.ulp.items():
-        _say("accuracy", f"{dtype}: {forward:g} ULP, first derivative {first:g}, second {second:g}")
-
-
-def _interval(low: float, high: float) -> str:
-    if math.isinf(low) and math.isinf(high):
-        return "x is any number"
-    if math.isinf(low):
-        return f"x < {high:.4g}"
-    return f"x > {low:.4g}" if math.isinf(high) else f"{low:.4g} < x < {high:.4g}"
+    for label, text in lines:
+        for number, line in enumerate(textwrap.wrap(text, 100)):
+            _say("" if number else label, line)
 
 
 def _show_model(path: Path) -> None:

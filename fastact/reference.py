@@ -921,6 +921,105 @@ activations: dict[str, Elementwise | Rowwise] = {
     "reglu": _gated(relu, step, False),
 }
 
+# f' and f'' as a reader would write them: of x, y = f(x) and the parameters. What follows a comma says what a letter
+# stands for. Phi and phi are the normal distribution and its density. Of a row function: dx, of dy and x or y.
+_SILU = ("sigmoid(u) * (1 + u * sigmoid(-u))", "beta * sigmoid(u) * sigmoid(-u) * (2 - u * tanh(u / 2))")
+derivatives: dict[str, tuple[str, ...]] = {
+    "linear": ("1", "0"),
+    "step": ("0", "0"),
+    "sigmoid": ("y * (1 - y)", "y * (1 - y) * (1 - 2 * y)"),
+    "tanh": ("1 - y**2", "-2 * y * (1 - y**2)"),
+    "relu": ("1 if x > 0 else 0", "0"),
+    "leaky_relu": ("1 if x > 0 else alpha", "0"),
+    "prelu": ("1 if x > 0 else alpha", "0"),
+    "rrelu": ("1 if x > 0 else (lower + upper) / 2", "0"),
+    "elu": ("1 if x > 0 else alpha * exp(x)", "0 if x >= 0 else alpha * exp(x)"),
+    "softplus": (
+        "1 if u > threshold else sigmoid(u), u = beta * x",
+        "0 if u > threshold else beta * sigmoid(u) * sigmoid(-u), u = beta * x",
+    ),
+    "silu": ("sigmoid(x) * (1 + x * sigmoid(-x))", "sigmoid(x) * sigmoid(-x) * (2 - x * tanh(x / 2))"),
+    "gelu": ("Phi(x) + x * phi(x)", "(2 - x**2) * phi(x)"),
+    "gelu_tanh": (
+        "sigmoid(v) * (1 + x * v1 * sigmoid(-v)), v = sqrt(8 / pi) * (x + 0.044715 * x**3), "
+        "v1 = sqrt(8 / pi) * (1 + 0.134145 * x**2)",
+        "sigmoid(v) * sigmoid(-v) * (2 * v1 + x * v2 - x * v1**2 * tanh(v / 2)), "
+        "v = sqrt(8 / pi) * (x + 0.044715 * x**3), v1 = sqrt(8 / pi) * (1 + 0.134145 * x**2), "
+        "v2 = sqrt(8 / pi) * 0.26829 * x",
+    ),
+    "hard_tanh": ("1 if low < x < high else 0", "0"),
+    "scaled_tanh": (
+        "slope / amplitude * (amplitude**2 - y**2)",
+        "-2 * (slope / amplitude)**2 * y * (amplitude**2 - y**2)",
+    ),
+    "affine": ("slope", "0"),
+    "square": ("2 * x", "2"),
+    "exponential": ("y", "y"),
+    "relu6": ("1 if 0 < x < max_value else 0", "0"),
+    "relu_squared": ("2 * max(x, 0)", "2 if x > 0 else 0"),
+    "threshold": ("1 if x > threshold else 0", "0"),
+    "hard_shrink": ("1 if abs(x) > threshold else 0", "0"),
+    "soft_shrink": ("1 if abs(x) > threshold else 0", "0"),
+    "hard_sigmoid": ("slope if 0 < u < 1 else 0, u = slope * x + offset", "0"),
+    "hard_swish": (
+        "0 if u <= 0 else 1 if u >= 1 else u + slope * x, u = slope * x + offset",
+        "2 * slope if 0 < u < 1 else 0, u = slope * x + offset",
+    ),
+    "sparse_sigmoid": ("1 / 2 if -1 < x < 1 else 0", "0"),
+    "sparse_plus": ("min(max((x + 1) / 2, 0), 1)", "1 / 2 if -1 < x < 1 else 0"),
+    "window": (
+        "-2 / radius * u * exp(-u**2), u = (x - center) / radius",
+        "(4 * u**2 - 2) / radius**2 * exp(-u**2), u = (x - center) / radius",
+    ),
+    "gaussian": ("-2 * alpha**2 * x * y", "2 * alpha**2 * (2 * (alpha * x)**2 - 1) * y"),
+    "selu": ("scale if x > 0 else scale * alpha * exp(x)", "0 if x >= 0 else scale * alpha * exp(x)"),
+    "celu": ("1 if x > 0 else exp(x / alpha)", "0 if x >= 0 else exp(x / alpha) / alpha"),
+    "log_sigmoid": ("sigmoid(-x)", "-sigmoid(x) * sigmoid(-x)"),
+    "swish": tuple(f"{formula}, u = beta * x" for formula in _SILU),
+    "quick_gelu": tuple(f"{formula}, u = beta * x" for formula in _SILU),
+    "mish": (
+        "t + x * (1 - t**2) * sigmoid(x), t = tanh(log(1 + exp(x)))",
+        "(1 - t**2) * sigmoid(x) * (2 + x * (sigmoid(-x) - 2 * t * sigmoid(x))), t = tanh(log(1 + exp(x)))",
+    ),
+    "softsign": ("1 / (1 + abs(x))**2", "-2 * sign(x) / (1 + abs(x))**3"),
+    "squareplus": ("(1 + x / sqrt(x**2 + b)) / 2", "b / 2 / sqrt(x**2 + b)**3"),
+    "isru": ("1 / sqrt(1 + alpha * x**2)**3", "-3 * alpha * x / sqrt(1 + alpha * x**2)**5"),
+    "dish": (
+        "(1 + x * (2 + x**2) / sqrt(1 + x**2)**3) / 2",
+        "(2 - x**2) / 2 / sqrt(1 + x**2)**5",
+    ),
+    "symmetric_sigmoid": (
+        "alpha / 2 / beta * (beta**2 - y**2)",
+        "-alpha**2 / 2 / beta**2 * y * (beta**2 - y**2)",
+    ),
+    "tanh_shrink": ("tanh(x)**2", "2 * tanh(x) * (1 - tanh(x)**2)"),
+    "arctan": (
+        "amplitude * slope / (1 + u**2), u = slope * x",
+        "-2 * amplitude * slope**2 * u / (1 + u**2)**2, u = slope * x",
+    ),
+    "gudermannian": (
+        "amplitude * slope / cosh(u), u = slope * x",
+        "-amplitude * slope**2 * tanh(u) / cosh(u), u = slope * x",
+    ),
+    "erf": (
+        "2 / sqrt(pi) * amplitude * slope * exp(-u**2), u = slope * x",
+        "-4 / sqrt(pi) * amplitude * slope**2 * u * exp(-u**2), u = slope * x",
+    ),
+    "softmax": ("y * (dy - sum(dy * y)) / temperature",),
+    "log_softmax": ("(dy - exp(y) * sum(dy)) / temperature",),
+    "softmin": ("-y * (dy - sum(dy * y)) / temperature",),
+    "logsumexp": ("dy * softmax(x)",),
+    "hardmax": ("0",),
+    "sparsemax": ("dy less its mean where y > 0, else 0",),
+    "maxout": ("dy at the first of the greatest of each group, else 0",),
+    "gumbel_softmax": ("y * (dy - sum(dy * y)) / temperature",),
+    "glu": ("da = dy * sigmoid(b), db = dy * a * sigmoid'(b)",),
+    "swiglu": ("da = dy * silu'(a) * b, db = dy * silu(a)",),
+    "geglu": ("da = dy * gelu(b), db = dy * a * gelu'(b)",),
+    "geglu_tanh": ("da = dy * gelu_tanh(b), db = dy * a * gelu_tanh'(b)",),
+    "reglu": ("da = dy * relu(b), db = dy * a * relu'(b)",),
+}
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Products

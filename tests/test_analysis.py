@@ -79,10 +79,10 @@ def test_info():
     assert "|f'| < 0.001 where x < -6.906 or x > 6.906" in text
     assert "monotonic yes" in text
     assert "odd no" in text
-    assert "derivatives order 1 and 2" in text
+    assert "f' y * (1 - y)" in text
     assert "Lipschitz none: it jumps" in info("step")
     assert "saturated nowhere" in info("linear")
     assert "not bounded" in info("linear")
     assert "bounded on one side" in info("relu")
     assert "temperature = 1" in info("softmax")
-    assert "of a row" in info("glu")
+    assert "rows along axis=" in info("glu")
