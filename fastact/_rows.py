@@ -419,8 +419,8 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "backward_from": "x",
             "keeps_shape": False,
             "parameters": {"pieces": 2.0},
-            "note": "Goodfellow et al. 2013; thinc's has 3 pieces by default. NaN where a group has one. The gradient goes to "
-            "the first of the greatest.",
+            "note": "Goodfellow et al. 2013; thinc's has 3 pieces by default. NaN where a group has one. The gradient "
+            "goes to the first of the greatest.",
             "own": (
                 "pieces : int, default 2\n    Length of a group, a divisor of the axis. thinc's nP, Paddle's groups.\n",
                 "The shape of x, the axis divided by ``pieces``.",

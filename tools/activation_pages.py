@@ -1,7 +1,7 @@
 """Write docs/activations: a page and a picture for each activation, and an index, all from what the library knows.
 
     python tools/activation_pages.py                        # text and pictures (needs matplotlib)
-    python tools/activation_pages.py --bench figures.json   # also the speed, as `fastact bench activations --json` has it
+    python tools/activation_pages.py --bench figures.json   # also the speed, from `fastact bench activations --json`
     python tools/activation_pages.py --text                 # without the pictures
 
 The facts are those of `fastact info` (fastact/_facts.py). What the pages take from a benchmark is kept beside them in
@@ -77,10 +77,10 @@ def index() -> str:
     lines = [
         "# Activations",
         "",
-        "Made by `tools/activation_pages.py` from what `fastact info NAME` tells. Phi and phi are the normal distribution and "
-        "its density; a halved row is (a, b).",
+        "Made by `tools/activation_pages.py` from what `fastact info NAME` tells. Phi and phi are the normal "
+        "distribution and its density; a halved row is (a, b).",
         "",
-        "| function | f(x) | range | monotonic | kinks at | Lipschitz | saturated, \\|f'\\| < 0.001 | ULP of f, f', f'' |",
+        "| function | f(x) | range | monotonic | kinks at | Lipschitz | saturated, \\|f'\\| < 0.001 | ULP of f, f', f'' |",  # noqa: E501
         "|---|---|---|---|---|---|---|---|",
     ]
     for f in every():
