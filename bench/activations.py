@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -11,9 +12,9 @@ from numpy.typing import NDArray
 import fastact as fa
 from fastact import reference
 
-from . import timing
+from . import formulas, timing
 from .peers import Peer, offered
-from .shapes import SOFTMAX_ROW
+from .shapes import SOFTMAX_ROW, RowsShape
 from .timing import Case, Contender
 
 Array = NDArray[Any]
@@ -43,8 +44,8 @@ def against_copy(activation: fa.Activation, seconds: float = 0.02) -> dict[str, 
         }
 
 
-def numpy_forward(name: str, x: Array, out: Array, work: Array) -> Run | None:
-    """The activation with NumPy's own functions, without temporaries; None where NumPy lacks one (erf)."""
+def numpy_forward(name: str, x: Array, out: Array, work: Array, axis: int = -1) -> Run | None:
+    """The activation with NumPy's own functions; None where NumPy lacks one (erf)."""
     real = x.dtype.type
 
     def sigmoid(to: Array = out) -> Array:
@@ -90,16 +91,19 @@ def numpy_forward(name: str, x: Array, out: Array, work: Array) -> Run | None:
         return np.multiply(out, real(1.7159), out=out)
 
     def softmax() -> Array:
-        np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
+        np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
         np.exp(out, out=out)
-        return np.divide(out, out.sum(axis=-1, keepdims=True), out=out)
+        return np.divide(out, out.sum(axis=axis, keepdims=True), out=out)
 
     def log_softmax() -> Array:
-        np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
+        np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
         np.exp(out, out=work)
-        return np.subtract(out, np.log(work.sum(axis=-1, keepdims=True)), out=out)
+        return np.subtract(out, np.log(work.sum(axis=axis, keepdims=True)), out=out)
 
     functions: dict[str, Run] = {
+        "relu6": lambda: np.clip(x, 0, 6, out=out),
+        "square": lambda: np.square(x, out=out),
+        "exponential": lambda: np.exp(x, out=out),
         "linear": lambda: np.copyto(out, x),
         "step": lambda: np.greater(x, 0, out=out),
         "sigmoid": sigmoid,
@@ -116,10 +120,10 @@ def numpy_forward(name: str, x: Array, out: Array, work: Array) -> Run | None:
         "log_softmax": log_softmax,
     }
     run = functions.get(name)
-    return None if run is None else lambda: (run(), out)[1]
+    return _as_written(name, 0, {"x": x}, out) if run is None else lambda: (run(), out)[1]
 
 
-def numpy_backward(name: str, x: Array, y: Array, dy: Array, out: Array, work: Array) -> Run | None:
+def numpy_backward(name: str, x: Array, y: Array, dy: Array, out: Array, work: Array, axis: int = -1) -> Run | None:
     """dy times the derivative with NumPy's own functions, from x or y as is cheapest."""
     real = x.dtype.type
 
@@ -161,7 +165,7 @@ def numpy_backward(name: str, x: Array, y: Array, dy: Array, out: Array, work: A
 
     def softmax() -> Array:
         np.multiply(dy, y, out=work)
-        np.subtract(dy, work.sum(axis=-1, keepdims=True), out=out)
+        np.subtract(dy, work.sum(axis=axis, keepdims=True), out=out)
         return np.multiply(out, y, out=out)
 
     functions: dict[str, Run] = {
@@ -172,82 +176,120 @@ def numpy_backward(name: str, x: Array, y: Array, dy: Array, out: Array, work: A
         "gelu_tanh": gelu_tanh,
         "softmax": softmax,
     }
-    return functions.get(name)
+    return functions.get(name) or _as_written(name, 1, {"x": x, "y": y, "dy": dy}, out)
+
+
+def _as_written(name: str, order: int, arrays: dict[str, Array], out: Array) -> Run | None:
+    """NumPy with the catalogue's own formula, and temporaries; None for rows, and where NumPy lacks a function."""
+    activation = fa.activations[name]
+    if activation.rowwise:
+        return None
+    formula = reference.derivatives[name][0] if order else activation.formula
+    translated = formulas.translated(formula, dict(activation.parameters), out.dtype)
+    if translated is None:
+        return None
+    names = {**formulas.NUMPY, **translated[1], **arrays}
+    code = compile(translated[0], name, "eval")
+
+    def run() -> Array:
+        y = eval(code, names)
+        if order:
+            return np.multiply(y, arrays["dy"], out=out)
+        np.copyto(out, y)
+        return out
+
+    return run
 
 
 def cases(
-    names: Sequence[str], sizes: dict[str, int], dtype: str, threads: int, peers: Sequence[Peer]
-) -> Iterator[Case]:
-    """Forward and backward of each activation at each size, values normal with a deviation of 2."""
+    names: Sequence[str], sizes: dict[str, int], rows: Sequence[RowsShape], dtype: str, threads: int,
+    peers: Sequence[Peer],
+) -> Iterator[Case]:  # fmt: skip
+    """Forward and backward of each activation at each size, and of row functions at each length of a row.
+
+    Values are normal with a deviation of 2.
+    """
     for label, size in sizes.items():
+        arrays = Arrays(size, dtype)
+        for name in names:
+            row = min(SOFTMAX_ROW, size)
+            shape = (size // row, row) if fa.activations[name].rowwise else (size,)
+            yield from _both(name, shape, -1, label, arrays, threads, peers)
+    for rows_shape in rows:
+        arrays = Arrays(math.prod(rows_shape.shape), dtype)
+        for name in names:
+            f = fa.activations[name]
+            if f.rowwise and not hasattr(f, "gate") and rows_shape.length % f.parameters.get("pieces", 1) == 0:
+                yield from _both(name, rows_shape.shape, rows_shape.axis, rows_shape.label, arrays, threads, peers)
+
+
+class Arrays:
+    """Buffers of one size, which all functions share."""
+
+    def __init__(self, size: int, dtype: str) -> None:
         rng = np.random.default_rng(0)
         block = rng.standard_normal(min(size, 1 << 20)).astype(dtype) * 2  # repeated to fill the largest sizes
-        flat = np.resize(block, size)
-        flat_dy = np.resize(np.roll(block, 7), size)
-        out, work = np.empty(size, dtype), np.empty(size, dtype)
-        for name in names:
-            activation = fa.activations[name]
-            row = min(SOFTMAX_ROW, size)
-            shape = (size // row, row) if activation.rowwise else (size,)
-            used = shape[0] * row if activation.rowwise else size
-            x, dx, w = (array[:used].reshape(shape) for array in (flat, out, work))
-            sample = slice(None, None, max(1, len(x) * (row if activation.rowwise else 1) // SAMPLES))
-            y = activation(x)
-            o, dy = (array[: y.size].reshape(y.shape) for array in (out, flat_dy))
-            yield _forward(activation, x, o, w, sample, label, threads, peers)
-            yield _backward(activation, x, y, dy, dx, w, sample, label, threads, peers)
+        self.x, self.dy = np.resize(block, size), np.resize(np.roll(block, 7), size)
+        self.out, self.work = np.empty(size, dtype), np.empty(size, dtype)
+
+    def shaped(self, name: str, shape: tuple[int, ...]) -> Array:
+        flat: Array = getattr(self, name)
+        return flat[: math.prod(shape)].reshape(shape)
+
+
+def _both(
+    name: str, shape: tuple[int, ...], axis: int, label: str, arrays: Arrays, threads: int, peers: Sequence[Peer]
+) -> Iterator[Case]:
+    """The forward and the backward case of one function at one shape."""
+    activation, twin = fa.activations[name], reference.activations[name]
+    x, dx, work = (arrays.shaped(kind, shape) for kind in ("x", "out", "work"))
+    along = {"axis": axis} if activation.rowwise else {}
+    y = activation(x, **along)
+    out, dy = arrays.shaped("out", y.shape), arrays.shaped("dy", y.shape)
+    given = {"x": x} if activation.backward_from == "x" else {"y": y}
+    some = slice(None, None, max(1, x.size // SAMPLES))  # reaches further than the rows go: then the first one
+
+    def sample(a: Array) -> Array:
+        """Some elements, or some rows, which lie along the last axis then."""
+        return (a if axis == -1 else a.T)[some]
+
+    if isinstance(twin, reference.Rowwise):
+        want_dx = twin.backward(sample(dy), *map(sample, given.values()))
+    else:
+        want_dx = twin.backward(sample(dy), x=sample(x))
+    runs: dict[str, Run | None] = {
+        "fastact": lambda: activation(x, out=out, **along),
+        "NumPy": numpy_forward(name, x, out, work, axis),
+        **offered(peers, "forward", name, x, out, axis),
+    }
+    yield _case(activation, "forward", runs, twin.forward(sample(x)), sample, x, label, threads, streams=2)
+    runs = {
+        "fastact": lambda: activation.backward(dy, out=dx, **given, **along),
+        "NumPy": numpy_backward(name, x, y, dy, dx, work, axis),
+        **offered(peers, "backward", name, x, y, dy, dx, axis),
+    }
+    yield _case(activation, "backward", runs, want_dx, sample, x, label, threads, streams=3)
 
 
 def _case(
-    activation: Any, kind: str, runs: dict[str, Run | None], expected: Array, sample: slice, out: Array, label: str,
-    threads: int, streams: int,
+    activation: fa.Activation, kind: str, runs: dict[str, Run | None], expected: Array,
+    sample: Callable[[Array], Array], x: Array, label: str, threads: int, streams: int,
 ) -> Case:  # fmt: skip
-    def sampled(result: Any) -> list[Array]:
-        return [timing.as_arrays(result)[0][sample]]
-
-    dtype = out.dtype.name
+    dtype = x.dtype.name
     return Case(
         section="activations",
         name=f"{activation.name} {kind}",
         shape=label,
         dtype=dtype,
-        contenders=[Contender(name, run, sampled) for name, run in runs.items() if run is not None],
-        work=out.size,
+        contenders=[
+            Contender(name, run, lambda result: [sample(timing.as_arrays(result)[0])])
+            for name, run in runs.items()
+            if run is not None
+        ],
+        work=x.size,
         unit="ns/element",
         tolerance=TOLERANCE[dtype],
-        limit_ns=timing.copy_ns(out.size, dtype, threads) * streams / 2,
+        limit_ns=timing.copy_ns(x.size, dtype, threads) * streams / 2,
         limit="copy",
         expected=[expected],
     )
-
-
-def _forward(
-    activation: Any, x: Array, out: Array, work: Array, sample: slice, label: str, threads: int, peers: Sequence[Peer]
-) -> Case:
-    name = activation.name
-    runs: dict[str, Run | None] = {
-        "fastact": lambda: activation(x, out=out),
-        "NumPy": numpy_forward(name, x, out, work),
-    }
-    runs |= offered(peers, "forward", name, x, out)
-    expected = reference.activations[name].forward(x[sample])
-    return _case(activation, "forward", runs, expected, sample, out, label, threads, streams=2)
-
-
-def _backward(
-    activation: Any, x: Array, y: Array, dy: Array, out: Array, work: Array, sample: slice, label: str, threads: int,
-    peers: Sequence[Peer],
-) -> Case:  # fmt: skip
-    name = activation.name
-    given = {"x": x} if activation.backward_from == "x" else {"y": y}
-    runs: dict[str, Run | None] = {
-        "fastact": lambda: activation.backward(dy, out=out, **given),
-        "NumPy": numpy_backward(name, x, y, dy, out, work),
-    }
-    runs |= offered(peers, "backward", name, x, y, dy, out)
-    twin = reference.activations[name]
-    if isinstance(twin, reference.Rowwise):
-        expected = twin.backward(dy[sample], *(operand[sample] for operand in given.values()))
-    else:
-        expected = twin.backward(dy[sample], x=x[sample])
-    return _case(activation, "backward", runs, expected, sample, out, label, threads, streams=3)

@@ -15,7 +15,7 @@ import click
 
 import fastact as fa
 
-from . import tables, timing, worker
+from . import catalogue, tables, timing, worker
 from .peers import PEERS
 
 SCHEMA = 1  # of the JSON file
@@ -94,9 +94,12 @@ def measure(threads: int, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
 )
 @click.option("--activation", "names", multiple=True, metavar="NAME", help="Only this activation; may be repeated.")
 @click.option("--quick", "level", flag_value="quick", help="A few rows in a few seconds.")
-@click.option("--full", "level", flag_value="full", help="Every activation, 60 sampled products, longer repeats.")
+@click.option("--full", "--all", "level", flag_value="full",
+              help="Every activation, 60 sampled products, longer repeats.")  # fmt: skip
 @click.option("--tiny", "level", flag_value="tiny", hidden=True)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures there.")
+@click.option("--picture", type=click.Path(dir_okay=False, path_type=Path),
+              help="Draw the activations beside a copy and the best of the others there (matplotlib).")  # fmt: skip
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the ratios there (matplotlib).")
 def bench(
     section: str,
@@ -107,6 +110,7 @@ def bench(
     names: tuple[str, ...],
     level: str | None,
     json_path: Path | None,
+    picture: Path | None,
     plot: Path | None,
 ) -> None:
     """Measure activations, products, LSTMs and training steps against NumPy and other libraries.
@@ -117,7 +121,7 @@ def bench(
     unknown = [name for name in names if name not in fa.activations]
     if unknown:
         raise click.BadParameter(f"expected activations out of {', '.join(fa.activations)}, got {unknown[0]!r}")
-    for path in (json_path, plot):
+    for path in (json_path, picture, plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise click.BadParameter(f"expected a file in a folder that exists, got {str(path)!r}")
     options = {
@@ -138,11 +142,14 @@ def bench(
             json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     for text in tables.summary(rows):
         click.echo(text)
-    if plot is not None:
-        try:
-            tables.draw(rows, plot)
-        except ModuleNotFoundError as missing:
-            raise click.ClickException(f"--plot needs matplotlib: pip install matplotlib ({missing})") from None
+    for option, path, draw in (("--plot", plot, tables.draw), ("--picture", picture, catalogue.draw)):
+        if path is not None:
+            try:
+                draw(rows, path)
+            except ModuleNotFoundError as missing:
+                raise click.ClickException(f"{option} needs matplotlib: pip install matplotlib ({missing})") from None
+            except ValueError as error:
+                raise click.ClickException(f"{option}: {error}") from None
 
 
 def _one_process(

@@ -7,6 +7,7 @@ PyTorch's names, shapes and gate order (i, f, g, o); sequences are time-major.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import fastact as fa
+from fastact import reference
+
+from . import formulas
 from .shapes import LanguageModelShape, MLPShape
 
 Array = NDArray[Any]
@@ -23,11 +28,14 @@ Weights = Mapping[str, Array]
 
 _METHODS = {
     "activations": ("forward", "backward"),
+    "calls": ("forward", "backward"),
+    "values": (),
     "product": ("product",),
     "lstm": ("lstm_inference", "lstm_training"),
     "training": ("mlp_step", "language_model_step"),
 }
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+GATES = ("glu", "swiglu", "geglu", "geglu_tanh", "reglu")
 UNIT_SLOPE = float(np.sqrt(np.pi) / 2)  # of erf
 
 
@@ -44,11 +52,11 @@ class Peer:
         """Whether it takes part in any row of that section."""
         return any(getattr(cls, method) is not getattr(Peer, method) for method in _METHODS[section])
 
-    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
-        """Elementwise activation of x into out."""
+    def forward(self, activation: str, x: Array, out: Array, axis: int = -1) -> Run | None:
+        """The activation of x into out, over rows along the axis."""
         return None
 
-    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array) -> Run | None:
+    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array, axis: int = -1) -> Run | None:
         """Gradient of the input, from dy and x or y, into out."""
         return None
 
@@ -87,9 +95,14 @@ class PyTorch(Peer):
         self.torch = torch
         self.version = torch.__version__
 
-    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
+    def forward(self, activation: str, x: Array, out: Array, axis: int = -1) -> Run | None:
         torch, nn, aten = self.torch, self.torch._C._nn, self.torch.ops.aten
         t, o = torch.from_numpy(x), torch.from_numpy(out)
+        if activation in GATES:
+            return self._gated(activation, t, o, axis)
+        axis %= x.ndim
+        pieces = t.unflatten(axis, (-1, 2)) if activation == "maxout" else t
+        slope = torch.full((1,), 0.25, dtype=t.dtype)
         runs: dict[str, Run] = {
             "sigmoid": lambda: torch.sigmoid(t, out=o),
             "tanh": lambda: torch.tanh(t, out=o),
@@ -118,12 +131,38 @@ class PyTorch(Peer):
             "erf": lambda: torch.erf(t * UNIT_SLOPE, out=o),
             "arctan": lambda: torch.atan(t * (np.pi / 2), out=o).mul_(2 / np.pi),
             "gaussian": lambda: torch.exp(torch.square(t).neg_(), out=o),
-            "softmax": lambda: torch.softmax(t, -1, out=o),
-            "log_softmax": lambda: torch.log_softmax(t, -1, out=o),
+            "prelu": lambda: torch.prelu(t, slope),
+            "linear": lambda: o.copy_(t),
+            "relu_squared": lambda: torch.clamp_min(t, 0, out=o).square_(),
+            "scaled_tanh": lambda: torch.tanh(t * (2 / 3), out=o).mul_(1.7159),
+            "symmetric_sigmoid": lambda: torch.tanh(t * (1 / 3), out=o).mul_(1.7159),
+            "swish": lambda: nn.silu(t, out=o),
+            "quick_gelu": lambda: torch.mul(t, torch.sigmoid(t * 1.702), out=o),
+            "isru": lambda: torch.mul(t, torch.rsqrt(torch.square(t).add_(1)), out=o),
+            "squareplus": lambda: torch.add(t, torch.square(t).add_(4).sqrt_(), out=o).mul_(0.5),
+            "softmax": lambda: torch.softmax(t, axis, out=o),
+            "log_softmax": lambda: torch.log_softmax(t, axis, out=o),
+            "softmin": lambda: torch.softmax(-t, axis, out=o),
+            "logsumexp": lambda: torch.logsumexp(t, axis, out=o),
+            "maxout": lambda: torch.amax(pieces, axis + 1, out=o),
         }
         return runs.get(activation)
 
-    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array) -> Run | None:
+    def _gated(self, activation: str, t: Any, out: Any, axis: int) -> Run:
+        torch, functions = self.torch, self.torch.nn.functional
+        if activation == "glu":
+            return lambda: torch._C._nn.glu(t, axis, out=out)
+        halves = t.chunk(2, axis)
+        gated, value = halves if activation == "swiglu" else halves[::-1]
+        gate = {
+            "swiglu": functions.silu,
+            "geglu": functions.gelu,
+            "geglu_tanh": functools.partial(functions.gelu, approximate="tanh"),
+            "reglu": functions.relu,
+        }[activation]
+        return lambda: torch.mul(gate(gated), value, out=out)
+
+    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array, axis: int = -1) -> Run | None:
         torch, aten = self.torch, self.torch.ops.aten
         tx, ty, td, o = (torch.from_numpy(a) for a in (x, y, dy, out))
         buffer = aten.log_sigmoid_forward(tx)[1] if activation == "log_sigmoid" else None
@@ -149,8 +188,11 @@ class PyTorch(Peer):
             "celu": lambda: aten.elu_backward.grad_input(td, 1, 1, 1, False, tx, grad_input=o),
             "log_sigmoid": lambda: aten.log_sigmoid_backward.grad_input(td, tx, buffer, grad_input=o),
             "mish": lambda: aten.mish_backward(td, tx),
-            "softmax": lambda: torch._softmax_backward_data(td, ty, -1, ty.dtype, grad_input=o),
-            "log_softmax": lambda: torch._log_softmax_backward_data(td, ty, -1, ty.dtype, out=o),
+            "swish": lambda: aten.silu_backward.grad_input(td, tx, grad_input=o),
+            "prelu": lambda: aten.leaky_relu_backward.grad_input(td, tx, 0.25, False, grad_input=o),
+            "softmax": lambda: torch._softmax_backward_data(td, ty, axis, ty.dtype, grad_input=o),
+            "log_softmax": lambda: torch._log_softmax_backward_data(td, ty, axis, ty.dtype, out=o),
+            "glu": lambda: aten.glu_backward.grad_input(td, tx, axis, grad_input=o),
         }
         return runs.get(activation)
 
@@ -312,7 +354,7 @@ class JAX(Peer):
         compiled = self.jax.jit(function).lower(*on_device).compile()
         return lambda: self.jax.block_until_ready(compiled(*on_device))
 
-    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
+    def _function(self, activation: str, axis: int) -> Callable[[Any], Any] | None:
         nn, numpy = self.jax.nn, self.jax.numpy
         functions = {
             "sigmoid": nn.sigmoid,
@@ -337,11 +379,34 @@ class JAX(Peer):
             "squareplus": nn.squareplus,
             "sparse_plus": nn.sparse_plus,
             "sparse_sigmoid": nn.sparse_sigmoid,
-            "softmax": nn.softmax,
-            "log_softmax": nn.log_softmax,
+            "softmax": functools.partial(nn.softmax, axis=axis),
+            "log_softmax": functools.partial(nn.log_softmax, axis=axis),
+            "logsumexp": functools.partial(nn.logsumexp, axis=axis),
+            "swish": nn.silu,
+            "square": numpy.square,
+            "relu_squared": lambda v: numpy.square(nn.relu(v)),
+            "arctan": lambda v: 2 / np.pi * numpy.arctan(np.pi / 2 * v),
+            "erf": lambda v: self.jax.lax.erf(UNIT_SLOPE * v),
+            "gaussian": lambda v: numpy.exp(-v * v),
+            "tanh_shrink": lambda v: v - numpy.tanh(v),
+            "scaled_tanh": lambda v: 1.7159 * numpy.tanh(2 / 3 * v),
+            "symmetric_sigmoid": lambda v: 1.7159 * numpy.tanh(v / 3),
+            "quick_gelu": lambda v: v * nn.sigmoid(1.702 * v),
+            "isru": lambda v: v / numpy.sqrt(1 + v * v),
+            "dish": lambda v: 0.5 * v * (v / numpy.sqrt(1 + v * v) + 1),
+            "glu": functools.partial(nn.glu, axis=axis),
         }
-        function = functions.get(activation)
+        return functions.get(activation)
+
+    def forward(self, activation: str, x: Array, out: Array, axis: int = -1) -> Run | None:
+        function = self._function(activation, axis)
         return None if function is None else self._compiled(function, x)
+
+    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array, axis: int = -1) -> Run | None:
+        function = self._function(activation, axis)
+        if function is None:
+            return None
+        return self._compiled(lambda x, dy: self.jax.vjp(function, x)[1](dy)[0], x, dy)
 
     def product(self, a: Array, b: Array, out: Array) -> Run | None:
         return self._compiled(lambda left, right: left @ right, a, b)
@@ -387,7 +452,7 @@ class SciPy(Peer):
         self.special = scipy.special
         self.version = scipy.__version__
 
-    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
+    def forward(self, activation: str, x: Array, out: Array, axis: int = -1) -> Run | None:
         special = self.special
         work = x.dtype.type(np.sqrt(0.5))
 
@@ -401,8 +466,11 @@ class SciPy(Peer):
         runs: dict[str, Run] = {
             "sigmoid": lambda: special.expit(x, out=out),
             "gelu": gelu,
-            "softmax": lambda: special.softmax(x, axis=-1),
-            "log_softmax": lambda: special.log_softmax(x, axis=-1),
+            "erf": lambda: special.erf(np.multiply(x, x.dtype.type(UNIT_SLOPE), out=out), out=out),
+            "log_sigmoid": lambda: special.log_expit(x, out=out),
+            "softmax": lambda: special.softmax(x, axis=axis),
+            "log_softmax": lambda: special.log_softmax(x, axis=axis),
+            "logsumexp": lambda: special.logsumexp(x, axis=axis),
         }
         return runs.get(activation)
 
@@ -421,7 +489,7 @@ class SciPy(Peer):
 
 
 class Numexpr(Peer):
-    """numexpr: the whole formula in one pass over blocks, on threads."""
+    """numexpr: the whole formula, the catalogue's own, in one pass over blocks, on threads."""
 
     name = "numexpr"
 
@@ -432,26 +500,24 @@ class Numexpr(Peer):
         self.numexpr = numexpr
         self.version = numexpr.__version__
 
-    def _run(self, formula: str | None, arrays: dict[str, Array], out: Array) -> Run | None:
-        if formula is None:
+    def _run(self, formula: str, activation: str, arrays: dict[str, Array], out: Array) -> Run | None:
+        parameters = dict(fa.activations[activation].parameters)
+        translated = formulas.translated(formula, parameters, out.dtype, "dy * " if "dy" in arrays else "")
+        if translated is None:
             return None
-        dtype = out.dtype.type
-        constants = {"one": dtype(1), "half": dtype(0.5), "zero": dtype(0), "a": dtype(np.sqrt(2 / np.pi))}
-        names = arrays | constants | {"b": dtype(0.044715)}
-        return lambda: self.numexpr.evaluate(formula, local_dict=names, global_dict={}, out=out)
+        expression, constants = translated
+        names = arrays | constants
+        return lambda: self.numexpr.evaluate(expression, local_dict=names, global_dict={}, out=out)
 
-    def forward(self, activation: str, x: Array, out: Array) -> Run | None:
-        formulas = {
-            "sigmoid": "one / (one + exp(-x))",
-            "tanh": "tanh(x)",
-            "silu": "x / (one + exp(-x))",
-            "gelu_tanh": "half * x * (one + tanh(a * (x + b * x * x * x)))",
-        }
-        return self._run(formulas.get(activation), {"x": x}, out)
+    def forward(self, activation: str, x: Array, out: Array, axis: int = -1) -> Run | None:
+        if fa.activations[activation].rowwise:
+            return None
+        return self._run(fa.activations[activation].formula, activation, {"x": x}, out)
 
-    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array) -> Run | None:
-        formulas = {"sigmoid": "dy * y * (one - y)", "tanh": "dy * (one - y * y)"}
-        return self._run(formulas.get(activation), {"y": y, "dy": dy}, out)
+    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array, axis: int = -1) -> Run | None:
+        if fa.activations[activation].rowwise:
+            return None
+        return self._run(reference.derivatives[activation][0], activation, {"x": x, "y": y, "dy": dy}, out)
 
 
 class ScikitLearn(Peer):

@@ -53,6 +53,27 @@ class MLPShape(NamedTuple):
 ACTIVATION_SIZES = {"16K": 1 << 14, "1M": 1 << 20, "32M": 1 << 25}
 SOFTMAX_ROW = 1024
 
+
+class RowsShape(NamedTuple):
+    length: int
+    axis: int = -1
+    total: int = 1 << 20
+
+    @property
+    def label(self) -> str:
+        return f"rows of {self.length}" + (f", axis {self.axis}" if self.axis != -1 else "")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows along the last axis, or one row a column."""
+        rows = max(1, self.total // self.length)
+        return (rows, self.length) if self.axis == -1 else (self.length, rows)
+
+
+ROWS_SHAPES = [RowsShape(8), RowsShape(128), RowsShape(1024), RowsShape(50_000), RowsShape(1024, axis=0)]
+CALL_SIZE = 16  # elements
+VALUES_SIZE = 1 << 14
+
 # Latency-bound, bandwidth-bound and compute-bound cells, from a single stream to a large batch.
 LSTM_SHAPES = [
     LSTMShape(100, 1, 32, 32),
@@ -85,6 +106,7 @@ QUICK_ACTIVATION_SIZES = {"1M": 1 << 20}
 QUICK_LSTM_SHAPES = [LSTM_SHAPES[0], LSTM_SHAPES[3], LSTM_SHAPES[4], LSTM_SHAPES[7]]
 QUICK_PRODUCTS = [SQUARES[2], SQUARES[4], SKINNY[0], SKINNY[2]]
 TINY_ACTIVATION_SIZES = {"100": 100}
+TINY_ROWS_SHAPES = [RowsShape(6, total=48), RowsShape(4, axis=0, total=12)]
 TINY_LSTM_SHAPES = [LSTMShape(5, 2, 3, 4)]
 TINY_PRODUCTS = [ProductShape(7, 5, 9), ProductShape(4, 3, 2, "TT")]
 TINY_MLP_SHAPES = [MLPShape((6, 5, 3), 4)]

@@ -13,6 +13,8 @@ EQUAL_IN_MEMORY = 0.90  # from 32M elements on
 ORDER = ("fastact", "NumPy", "PyTorch", "ONNX Runtime", "JAX", "SciPy", "numexpr", "scikit-learn")
 SECTIONS = {
     "activations": "Activations",
+    "calls": "Calls on 16 elements",
+    "values": "Special values (limit: ordinary ones)",
     "product": "Matrix product",
     "lstm": "LSTM, one layer, time-major",
     "training": "Training steps",

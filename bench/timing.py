@@ -92,8 +92,10 @@ def _difference(got: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -
         if a.shape != b.shape:
             raise ValueError(f"results: expected shape {b.shape}, got {a.shape}")
         if b.size:
-            largest = float(np.max(np.abs(b))) or 1.0
-            difference = float(np.max(np.abs(a.astype(np.float64) - b)))
+            largest = float(np.max(np.abs(b), initial=0, where=np.isfinite(b))) or 1.0
+            a = a.astype(np.float64)
+            same = (a == b) | (np.isnan(a) & np.isnan(b))
+            difference = float(np.max(np.abs(np.subtract(a, b, out=np.zeros(b.shape), where=~same))))
             worst = max(worst, difference / largest if np.isfinite(difference) else np.inf)
     return worst
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import fastact as fa
 
-from . import activations, lstm, peers, product, shapes, timing, training
+from . import activations, calls, lstm, peers, product, shapes, timing, training, values
 
-SECTIONS = ("activations", "product", "lstm", "training")
+SECTIONS = ("activations", "calls", "values", "product", "lstm", "training")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Level:
     seconds: float
     activations: tuple[str, ...] | None  # None: the whole catalogue
     sizes: dict[str, int]
+    rows: list[shapes.RowsShape]
     products: list[shapes.ProductShape]
     lstms: list[shapes.LSTMShape]
     mlps: list[shapes.MLPShape]
@@ -37,19 +38,19 @@ class Level:
 _FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY
 LEVELS = {
     "tiny": Level(
-        1, 0, None, shapes.TINY_ACTIVATION_SIZES, shapes.TINY_PRODUCTS, shapes.TINY_LSTM_SHAPES,
-        shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL],
+        1, 0, None, shapes.TINY_ACTIVATION_SIZES, shapes.TINY_ROWS_SHAPES, shapes.TINY_PRODUCTS,
+        shapes.TINY_LSTM_SHAPES, shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL],
     ),
     "quick": Level(
-        1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
+        1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, [], shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
         shapes.MLP_SHAPES[1:], [],
     ),
     "default": Level(
-        2, 0.03, activations.MAIN, shapes.ACTIVATION_SIZES, _FIXED_PRODUCTS + shapes.sampled_products(8),
-        shapes.LSTM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
+        2, 0.03, activations.MAIN, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES,
+        _FIXED_PRODUCTS + shapes.sampled_products(8), shapes.LSTM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
     ),
     "full": Level(
-        5, 0.05, None, shapes.ACTIVATION_SIZES, _FIXED_PRODUCTS + shapes.sampled_products(60),
+        5, 0.05, None, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES, _FIXED_PRODUCTS + shapes.sampled_products(60),
         shapes.LSTM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
     ),
 }  # fmt: skip
@@ -59,9 +60,13 @@ def cases(
     section: str, level: Level, dtype: str, threads: int, others: list[peers.Peer], names: tuple[str, ...] | None
 ) -> Iterator[timing.Case]:
     """The rows of a section."""
+    chosen = names or level.activations or tuple(fa.activations)
     if section == "activations":
-        chosen = names or level.activations or tuple(fa.activations)
-        yield from activations.cases(chosen, level.sizes, dtype, threads, others)
+        yield from activations.cases(chosen, level.sizes, level.rows, dtype, threads, others)
+    elif section == "calls":
+        yield from calls.cases(chosen, dtype, others)
+    elif section == "values":
+        yield from values.cases(chosen, dtype, threads)
     elif section == "product":
         yield from product.cases(level.products, dtype, threads, others)
     elif section == "lstm":

@@ -9,9 +9,10 @@ import warnings
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fastact.bench import cli, numpy_lstm, peers, shapes, tables, timing, worker
+from fastact.bench import catalogue, cli, formulas, numpy_lstm, peers, shapes, tables, timing, worker
 
 import fastact as fa
+from fastact import reference
 from fastact._core import probe
 
 
@@ -84,14 +85,18 @@ def test_everybody_agrees_and_is_timed(section):
     for measured in rows:
         assert not measured["failed"], (measured["name"], measured["failed"])
         assert measured["times_ns"]["fastact"] > 0
-        if section != "activations":
+        if section not in ("activations", "values"):
             assert measured["times_ns"]["NumPy"] > 0
-        assert measured["limit_ns"] > 0
+        assert section == "calls" or measured["limit_ns"] > 0
     assert {measured["dtype"] for measured in rows} == {"float32", "float64"}
     if section == "activations":
         assert {measured["name"] for measured in rows} == {
             f"{name} {kind}" for name in fa.activations for kind in ("forward", "backward")
         }
+        lengths = {measured["shape"] for measured in rows if measured["name"] == "softmax forward"}
+        assert lengths == {"100", "rows of 6", "rows of 4, axis 0"}
+        without = {measured["name"] for measured in rows if "NumPy" not in measured["times_ns"]}
+        assert {name.split()[0] for name in without if not fa.activations[name.split()[0]].rowwise} == {"gelu", "erf"}
 
 
 def test_a_wrong_result_is_reported_and_not_timed():
@@ -200,6 +205,55 @@ def test_picture(tmp_path):
     pytest.importorskip("matplotlib")
     tables.draw([row(), row(section="lstm", unit="ms", work=1)], tmp_path / "ratios.png")
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_of_the_catalogue(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [
+        row(name=f"{name} {kind}", threads=threads, shape=shape)
+        for name in ("relu", "gelu")
+        for kind in ("forward", "backward")
+        for threads in (2, 1)
+        for shape in ("16K", "1M", "rows of 8")
+    ]
+    cell = catalogue.chosen(rows)
+    assert [measured["name"] for measured in cell] == ["relu forward", "relu backward", "gelu forward", "gelu backward"]
+    assert {(measured["shape"], measured["threads"]) for measured in cell} == {("1M", 1)}
+    (tmp_path / "figures.json").write_text(json.dumps({"rows": rows}))
+    for picture in ("a.svg", "b.svg"):
+        catalogue.draw(rows, tmp_path / picture)
+    text = (tmp_path / "a.svg").read_text()
+    assert text == (tmp_path / "b.svg").read_text()
+    assert all(word in text for word in ("relu", "gelu", "PyTorch", "1M elements, float32, 1 thread"))
+    with pytest.raises(ValueError, match="expected figures of the section activations, got none"):
+        catalogue.draw([row(section="lstm")], tmp_path / "c.svg")
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_formulas_for_other_libraries(dtype, order):
+    """What NumPy and numexpr are given computes the function, in the dtype of x."""
+    x = np.random.default_rng(0).normal(size=500).astype(dtype) * 2
+    for name, f in fa.activations.items():
+        if f.rowwise:
+            continue
+        formula = reference.derivatives[name][0] if order else f.formula
+        translated = formulas.translated(formula, dict(f.parameters), dtype)
+        if translated is None:
+            assert "erf" in formula or "Phi" in formula
+            continue
+        expression, constants = translated
+        with np.errstate(over="ignore"):
+            y = eval(expression, {**formulas.NUMPY, **constants, "x": x, "y": f(x)})
+        assert y.dtype == dtype
+        want = f.derivative(x) if order else f(x)
+        np.testing.assert_allclose(y, want, atol=20 * np.finfo(dtype).eps * max(1, np.abs(want).max()), rtol=1e-5)
+
+
+def test_values_are_held_against_ordinary_ones():
+    rows = [item["row"] for item in worker.run(("values",), level="tiny", names=("silu",)) if "row" in item]
+    assert {measured["shape"] for measured in rows} == {"subnormal", "saturated", "infinite", "NaN"}
+    assert {measured["limit"] for measured in rows} == {"ordinary values"}
+    assert not any(measured["failed"] for measured in rows)
 
 
 def test_probes_measure_something():
