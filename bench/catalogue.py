@@ -61,7 +61,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             panel.set_title(kind, fontsize=10)
         panels[0].set_yticks(range(len(names)), names, fontsize=7)
         panels[0].invert_yaxis()
-        panels[0].legend(fontsize=7, loc="lower right")
+        figure.legend(*panels[0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=3)
         threads = f"{first['threads']} thread{'s' * (first['threads'] > 1)}"
         figure.suptitle(f"Nanoseconds an element, {first['shape']} elements, {first['dtype']}, {threads}", fontsize=11)
         vector = path.suffix == ".svg"
@@ -91,7 +91,9 @@ def _panel(panel: Any, rows: dict[str, Row], names: Sequence[str], color: str) -
     panel.set_xscale("log")
     panel.margins(y=0.01)
     panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(axis="x", labelsize=7)
+    panel.tick_params(axis="x", which="both", labelsize=7)
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("{x:.1g}")
 
 
 def main() -> None:

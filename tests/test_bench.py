@@ -151,6 +151,8 @@ def test_losing_cells_are_marked_and_listed_first():
     rows = [row(), row(name="tanh forward", times_ns={"fastact": 1e5, "PyTorch": 5e4})]
     assert tables.losing(rows[0]) == [("PyTorch", pytest.approx(0.9))]
     assert tables.losing(row(work=1 << 25)) == []  # 0.90 is equal from 32M elements on
+    assert tables.losing(row(section="calls", times_ns={"fastact": 119.0, "NumPy": 100.0})) == []
+    assert tables.losing(row(section="calls", times_ns={"fastact": 121.0, "NumPy": 100.0})) != []
     assert "(0.90)!" in tables.line(rows[0], ["fastact", "NumPy", "PyTorch"])
     assert "(4.00) " in tables.line(rows[0], ["fastact", "NumPy", "PyTorch"])
     text = "\n".join(tables.summary(rows))
