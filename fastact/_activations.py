@@ -12,6 +12,7 @@ import inspect
 import math
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -296,6 +297,7 @@ class Activation(_core.Caller):
         arguments = self._arguments(params)
         options: dict[str, Any] = {} if out is None else {"out": out}
         if where is not True:
+            check_where(function, where)
             options["where"] = where
         if dtype is not None:
             options["dtype"] = dtype
@@ -350,7 +352,10 @@ def _parameter(name: str, value: Any) -> Any:
     """A float for one real number, which NumPy then does not let promote x; an array as it is."""
     if type(value) is float:
         return value
-    array = value if hasattr(value, "dtype") else np.asarray(value)
+    try:
+        array = value if hasattr(value, "dtype") else np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected a real number or an array of them, got a ragged sequence") from None
     if getattr(array.dtype, "kind", "f") not in "fiub":
         raise TypeError(f"{name}: expected a real number or an array of them, got {value!r}")
     return float(value) if np.ndim(array) == 0 else array
@@ -401,13 +406,49 @@ def _run(function: str, ufunc: np.ufunc, inputs: dict[str, Any], options: dict[s
             return _protocol.call_rows(ufunc, list(inputs.values()), options.pop("axis"), options)
         return ufunc(*inputs.values(), **options)
     except (TypeError, ValueError) as error:
-        explained = _explained(error, function, inputs, options.get("out"), options.get("dtype"))
+        explained = _explained(
+            error, function, inputs, options.get("out"), options.get("dtype"), options.get("where", True)
+        )
         if explained is error:
             raise
         raise explained from error
 
 
-def _explained(error: Exception, function: str, inputs: dict[str, Any], out: Any, dtype: Any) -> Exception:
+def _wrong_result(function: str, out: Any, dtype: Any) -> Exception | None:
+    """The error of an ``out=`` or ``dtype=`` that no call could use."""
+    if dtype is not None:
+        with suppress(TypeError):  # np.dtype's, for what is no type
+            kind = np.dtype(dtype)
+            dtype = None if kind in (np.float16, np.float32, np.float64) or kind.name == "bfloat16" else dtype
+        if dtype is not None:
+            return TypeError(f"{function}: dtype: expected float16, float32 or float64, got {dtype!r}")
+    out = out[0] if isinstance(out, tuple) and len(out) == 1 else out
+    if out is None or _protocol.is_foreign(out):
+        return None
+    if not isinstance(out, np.ndarray):
+        return TypeError(f"{function}: out: expected an array, got {type(out).__name__}; leave it out for a new one")
+    if not np.can_cast(np.float32, out.dtype, "same_kind"):
+        return TypeError(f"{function}: out: expected an array of floats, got dtype {out.dtype}")
+    if not out.flags.writeable:
+        return ValueError(f"{function}: out: expected an array that can be written, got a read-only one")
+    return None
+
+
+def check_result(function: str, out: Any, dtype: Any, shape: tuple[int, ...]) -> None:
+    """Raise the error of an ``out=`` or ``dtype=`` that cannot take a result of this shape."""
+    if (wrong := _wrong_result(function, out, dtype)) is not None:
+        raise wrong
+    if out is not None and np.shape(out) != shape:
+        raise ValueError(f"{function}: out: expected shape {shape}, got {np.shape(out)}")
+
+
+def check_where(function: str, where: Any) -> None:
+    """Raise the error of a ``where=`` that is no mask: NumPy would take words and numbers for True."""
+    if where is not True and not _protocol.is_foreign(where) and np.asarray(where).dtype.kind != "b":
+        raise TypeError(f"{function}: where: expected booleans, got dtype {np.asarray(where).dtype}; use where != 0")
+
+
+def _explained(error: Exception, function: str, inputs: dict[str, Any], out: Any, dtype: Any, where: Any) -> Exception:
     """The error to raise for NumPy's refusal: ``error`` itself where there is nothing to add."""
     arrays = {}
     for name, value in inputs.items():
@@ -421,14 +462,21 @@ def _explained(error: Exception, function: str, inputs: dict[str, Any], out: Any
         if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
             got = f"got dtype {array.dtype}; use astype(np.float64)"
             return TypeError(f"{function}: {name}: expected {_SUPPORTED}, {got}")
-    if dtype is not None and np.dtype(dtype) not in (np.float16, np.float32, np.float64):
-        return TypeError(f"{function}: dtype: expected float16, float32 or float64, got {dtype!r}")
+    if (wrong := _wrong_result(function, out, dtype)) is not None:
+        return wrong
     shapes = {name: array.shape for name, array in arrays.items() if array.ndim or name in ("x", "dy", "y")}
     try:
         expected = np.broadcast_shapes(*shapes.values())
     except ValueError:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         return ValueError(f"{function}: expected shapes that broadcast together, got {listed}")
+    if where is not True:
+        try:
+            np.broadcast_shapes(expected, np.shape(where))
+        except ValueError:
+            return ValueError(
+                f"{function}: where: expected a shape that broadcasts to {expected}, got {np.shape(where)}"
+            )
     shape = np.shape(out[0] if isinstance(out, tuple) and out else out)
     if isinstance(error, ValueError) and out is not None and shape != expected:
         return ValueError(f"{function}: out: expected shape {expected}, got {shape}")

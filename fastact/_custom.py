@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastact import _protocol
-from fastact._activations import Activation, activations, real_array, real_number
+from fastact._activations import Activation, activations, check_result, check_where, real_array, real_number
 from fastact._blocks import blockwise, float_dtype, work_dtype
 from fastact._core import compositions
 
@@ -59,9 +59,9 @@ class FunctionActivation(Activation):
         except ValueError:
             listed = ", ".join(f"{key} {np.shape(value)}" for key, value in operands.items())
             raise ValueError(f"{name}: expected shapes that broadcast together, got {listed}") from None
+        check_result(name, out, dtype, shape)
+        check_where(name, where)
         result = float_dtype(*arrays) if dtype is None else np.dtype(dtype)
-        if out is not None and (not isinstance(out, np.ndarray) or out.shape != shape):
-            raise ValueError(f"{name}: out: expected shape {shape}, got {np.shape(out)}")
         given = out
         if out is None or where is not True:
             out = np.empty(shape, result)
@@ -75,7 +75,11 @@ class FunctionActivation(Activation):
             blockwise(step, arrays, [out], work_dtype(result))
         if where is not True:
             chosen = np.zeros(shape, result) if given is None else given
-            np.copyto(chosen, out, where=where, casting="same_kind")
+            try:
+                np.copyto(chosen, out, where=where, casting="same_kind")
+            except ValueError:
+                got = f"got {np.shape(where)}"
+                raise ValueError(f"{name}: where: expected a shape that broadcasts to {shape}, {got}") from None
             return chosen
         if given is None and type(arrays[0]) is not np.ndarray:
             return arrays[0].__array_wrap__(out)
@@ -203,6 +207,7 @@ class Scaled(Activation):
     ) -> Any:
         if out is None and not any(map(_protocol.is_foreign, inputs.values())):
             arrays = [real_array(f"{function}: {name}", value) for name, value in inputs.items()]
+            check_result(function, None, dtype, ())
             if (float_dtype(*arrays) if dtype is None else np.dtype(dtype)) == np.float16:
                 # The chain has no loop of float16: NumPy converts the float32 result, block by block.
                 shapes = map(np.shape, (*arrays, *self._arguments(params).values()))

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastact import _protocol
-from fastact._activations import Activation, activations, real_array
+from fastact._activations import Activation, activations, check_result, real_array
 from fastact._blocks import float_dtype, work_dtype
 from fastact._core import compositions
 from fastact._rows import as_axis
@@ -35,7 +35,7 @@ class Gated(Activation):
         gate = self.gate.with_params(**params) if params else self.gate
         if _protocol.is_xarray(x):
             return self._call_xarray(x, axis, gate_first, params)
-        x = self._array("x", x)
+        x = self._array(self.name, "x", x)
         axis, gated, value = self._halves(x, axis, gate_first)
         times = compositions.ufuncs("times", gate.index)["forward"]
         operands = value, gated, *gate.parameters.values()
@@ -43,8 +43,9 @@ class Gated(Activation):
             if out is not None or dtype is not None:
                 raise TypeError(f"{self.name}: out=, dtype=: expected a plain array as x, got {type(x).__name__}")
             return times(*operands)
+        check_result(self.name, out, dtype, gated.shape)
         result = float_dtype(x) if dtype is None else np.dtype(dtype)
-        out = self._output("out", out, gated.shape, result)
+        out = np.empty(gated.shape, result) if out is None else out
         times(*operands, out=out, dtype=work_dtype(result), casting="same_kind")
         return out
 
@@ -58,7 +59,7 @@ class Gated(Activation):
         gate = self.gate.with_params(**params) if params else self.gate
         if x is None:
             self._no_operand(name, y)
-        x, dy = self._array("x", x), self._array("dy", dy)
+        x, dy = self._array(name, "x", x), self._array(name, "dy", dy)
         axis, gated, value = self._halves(x, axis, gate_first)
         if dy.shape != gated.shape:
             raise ValueError(f"{name}: dy: expected the shape of y {gated.shape}, got {dy.shape}")
@@ -67,8 +68,9 @@ class Gated(Activation):
         if not isinstance(x, np.ndarray):
             d_value, d_gated = both(*operands)
             return np.concatenate([d_gated, d_value] if self._first(gate_first) else [d_value, d_gated], axis=axis)
+        check_result(name, out, dtype, x.shape)
         result = float_dtype(x, dy) if dtype is None else np.dtype(dtype)
-        out = self._output("out", out, x.shape, result)
+        out = np.empty(x.shape, result) if out is None else out
         _, d_gated, d_value = self._halves(out, axis, gate_first)
         both(*operands, out=(d_value, d_gated), dtype=work_dtype(result), casting="same_kind")
         return out
@@ -84,13 +86,13 @@ class Gated(Activation):
             if name not in self.parameters:
                 self._unknown_parameter(name)
 
-    def _array(self, name: str, x: Any) -> Any:
+    def _array(self, function: str, name: str, x: Any) -> Any:
         if _protocol.is_foreign(x):
             if not hasattr(x, "shape") or not hasattr(x, "__array_function__"):
                 kind = type(x).__name__
-                raise TypeError(f"{self.name}: {name}: expected an array, got {kind}; give {name}.to_numpy()")
+                raise TypeError(f"{function}: {name}: expected an array, got {kind}; give {name}.to_numpy()")
             return x
-        return real_array(f"{self.name}: {name}", x)
+        return real_array(f"{function}: {name}", x)
 
     def _first(self, gate_first: bool | None) -> bool:
         return self._facts["gate_first"] if gate_first is None else bool(gate_first)
@@ -105,13 +107,6 @@ class Gated(Activation):
         halves = x[first], x[second]
         gated, value = halves if self._first(gate_first) else halves[::-1]
         return axis, gated, value
-
-    def _output(self, name: str, out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        if out is None:
-            return np.empty(shape, dtype)
-        if not isinstance(out, np.ndarray) or out.shape != shape:
-            raise ValueError(f"{self.name}: {name}: expected an array of shape {shape}, got {np.shape(out)}")
-        return out
 
     def _call_xarray(self, x: Any, axis: Any, gate_first: bool | None, params: dict[str, Any]) -> Any:
         axis = as_axis(axis, x)

@@ -61,7 +61,12 @@ def _check_chunks(inputs: list[Any], has_row: list[bool], axis: int) -> None:
 def common_dtype(arrays: Iterable[Any]) -> np.dtype[Any] | None:
     """The NumPy dtype that the arrays (or the columns of a table) share; None where some have none, as a list has."""
     dtypes = [dtype for a in arrays for dtype in _dtypes(a)]
-    return np.result_type(*dtypes) if dtypes and all(isinstance(dtype, np.dtype) for dtype in dtypes) else None
+    if not dtypes or not all(isinstance(dtype, np.dtype) for dtype in dtypes):
+        return None
+    try:
+        return np.result_type(*dtypes)
+    except TypeError:  # dates, say, beside numbers
+        return None
 
 
 def _dtypes(x: Any) -> list[Any]:

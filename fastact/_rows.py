@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastact import _protocol
-from fastact._activations import Activation, _run, activations
+from fastact._activations import Activation, _run, activations, check_result, check_where
 from fastact._blocks import float_dtype
 from fastact.init import Rng, generator
 
@@ -73,7 +73,7 @@ class RowActivation(Activation):
         arguments = self._arguments(params)
         row = inputs[next(name for name in inputs if name != "dy" or "backward_y" in kind)]
         axis = as_axis(-1 if axis is None else axis, row)
-        inputs, hidden = hide(inputs, where, self._hidden)
+        inputs, hidden = hide(function, inputs, where, self._hidden)
         arrays = list(inputs.values())
         options: dict[str, Any] = {"axis": axis}
         if out is not None:
@@ -121,7 +121,7 @@ class LogSumExp(RowActivation):
     ) -> Any:  # fmt: skip
         self._arguments(params)
         axis = as_axis(axis, x)
-        inputs, hidden = hide({"x": x}, where, self._hidden)
+        inputs, hidden = hide(self.name, {"x": x}, where, self._hidden)
         x = inputs["x"]
         options: dict[str, Any] = {"axis": axis} | ({"keepdims": True} if keepdims else {})
         if out is not None:
@@ -147,7 +147,9 @@ class LogSumExp(RowActivation):
             dy = dy.squeeze(axis) if hasattr(dy, "squeeze") else np.squeeze(dy, axis)
         if isinstance(dy, np.ma.MaskedArray):
             dy = dy.filled(0)
-        inputs, hidden = hide({"x": x}, where, self._hidden)
+        if out is not None and not _protocol.is_foreign(x):
+            check_result(name, out, dtype, np.shape(x))
+        inputs, hidden = hide(name, {"x": x}, where, self._hidden)
         options = {"axis": axis} | {k: v for k, v in (("out", out), ("dtype", dtype)) if v is not None}
         if out is None and (result := _result_dtype([dy, inputs["x"]], dtype)) is not None:
             options["out"] = np.empty_like(inputs["x"], result)
@@ -165,7 +167,7 @@ class Maxout(LogSumExp):
         pieces = self._pieces(keepdims, params)
         groups, place = self._groups(x, axis, pieces)
         if where is not True:
-            where = self._groups(np.broadcast_to(where, np.shape(x)), axis, pieces)[0]
+            where = self._groups(self._mask(where, x), axis, pieces)[0]
         return super().__call__(groups, out, where=where, dtype=dtype, axis=place)
 
     def backward(
@@ -178,11 +180,21 @@ class Maxout(LogSumExp):
             self._no_operand(f"{self.name}.backward", y)
         groups, place = self._groups(x, axis, pieces)
         if where is not True:
-            where = self._groups(np.broadcast_to(where, np.shape(x)), axis, pieces)[0]
+            where = self._groups(self._mask(where, x), axis, pieces)[0]
         if out is not None:
+            check_result(f"{self.name}.backward", out, dtype, np.shape(x))
             out = self._groups(out, axis, pieces)[0]
         dx = super().backward(dy, groups, out=out, where=where, dtype=dtype, axis=place)
         return dx.reshape(np.shape(x))
+
+    def _mask(self, where: Any, x: Any) -> Any:
+        """The mask in the shape of x."""
+        check_where(self.name, where)
+        try:
+            return np.broadcast_to(where, np.shape(x))
+        except ValueError:
+            got = f"got {np.shape(where)}"
+            raise ValueError(f"where: expected a shape that broadcasts to x {np.shape(x)}, {got}") from None
 
     def _pieces(self, keepdims: bool, params: dict[str, Any]) -> Any:
         for name in params.keys() - {"pieces"} or ({"keepdims"} if keepdims else ()):
@@ -197,7 +209,7 @@ class Maxout(LogSumExp):
             raise TypeError(
                 f"{self.name}: x: expected an array that can be reshaped, got {type(x).__name__}; give x.to_numpy()"
             )
-        x = x if _protocol.is_foreign(x) else np.asanyarray(x)
+        x = x if _protocol.is_foreign(x) else as_array(x)
         axis = as_axis(axis, x) % x.ndim
         if x.shape[axis] % pieces:
             raise ValueError(f"x: expected a multiple of {pieces}, the pieces, along axis {axis}, got shape {x.shape}")
@@ -247,7 +259,7 @@ class GumbelSoftmax(RowActivation):
 
     def _noisy(self, x: Any, dtype: Any, rng: Rng) -> Any:
         """x - log of exponential numbers, drawn in float64; masked entries stay so."""
-        x = x if hasattr(x, "dtype") else np.asanyarray(x)
+        x = x if hasattr(x, "dtype") else as_array(x)
         if not isinstance(x, np.ndarray):
             raise TypeError(f"{self.name}: x: expected a NumPy array, got {type(x).__name__}; noise is drawn for those")
         if x.dtype.kind not in "fiub" and not _protocol.is_bfloat16(x):
@@ -264,7 +276,9 @@ class GumbelSoftmax(RowActivation):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def hide(inputs: dict[str, Any], where: Any, hidden_values: dict[str, float]) -> tuple[dict[str, Any], Any]:
+def hide(
+    function: str, inputs: dict[str, Any], where: Any, hidden_values: dict[str, float]
+) -> tuple[dict[str, Any], Any]:
     """The inputs with what stands for a masked entry, and the mask of the result where some are masked arrays."""
     hidden = None
     for value in inputs.values():
@@ -275,6 +289,7 @@ def hide(inputs: dict[str, Any], where: Any, hidden_values: dict[str, float]) ->
         where = ~hidden & where
     if where is True:
         return dict(inputs), None
+    check_where(function, where)
     shown = {}
     for name, value in inputs.items():
         plain = value.data if isinstance(value, np.ma.MaskedArray) else value
@@ -296,6 +311,14 @@ def _result_dtype(arrays: list[Any], dtype: Any) -> np.dtype[Any] | None:
     return result if result in (np.float16, np.float32, np.float64) or result.name == "bfloat16" else None
 
 
+def as_array(x: Any) -> Any:
+    """x as an array, of whatever dtype and subclass."""
+    try:
+        return np.asanyarray(x)
+    except ValueError:
+        raise ValueError("x: expected an array, got a ragged sequence") from None
+
+
 def as_axis(axis: Any, x: Any) -> Any:
     """The axis as an int, or the name of a dimension of an xarray object."""
     if _protocol.is_xarray(x):
@@ -309,9 +332,9 @@ def as_axis(axis: Any, x: Any) -> Any:
         raise TypeError(f"axis: expected an integer, got {axis!r}")
     axis = axis.__index__()
     if not _protocol.is_foreign(x) or hasattr(x, "ndim"):
-        ndim = np.ndim(x)
+        ndim = x.ndim if hasattr(x, "ndim") else as_array(x).ndim
         if ndim == 0:
-            raise ValueError("x: expected at least one dimension, got a scalar")
+            raise ValueError(f"x: expected at least one dimension, got a scalar ({type(x).__name__})")
         if not -ndim <= axis < ndim:
             raise ValueError(f"axis: expected {-ndim} to {ndim - 1} for x of shape {np.shape(x)}, got {axis}")
     return axis

@@ -87,13 +87,13 @@ class PReLU(Activation):
         """The parameters, a 1-d alpha laid along that axis of x."""
         if axis is None:
             return params
+        axis = as_axis(axis, x)
+        axis = x.get_axis_num(axis) if isinstance(axis, str) else axis % np.ndim(x)
         alpha = self._arguments(params)["alpha"]
         if isinstance(alpha, float):
             return params
         if np.ndim(alpha) != 1:
             raise ValueError(f"{self.name}: alpha: expected one dimension beside axis=, got shape {np.shape(alpha)}")
-        axis = as_axis(axis, x)
-        axis = x.get_axis_num(axis) if isinstance(axis, str) else axis % np.ndim(x)
         if alpha.shape[0] not in (1, np.shape(x)[axis]):
             raise ValueError(
                 f"{self.name}: alpha: expected {np.shape(x)[axis]} slopes for axis {axis} of x {np.shape(x)}, "
