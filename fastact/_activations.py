@@ -443,8 +443,8 @@ def check_result(function: str, out: Any, dtype: Any, shape: tuple[int, ...]) ->
 
 
 def check_where(function: str, where: Any) -> None:
-    """Raise the error of a ``where=`` that is no mask: NumPy would take words and numbers for True."""
-    if where is not True and not _protocol.is_foreign(where) and np.asarray(where).dtype.kind != "b":
+    """Raise the error of a ``where=`` that is no mask: NumPy would take words for True."""
+    if where is not True and not _protocol.is_foreign(where) and np.asarray(where).dtype.kind not in "biu":
         raise TypeError(f"{function}: where: expected booleans, got dtype {np.asarray(where).dtype}; use where != 0")
 
 

@@ -63,11 +63,11 @@ class Gated(Activation):
         axis, gated, value = self._halves(x, axis, gate_first)
         if dy.shape != gated.shape:
             raise ValueError(f"{name}: dy: expected the shape of y {gated.shape}, got {dy.shape}")
+        if not isinstance(x, np.ndarray):  # Dask refuses ufuncs of two outputs
+            parts = [gate.backward(dy * value, x=gated), gate(gated) * dy]
+            return np.concatenate(parts if self._first(gate_first) else parts[::-1], axis=axis)
         both = compositions.ufuncs("times", gate.index)["backward_x"]
         operands = dy, value, gated, *gate.parameters.values()
-        if not isinstance(x, np.ndarray):
-            d_value, d_gated = both(*operands)
-            return np.concatenate([d_gated, d_value] if self._first(gate_first) else [d_value, d_gated], axis=axis)
         check_result(name, out, dtype, x.shape)
         result = float_dtype(x, dy) if dtype is None else np.dtype(dtype)
         out = np.empty(x.shape, result) if out is None else out
