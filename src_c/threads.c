@@ -23,6 +23,12 @@ static atomic_int process;     /* set_num_threads, or 0 */
 static atomic_int forked;      /* in a child: serial */
 static THREAD_LOCAL int local; /* the context manager's, or 0 */
 static _Atomic double region_ns;
+static _Atomic double measured; /* when, in seconds; 0: region_ns was given */
+
+/* A region that takes longer was probably measured while something else had a core: measured again after a while, so that
+ * a process started in a busy moment does not stay serial. It costs 0.4-0.9 us with 2 threads. */
+#define DISTURBED_NS 4000
+#define AGAIN_SECONDS 0.25
 
 int fa_threads_openmp(void) {
 #ifdef _OPENMP
@@ -71,11 +77,11 @@ int fa_threads_limit(void) {
 }
 
 #ifdef _OPENMP
-static double time_regions(int threads) { /* minimum over 20 empty regions; the first ones start the threads */
-  double best = 1e9;
-  for (int i = 0; i < 20; i++) {
+static double time_regions(int threads) { /* minimum over 20 empty regions, or 2 ms; the first ones start the threads */
+  double best = 1e9, begin = omp_get_wtime(), start = begin;
+  for (int i = 0; i < 20 && start - begin < 2e-3; i++) {
     volatile int touched = 0;
-    double start = omp_get_wtime();
+    start = omp_get_wtime();
 #pragma omp parallel num_threads(threads)
     {
       if (omp_get_thread_num() == 0) touched = 1;
@@ -90,13 +96,14 @@ static double time_regions(int threads) { /* minimum over 20 empty regions; the 
 double fa_threads_region_ns(void) {
 #ifdef _OPENMP
   double cost = atomic_load_explicit(&region_ns, memory_order_relaxed);
-  if (cost == 0) {
+  double last = atomic_load_explicit(&measured, memory_order_relaxed);
+  if (cost == 0 || (cost > DISTURBED_NS && last > 0 && omp_get_wtime() - last > AGAIN_SECONDS)) {
     int threads = fa_threads_limit();
     if (threads < 2) return 0;
     cost = time_regions(threads);
-    /* A region costs 0.4-0.9 us here; the bounds keep a disturbed measurement from deciding for the whole process. */
     cost = cost < 300 ? 300 : cost > 20000 ? 20000 : cost;
     atomic_store(&region_ns, cost);
+    atomic_store(&measured, omp_get_wtime());
   }
   return cost;
 #else
@@ -104,7 +111,10 @@ double fa_threads_region_ns(void) {
 #endif
 }
 
-double fa_threads_set_region_ns(double ns) { return atomic_exchange(&region_ns, ns); }
+double fa_threads_set_region_ns(double ns) {
+  atomic_store(&measured, 0);
+  return atomic_exchange(&region_ns, ns);
+}
 
 int fa_threads_for(double serial_ns, int most) {
   /* Below 5 us no machine gains, and nothing is asked or started. */
