@@ -158,24 +158,37 @@ FA_INLINE vec if_positive(vec x, real right, vec left) {
 #undef ACTIVATION
 #undef ACTIVATION_BODIES
 
-#define KERNEL_Y_x(name, count)
-#define KERNEL_Y_either(name, count) MAP_KERNEL(name##_backward_y, 2, count, v_mul(dy, name##_dy(x, p, 0)))
-#define ACTIVATION(name, count, from, ...)                                                                             \
-  MAP_KERNEL(name##_forward, 1, count, name##_f(x, p, 0))                                                             \
-  MAP_KERNEL(name##_derivative1, 1, count, name##_d1(x, p, 0))                                                        \
-  MAP_KERNEL(name##_derivative2, 1, count, name##_d2(x, p, 0))                                                        \
-  MAP_KERNEL(name##_backward_x, 2, count, v_mul(dy, name##_d1(x, p, 0)))                                              \
-  KERNEL_Y_##from(name, count)
+/* The kernels of a tier: `kernel` is their common name, name or precise_name. */
+#define KERNEL_Y_x(kernel, name, count, precise)
+#define KERNEL_Y_either(kernel, name, count, precise) \
+  MAP_KERNEL(kernel##_backward_y, 2, count, v_mul(dy, name##_dy(x, p, precise)))
+#define MAP_KERNELS(kernel, name, count, from, precise)                             \
+  MAP_KERNEL(kernel##_forward, 1, count, name##_f(x, p, precise))                   \
+  MAP_KERNEL(kernel##_derivative1, 1, count, name##_d1(x, p, precise))              \
+  MAP_KERNEL(kernel##_derivative2, 1, count, name##_d2(x, p, precise))              \
+  MAP_KERNEL(kernel##_backward_x, 2, count, v_mul(dy, name##_d1(x, p, precise)))    \
+  KERNEL_Y_##from(kernel, name, count, precise)
+#define PRECISE_KERNELS_same(name, count, from)
+#define PRECISE_KERNELS_own(name, count, from) MAP_KERNELS(precise_##name, name, count, from, 1)
+#define ACTIVATION(name, count, from, precise, ...) \
+  MAP_KERNELS(name, name, count, from, 0)           \
+  PRECISE_KERNELS_##precise(name, count, from)
 #include "activations.def"
 #undef ACTIVATION
 
-#define BACKWARD_Y_x(name) NULL
-#define BACKWARD_Y_either(name) name##_backward_y
-#define ACTIVATION(name, count, from, ...)                                                                             \
-  [FA_ACT_##name] = {name##_forward, name##_backward_x, BACKWARD_Y_##from(name), name##_derivative1, name##_derivative2},
-static const fa_map_kernels map_kernels[FA_ACT_COUNT] = {
+#define BACKWARD_Y_x(kernel) NULL
+#define BACKWARD_Y_either(kernel) kernel##_backward_y
+#define MAP_ENTRY(kernel, from) \
+  {kernel##_forward, kernel##_backward_x, BACKWARD_Y_##from(kernel), kernel##_derivative1, kernel##_derivative2}
+#define PRECISE_ENTRY_same(name, from) MAP_ENTRY(name, from)
+#define PRECISE_ENTRY_own(name, from) MAP_ENTRY(precise_##name, from)
+static const fa_map_kernels map_kernels[FA_MAP_COUNT] = {
+#define ACTIVATION(name, count, from, ...) [FA_ACT_##name] = MAP_ENTRY(name, from),
 #include "activations.def"
-};
 #undef ACTIVATION
+#define ACTIVATION(name, count, from, precise, ...) [FA_ACT_COUNT + FA_ACT_##name] = PRECISE_ENTRY_##precise(name, from),
+#include "activations.def"
+#undef ACTIVATION
+};
 
 #define ACTIVATION_KERNELS {.map = map_kernels}

@@ -14,5 +14,5 @@ for dtype in f32 f64; do
   ${CC:-cc} -std=c11 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math $flags -Isrc_c -DFA_ISA="$isa" -DFA_DTYPE=$dtype \
     -c src_c/kernels.c -o "$out/$dtype.o"
 done
-${CC:-cc} -std=gnu11 -O2 -DISA="$isa" -Isrc_c tools/ulp_sweep.c "$out/f32.o" "$out/f64.o" -o "$out/sweep" -lm
+${CC:-cc} -std=gnu11 -O3 $flags -DISA="$isa" -Isrc_c tools/ulp_sweep.c "$out/f32.o" "$out/f64.o" -o "$out/sweep" -lm
 "$out/sweep" "${2:-997}" $3

@@ -1,0 +1,165 @@
+/* Elementary functions in double words, for the precise tier: the same reductions and tables as in math.inl, every step
+ * that costs more than about a tenth of an ulp with its rounding error kept.
+ *
+ * A result is a pair good to 2^-27 (float32) or 2^-56 (float64) relative to it, so an activation that makes its value of
+ * them and rounds once is off by 0.5 and a little, 0.75 where a subnormal result is rounded again. */
+
+/* ---- Exponentials ---- */
+
+/* exp(x) = 2^n (1 + p), EXP_ZERO <= x <= EXP_INFINITE; p is accurate relative to itself where n = 0. */
+typedef struct {
+  vec n;
+  math_pair p;
+} pair_exp;
+
+FA_INLINE pair_exp pair_exp_at(math_pair x, const int has_tail) {
+  vec n = math_exp_multiple(x.head), part = v_fnma(n, v_set1(LN2_HEAD), x.head);
+  vec r = v_fnma(n, v_set1(LN2_TAIL), part), rest = v_fnma(n, v_set1(LN2_TAIL), v_sub(part, r));
+  if (has_tail) rest = v_add(rest, x.tail);
+  vec curve = math_polynomial(r, exp_q_pair, MATH_COUNT(exp_q_pair));
+  return (pair_exp){n, pair_fast_sum(r, v_fma(v_mul(r, r), curve, v_fma(rest, r, rest)))};
+}
+FA_INLINE math_pair pair_exp_mantissa(pair_exp e) { return pair_shift(v_set1(1), e.p); }
+/* k exp(x). */
+FA_INLINE vec pair_exp_times_round(pair_exp e, math_pair k) {
+  return v_scale2(pair_mul_round(pair_exp_mantissa(e), k), e.n);
+}
+
+/* As math_logistic: E = exp(-|x|) = 2^n mantissa, E - 1 relative to itself, 1 + E. */
+typedef struct {
+  vec n, scale;
+  math_pair mantissa, E, E_minus_1, one_plus_E;
+} pair_logistic;
+
+FA_INLINE pair_logistic pair_logistic_at(math_pair x, const int has_tail) {
+  vec one = v_set1(1), tail = v_xor(x.tail, v_andnot(x.head, v_sign_bit()));
+  math_pair minus_a = {v_max(v_set1(LOGISTIC_ZERO), v_or(x.head, v_sign_bit())), tail};
+  pair_exp e = pair_exp_at(minus_a, has_tail);
+  vec scale = math_pow2(v_max(v_set1(EXPONENT_MIN), e.n));
+  vec below = v_sub(scale, one), below_tail = v_sub(scale, v_add(below, one)); /* scale - 1 takes two words from 2^-24 down */
+  math_pair mantissa = pair_exp_mantissa(e), E = pair_scale(mantissa, scale);
+  math_pair minus = pair_fast_sum(below, v_mul(scale, e.p.head));
+  minus.tail = v_add(minus.tail, v_fma(scale, e.p.tail, below_tail));
+  return (pair_logistic){e.n, scale, mantissa, E, minus, pair_shift(one, E)};
+}
+/* value 2^n for x < 0, value elsewhere. */
+FA_INLINE vec pair_logistic_side(pair_logistic l, vec x, vec value) {
+  return v_scale2(value, v_sel(v_lt(x, v_zero()), l.n, v_zero()));
+}
+FA_INLINE math_pair pair_logistic_cube(pair_logistic l) { return pair_mul(pair_square(l.one_plus_E), l.one_plus_E); }
+
+/* The numerator of sigmoid(x) over 1 + E, the power of two apart. */
+FA_INLINE math_pair pair_sigmoid_over(pair_logistic l, vec x) {
+  return pair_sel(v_lt(x, v_zero()), l.mantissa, pair_of(v_set1(1)));
+}
+FA_INLINE vec pair_sigmoid_round(math_pair x, const int has_tail) {
+  pair_logistic l = pair_logistic_at(x, has_tail);
+  return pair_logistic_side(l, x.head, pair_div_round(pair_sigmoid_over(l, x.head), l.one_plus_E));
+}
+/* x sigmoid(u), where u has the sign of x. */
+FA_INLINE vec pair_silu_round(vec x, pair_logistic l, vec u) {
+  math_pair s = pair_div(pair_sigmoid_over(l, u), l.one_plus_E);
+  vec bounded = v_sel(v_gt(u, v_set1(LOGISTIC_ZERO)), x, v_and(x, v_sign_bit()));
+  return v_sel(v_gt(u, v_set1(-LOGISTIC_ZERO)), x, pair_logistic_side(l, u, pair_times_round(s, bounded)));
+}
+/* factor sigmoid'(x), and factor sigmoid''(x). */
+FA_INLINE vec pair_sigmoid_d1_round(math_pair x, const int has_tail, math_pair factor) {
+  pair_logistic l = pair_logistic_at(x, has_tail);
+  return v_scale2(pair_div_round(pair_mul(l.mantissa, factor), pair_square(l.one_plus_E)), l.n);
+}
+FA_INLINE vec pair_sigmoid_d2_round(math_pair x, const int has_tail, math_pair factor) {
+  pair_logistic l = pair_logistic_at(x, has_tail);
+  math_pair numerator = pair_mul(pair_mul(l.mantissa, l.E_minus_1), factor);
+  return v_xor(v_scale2(pair_div_round(numerator, pair_logistic_cube(l)), l.n), v_and(x.head, v_sign_bit()));
+}
+
+/* tanh(|x|), from E of 2x. */
+FA_INLINE math_pair pair_tanh_abs(math_pair x, const int has_tail) {
+  math_pair m = pair_logistic_at(pair_scale(x, v_set1(2)), has_tail).E_minus_1;
+  return pair_div(pair_neg(m), pair_shift(v_set1(2), m));
+}
+
+/* 1 - a for |a| <= 1. */
+FA_INLINE math_pair pair_one_minus(math_pair a) { return pair_shift(v_set1(1), pair_neg(a)); }
+/* `left` 2^n at x < 0, and 1 minus that elsewhere: the derivatives of x sigmoid(x) and its kin. */
+FA_INLINE vec pair_complement_round(pair_logistic l, vec x, math_pair left) {
+  vec right = pair_round(pair_one_minus(pair_scale(left, l.scale)));
+  return v_sel(v_lt(x, v_zero()), v_scale2(pair_round(left), l.n), right);
+}
+
+/* log(1 + E) = 2^n times this, E <= 1. */
+FA_INLINE math_pair pair_log1p(pair_logistic l) {
+  vint index = v_bits(v_fma(l.E.head, v_set1(15), v_set1(ROUND_MAGIC)));
+  vec q = v_add(v_sub(l.E.head, v_lookup16(log1p_at, index)), l.E.tail);
+  vec sum = v_lookup16(log1p_c[MATH_COUNT(log1p_c) - 1], index), c = v_lookup16(log1p_c[0], index);
+  FA_UNROLL for (int k = MATH_COUNT(log1p_c) - 2; k >= 1; k--) sum = v_fma(sum, q, v_lookup16(log1p_c[k], index));
+  vec ratio = v_fma(sum, q, c);
+  return pair_mul(l.mantissa, (math_pair){ratio, v_fma(sum, q, v_sub(c, ratio))});
+}
+
+/* ---- Tables ---- */
+
+/* As math_pieces, for x = t + tail; the two lowest coefficients have tails. */
+FA_INLINE math_pair pair_pieces(math_pair x, const real scale, const real *centres, const real (*c)[32], const int count,
+                                const real (*tails)[32]) {
+  vint index = v_bits(v_fma(x.head, v_set1(scale), v_set1(ROUND_MAGIC)));
+  vec q = v_sub(x.head, v_lookup32(centres, index)), sum = v_lookup32(c[count - 1], index);
+  FA_UNROLL for (int k = count - 2; k >= 2; k--) sum = v_fma(sum, q, v_lookup32(c[k], index));
+  vec c1 = v_lookup32(c[1], index), slope = v_fma(sum, q, c1);
+  vec slope_tail = v_add(v_fma(sum, q, v_sub(c1, slope)), v_lookup32(tails[1], index));
+  vec c0 = v_lookup32(c[0], index), y = v_fma(slope, q, c0);
+  vec y_tail = v_add(v_fma(slope, q, v_sub(c0, y)), v_lookup32(tails[0], index));
+  return (math_pair){y, v_fma(slope, x.tail, v_fma(slope_tail, q, y_tail))};
+}
+#define PAIR_TABLE(name) name##_at, name##_c, MATH_COUNT(name##_c), name##_tail
+
+/* ---- Inverse tangent ---- */
+
+/* atan(z), 0 <= z <= 1; the slope at the tail is that of the chord. */
+FA_INLINE math_pair pair_atan_unit(math_pair z) {
+  vec w = v_mul(z.head, z.head), a = math_polynomial(w, atan_a_pair, MATH_COUNT(atan_a_pair));
+  math_pair y = pair_fast_sum(z.head, v_mul(v_mul(z.head, w), a));
+  return (math_pair){y.head, v_add(y.tail, v_mul(z.tail, v_fnma(v_set1(R(0.5)), w, v_set1(1))))};
+}
+/* pi / 2 - factor a. */
+FA_INLINE math_pair pair_below_half_pi(math_pair a) {
+  return pair_fast_add((math_pair){v_set1(HALF_PI), v_set1(HALF_PI_TAIL)}, pair_neg(a));
+}
+
+/* ---- Gaussians ---- */
+
+/* exp(-u^2) and |u|, cut as in math_gaussian_at. */
+typedef struct {
+  pair_exp e;
+  math_pair t;
+} pair_gaussian;
+FA_INLINE pair_gaussian pair_gaussian_at(math_pair u) {
+  math_pair t = {v_min(v_set1(GAUSSIAN_ZERO), v_abs(u.head)), v_xor(u.tail, v_and(u.head, v_sign_bit()))};
+  return (pair_gaussian){pair_exp_at(pair_neg(pair_square(t)), 1), t};
+}
+/* exp(-t^2 / 2), 0 <= t <= NORMAL_ZERO. */
+FA_INLINE pair_exp pair_density(vec t) { return pair_exp_at(pair_scale(pair_product(t, t), v_set1(R(-0.5))), 1); }
+FA_INLINE math_pair pair_density_0(void) { return (math_pair){v_set1(DENSITY_0), v_set1(DENSITY_0_TAIL)}; }
+
+/* As math_normal_tail_far: t Phi(-t), or Phi(-t) - t phi(t). */
+FA_INLINE vec pair_normal_tail_far_round(vec t, const int slope) {
+  t = v_min(v_set1(NORMAL_ZERO), t);
+  vec inverse = v_div(v_set1(1), t), w = v_mul(inverse, inverse), c0 = v_set1(normal_far[0]);
+  vec rest = v_mul(w, math_polynomial(w, normal_far + 1, MATH_COUNT(normal_far) - 1));
+  math_pair g = pair_fast_sum(c0, rest);
+  if (slope) g = pair_sub(pair_times(g, inverse), pair_times(pair_density_0(), t));
+  return pair_exp_times_round(pair_density(t), g);
+}
+
+/* ---- Roots ---- */
+
+/* 1 / t^2 times a where t^2 may be out of range, t > 2^30. */
+FA_INLINE vec pair_over_square_round(math_pair a, math_pair t) {
+  math_pair part = pair_scale(t, v_set1(PICK(0x1p-64, 0x1p-512)));
+  return v_scale2(pair_div_round(a, pair_square(part)), v_set1(PICK(-128.0, -1024.0)));
+}
+/* a + b t^2, a and b t^2 not negative. */
+FA_INLINE math_pair pair_square_sum(vec a, vec b, math_pair t) {
+  math_pair s = pair_times(pair_square(t), b);
+  return pair_add(pair_of(a), s);
+}
