@@ -582,8 +582,9 @@ def _show_activation(name: str) -> None:
     )
     flat = [_interval(*ends) for ends in _analysis.saturation(activation)]
     _say("saturated", f"|f'| < {_analysis.SLOPE:g} where {' or '.join(flat)}" if flat else "nowhere")
-    for dtype, (forward, first, second) in activation.ulp.items():
-        _say("accuracy", f"{dtype}: {forward:g} ULP, first derivative {first:g}, second {second:g}")
+    for label, tier in (("accuracy", activation), ("precise", activation.precise)):
+        for dtype, (forward, first, second) in tier.ulp.items():
+            _say(label, f"{dtype}: {forward:g} ULP, first derivative {first:g}, second {second:g}")
 
 
 def _interval(low: float, high: float) -> str:

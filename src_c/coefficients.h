@@ -373,12 +373,12 @@ static const FA_ALIGN(64) real gelu_slope_pair_tail[2][32] = {
      -0x1.2dc088p-33f, 0x1.289088p-33f, 0x1.11c952p-34f, -0x1.ea80fap-35f, -0x1.18f7e6p-35f, 0x1.c0b4c6p-36f,
      0x1.b7df88p-38f, 0x1.a203a8p-40f, -0x1.a5bc14p-42f, 0x1.95e084p-42f, 0x1.b9d878p-42f, 0x1.936d64p-43f,
      0x1.96745ap-45f, -0x1.d71828p-46f}};
-/* erf_pair, 32 pieces of 0.125, degree 7: error 2^-24.5 */
+/* erf_pair, 32 pieces of 0.125, degree 6: error 2^-35.1 */
 static const real erf_pair_at[32] = {0x0p+0f, 0x1p-3f, 0x1p-2f, 0x1.8p-2f, 0x1p-1f, 0x1.4p-1f, 0x1.8p-1f, 0x1.cp-1f, 0x1p+0f, 0x1.2p+0f, 0x1.4p+0f,
     0x1.6p+0f, 0x1.8p+0f, 0x1.ap+0f, 0x1.cp+0f, 0x1.ep+0f, 0x1p+1f, 0x1.1p+1f, 0x1.2p+1f, 0x1.3p+1f, 0x1.4p+1f,
     0x1.5p+1f, 0x1.6p+1f, 0x1.7p+1f, 0x1.8p+1f, 0x1.9p+1f, 0x1.ap+1f, 0x1.bp+1f, 0x1.cp+1f, 0x1.dp+1f, 0x1.ep+1f,
     0x1.fp+1f};
-static const FA_ALIGN(64) real erf_pair_c[8][32] = {
+static const FA_ALIGN(64) real erf_pair_c[7][32] = {
     {0x0p+0f, 0x1.1f5e1ap-3f, 0x1.1af54ep-2f, 0x1.9dd0d2p-2f, 0x1.0a7ef6p-1f, 0x1.3f196ep-1f, 0x1.6c1c98p-1f,
      0x1.91724ap-1f, 0x1.af767ap-1f, 0x1.c6dad2p-1f, 0x1.d8865ep-1f, 0x1.e5768cp-1f, 0x1.eea556p-1f, 0x1.f4f694p-1f,
      0x1.f92d08p-1f, 0x1.fbe61ep-1f, 0x1.fd9ae2p-1f, 0x1.fea422p-1f, 0x1.ff4048p-1f, 0x1.ff996p-1f, 0x1.ffcaa8p-1f,
@@ -386,44 +386,38 @@ static const FA_ALIGN(64) real erf_pair_c[8][32] = {
      0x1.ffffe8p-1f, 0x1.fffff6p-1f, 0x1.fffffcp-1f, 0x1.fffffep-1f},
     {0x1.20dd76p+0f, 0x1.1c62fap+0f, 0x1.0f5d16p+0f, 0x1.f5f0cep-1f, 0x1.c1efcap-1f, 0x1.86e96ap-1f, 0x1.492e42p-1f,
      0x1.0cab62p-1f, 0x1.a911fp-2f, 0x1.45e99cp-2f, 0x1.e4653p-3f, 0x1.5ce596p-3f, 0x1.e72372p-4f, 0x1.499d48p-4f,
-     0x1.b0553p-5f, 0x1.12ceb4p-5f, 0x1.529bap-6f, 0x1.94625p-7f, 0x1.d4143ep-8f, 0x1.06918ep-8f, 0x1.1d8322p-9f,
-     0x1.2ce898p-10f, 0x1.33609cp-11f, 0x1.30537p-12f, 0x1.240a5ep-13f, 0x1.0f9628p-14f, 0x1.e9af9p-16f,
-     0x1.ab38f4p-17f, 0x1.6b4896p-18f, 0x1.220084p-19f, 0x1.f5460ap-21f, -0x1.89c354p-29f},
-    {-0x1.11117ep-40f, -0x1.1c62fap-3f, -0x1.0f5d16p-2f, -0x1.78749ap-2f, -0x1.c1efcap-2f, -0x1.e8a3c4p-2f,
+     0x1.b0553p-5f, 0x1.12ceb4p-5f, 0x1.529b9ep-6f, 0x1.94624ep-7f, 0x1.d4143ap-8f, 0x1.06918cp-8f, 0x1.1d8318p-9f,
+     0x1.2ce898p-10f, 0x1.3360ccp-11f, 0x1.30539p-12f, 0x1.2408eap-13f, 0x1.0f9e1cp-14f, 0x1.e9b5eap-16f,
+     0x1.abe0ap-17f, 0x1.6a5974p-18f, 0x1.296a72p-19f, 0x1.d93722p-21f, 0x1.6ce1bp-22f},
+    {-0x1.ecdf02p-31f, -0x1.1c62fap-3f, -0x1.0f5d16p-2f, -0x1.78749ap-2f, -0x1.c1efcap-2f, -0x1.e8a3c4p-2f,
      -0x1.edc564p-2f, -0x1.d62becp-2f, -0x1.a911fp-2f, -0x1.6ea6dp-2f, -0x1.2ebf3ep-2f, -0x1.dfbbaep-3f,
      -0x1.6d5a96p-3f, -0x1.0bcfcap-3f, -0x1.7a4a8ap-4f, -0x1.01a1c8p-4f, -0x1.529b9ep-5f, -0x1.ada874p-6f,
      -0x1.074b6p-6f, -0x1.37ccd6p-7f, -0x1.64e3dcp-8f, -0x1.8af148p-9f, -0x1.a6a51ap-10f, -0x1.b5781ep-11f,
-     -0x1.b60d5ep-12f, -0x1.a8670ap-13f, -0x1.8de3cep-14f, -0x1.690586p-15f, -0x1.3d0e44p-16f, -0x1.0d8876p-17f,
-     -0x1.bba3bp-19f, -0x1.617a8p-20f},
-    {-0x1.812746p-2f, -0x1.6f552ap-2f, -0x1.3c9746p-2f, -0x1.e10654p-3f, -0x1.2bf47ep-3f, -0x1.c81296p-5f,
-     0x1.b6f292p-6f, 0x1.7c95a6p-4f, 0x1.1b6184p-3f, 0x1.4cac34p-3f, 0x1.571994p-3f, 0x1.437466p-3f, 0x1.1c26b4p-3f,
-     0x1.d66428p-4f, 0x1.714fecp-4f, 0x1.144f8ap-4f, 0x1.8b4576p-5f, 0x1.0e6536p-5f, 0x1.651f5ap-6f, 0x1.c0c43ep-7f,
-     0x1.133d3cp-7f, 0x1.411386p-8f, 0x1.66e6fcp-9f, 0x1.94fad4p-10f, 0x1.b8b52p-11f, 0x1.b35af4p-12f,
-     0x1.4d1c12p-13f, 0x1.26733ep-13f, 0x1.605d4ap-14f, 0x1.35be8ap-13f, -0x1.9ea7b4p-13f, 0x1.6438c4p-9f},
-    {-0x1.6d766ap-26f, 0x1.196bbcp-4f, 0x1.040e6ap-3f, 0x1.5527d2p-3f, 0x1.76f07cp-3f, 0x1.696dbcp-3f,
-     0x1.34998cp-3f, 0x1.cc6882p-4f, 0x1.1b5b6cp-4f, 0x1.ca7682p-6f, -0x1.937bfap-8f, -0x1.f3b6ecp-6f,
-     -0x1.6d57f4p-5f, -0x1.974d74p-5f, -0x1.8a0edcp-5f, -0x1.5a3364p-5f, -0x1.1a2e4ep-5f, -0x1.afe29ep-6f,
-     -0x1.38acf2p-6f, -0x1.ae574ep-7f, -0x1.1a8b32p-7f, -0x1.62d51ep-8f, -0x1.ab0b74p-9f, -0x1.ed4c1cp-10f,
-     -0x1.11c8dcp-10f, -0x1.2458aap-11f, -0x1.2c7c8p-12f, -0x1.29943ep-13f, -0x1.1c0728p-14f, -0x1.05b082p-15f,
-     -0x1.d06b52p-17f, -0x1.8e390ap-18f},
-    {0x1.ce3012p-4f, 0x1.aa8fecp-4f, 0x1.47e7dcp-4f, 0x1.6f449cp-5f, 0x1.9dadbcp-8f, -0x1.b1968cp-6f,
-     -0x1.c2fb3cp-5f, -0x1.f97e76p-5f, -0x1.1c6c52p-4f, -0x1.9e1538p-5f, -0x1.5a450ep-5f, -0x1.e9de78p-6f,
-     -0x1.4c1d3ep-7f, -0x1.7a225ap-9f, 0x1.8f6562p-10f, -0x1.bd595ap-10f, -0x1.0027acp-7f, 0x1.2884dap-5f,
-     -0x1.636c96p-5f, 0x1.293436p-5f, -0x1.fef3b2p-6f, -0x1.70d996p-9f, 0x1.4525d4p-6f, -0x1.055f4cp-5f,
-     -0x1.3a0e0ep-5f, -0x1.d7359cp-8f, 0x1.d05284p-6f, -0x1.a7409ap-6f, -0x1.34d5e6p-5f, -0x1.196644p-4f,
-     0x1.097346p-3f, -0x1.f1b974p+0f},
-    {-0x1.33bd7cp-16f, -0x1.704cc8p-6f, -0x1.4b5342p-5f, -0x1.9491acp-5f, -0x1.93a19ap-5f, -0x1.76d918p-5f,
-     -0x1.ad4cc6p-6f, -0x1.84105cp-7f, 0x1.655112p-8f, 0x1.c579bep-7f, 0x1.540e7ap-6f, 0x1.696dc8p-6f,
-     0x1.388a96p-6f, 0x1.dbf4fap-7f, 0x1.296e02p-7f, 0x1.195e0ap-8f, 0x1.51e418p-11f, -0x1.fe8246p-10f,
-     -0x1.678e1ep-9f, -0x1.9e77fep-9f, -0x1.6a4178p-9f, -0x1.25f158p-9f, -0x1.b3a10cp-10f, -0x1.29f1d8p-10f,
-     -0x1.8275aep-11f, -0x1.c66b08p-12f, -0x1.155956p-12f, -0x1.1c105ap-13f, -0x1.46e35cp-14f, -0x1.372872p-18f,
-     -0x1.45a926p-16f, -0x1.26030ap-17f},
-    {-0x1.b5982ap-6f, -0x1.13fb4ap-6f, -0x1.0646b4p-6f, 0x1.b1a936p-4f, 0x1.70bca8p-3f, -0x1.4625dap-3f,
-     0x1.51780ep-2f, -0x1.db4598p-1f, 0x1.bcdbaap-5f, -0x1.d842ap+0f, -0x1.b0ceacp-1f, -0x1.04e3a2p-3f,
-     -0x1.a4df86p-1f, 0x1.f9f126p-4f, 0x1.bf8758p-1f, 0x1.22420ep+1f, 0x1.cd8e58p+1f, -0x1.0bdc98p+2f,
-     0x1.2a2854p+3f, -0x1.3c413ep+2f, 0x1.9d0574p+2f, 0x1.3faa62p+0f, -0x1.7d07b4p+1f, 0x1.7d314ep+2f,
-     0x1.b5a82cp+2f, 0x1.22ed3cp+0f, -0x1.36c3a6p+2f, 0x1.f136fap+1f, 0x1.ba904ep+2f, 0x1.442c0cp+3f,
-     -0x1.4e5206p+4f, 0x1.4b827cp+8f}};
+     -0x1.b60d5ep-12f, -0x1.a8670ap-13f, -0x1.8de3cep-14f, -0x1.690586p-15f, -0x1.3d0e46p-16f, -0x1.0d8876p-17f,
+     -0x1.bba3bp-19f, -0x1.617a82p-20f},
+    {-0x1.81273cp-2f, -0x1.6f551p-2f, -0x1.3c9734p-2f, -0x1.e106b8p-3f, -0x1.2bf53ep-3f, -0x1.c810c8p-5f,
+     0x1.b6e734p-6f, 0x1.7c9d24p-4f, 0x1.1b612ap-3f, 0x1.4cb3bap-3f, 0x1.571cfap-3f, 0x1.4374dcp-3f, 0x1.1c2a0cp-3f,
+     0x1.d66336p-4f, 0x1.7148dcp-4f, 0x1.143d3p-4f, 0x1.8b0bp-5f, 0x1.0ea486p-5f, 0x1.63ef6ep-6f, 0x1.c1ec0cp-7f,
+     0x1.119d8ep-7f, 0x1.407f96p-8f, 0x1.69cefap-9f, 0x1.89e1p-10f, 0x1.9db694p-11f, 0x1.a37284p-12f,
+     0x1.9aa352p-13f, 0x1.8450b2p-14f, 0x1.62cb38p-15f, 0x1.39496p-16f, 0x1.0b6894p-17f, 0x1.b95b3p-19f},
+    {-0x1.7f9dbap-17f, 0x1.196c22p-4f, 0x1.040e28p-3f, 0x1.55286ep-3f, 0x1.76f12p-3f, 0x1.6965a8p-3f,
+     0x1.3499c8p-3f, 0x1.cc65cp-4f, 0x1.1b5cp-4f, 0x1.ca6af2p-6f, -0x1.938bdp-8f, -0x1.f3b754p-6f, -0x1.6d5866p-5f,
+     -0x1.974d6ep-5f, -0x1.8a0ee4p-5f, -0x1.5a331p-5f, -0x1.1a2d9ap-5f, -0x1.afe3f8p-6f, -0x1.38abbcp-6f,
+     -0x1.ae57ecp-7f, -0x1.1a8ab4p-7f, -0x1.62d516p-8f, -0x1.ab0b7p-9f, -0x1.ed4bdep-10f, -0x1.11c8e6p-10f,
+     -0x1.2454eep-11f, -0x1.2c7c78p-12f, -0x1.298f2p-13f, -0x1.1c0538p-14f, -0x1.0577dp-15f, -0x1.d06c4p-17f,
+     -0x1.8e3348p-18f},
+    {0x1.cfa14cp-4f, 0x1.a9f1c2p-4f, 0x1.476f9ap-4f, 0x1.74305ep-5f, 0x1.e29cbp-8f, -0x1.bf69aap-6f,
+     -0x1.b311b6p-5f, -0x1.12bd06p-4f, -0x1.1ae8b2p-4f, -0x1.f5c3fep-5f, -0x1.8247c2p-5f, -0x1.f5a004p-6f,
+     -0x1.e8444p-7f, -0x1.1da7e2p-9f, 0x1.af4a02p-8f, 0x1.76707ap-7f, 0x1.ac1054p-7f, 0x1.98fc9ap-7f,
+     0x1.5d102ep-7f, 0x1.11e1f8p-7f, 0x1.912cfep-8f, 0x1.14bb74p-8f, 0x1.69cc3ep-9f, 0x1.c216aap-10f,
+     0x1.0b319cp-10f, 0x1.2f76f2p-11f, 0x1.4a432ep-12f, 0x1.58efd8p-13f, 0x1.5a1ce6p-14f, 0x1.4de918p-15f,
+     0x1.361972p-16f, 0x1.15768cp-17f},
+    {-0x1.4966cap-8f, -0x1.720adap-6f, -0x1.4a1fbcp-5f, -0x1.973f44p-5f, -0x1.967382p-5f, -0x1.568566p-5f,
+     -0x1.af79dcp-6f, -0x1.6bd24ep-7f, 0x1.5c166p-8f, 0x1.ded942p-7f, 0x1.5863eap-6f, 0x1.69df3p-6f, 0x1.39936ap-6f,
+     0x1.dbcdeap-7f, 0x1.298c62p-7f, 0x1.1658fp-8f, 0x1.210b6ep-11f, -0x1.e7d3cep-10f, -0x1.72252ap-9f,
+     -0x1.9befb4p-9f, -0x1.6c69acp-9f, -0x1.25f448p-9f, -0x1.b3b9c4p-10f, -0x1.2a208ap-10f, -0x1.824c4ep-11f,
+     -0x1.d9a68cp-12f, -0x1.156548p-12f, -0x1.33f512p-13f, -0x1.487e58p-14f, -0x1.4a609cp-15f, -0x1.44df1ep-16f,
+     -0x1.287596p-17f}};
 static const FA_ALIGN(64) real erf_pair_tail[2][32] = {
     {0x0p+0f, 0x1.ae1dc4p-30f, 0x1.196b04p-29f, 0x1.6e43e8p-27f, -0x1.f38916p-28f, -0x1.978766p-28f,
      -0x1.4c5e34p-26f, -0x1.5c8e08p-26f, 0x1.d04222p-27f, 0x1.053d8cp-26f, -0x1.9d508p-27f, 0x1.da51fep-28f,
@@ -431,12 +425,12 @@ static const FA_ALIGN(64) real erf_pair_tail[2][32] = {
      -0x1.3f9ccap-26f, 0x1.e7d664p-26f, 0x1.e9937ep-26f, 0x1.77b832p-26f, -0x1.3eeb0ap-27f, 0x1.083a0ep-27f,
      0x1.8826cp-26f, -0x1.44d984p-29f, -0x1.82606ap-27f, -0x1.d24c26p-26f, -0x1.de5534p-26f, 0x1.8c3da6p-29f,
      0x1.78b8f2p-28f, 0x1.259db2p-26f},
-    {-0x1.f7ac92p-25f, 0x1.e8ba48p-28f, 0x1.84f86p-31f, -0x1.429f64p-27f, 0x1.27ea74p-27f, -0x1.7cfad2p-26f,
-     0x1.af63ecp-26f, -0x1.f31c82p-30f, 0x1.2bc40cp-27f, -0x1.b16f0ep-29f, -0x1.5cb9aep-29f, -0x1.03dafep-29f,
-     0x1.8bdd82p-30f, -0x1.dcae68p-30f, 0x1.fd0b6cp-32f, -0x1.57a6b2p-31f, -0x1.e58e56p-31f, -0x1.366baep-36f,
-     0x1.d54004p-39f, -0x1.d6a714p-34f, -0x1.097876p-37f, -0x1.80ae5ep-37f, -0x1.75869p-37f, 0x1.2d82a2p-41f,
-     -0x1.9e9ebcp-39f, 0x1.f01dd2p-41f, -0x1.036adap-45f, 0x1.6a2eep-43f, 0x1.c6a8d6p-47f, 0x1.366aa4p-45f,
-     -0x1.869976p-46f, -0x1.1c5f46p-55f}};
+    {-0x1.f7aadcp-25f, 0x1.d630e8p-28f, 0x1.318588p-31f, -0x1.45364ap-27f, 0x1.27cbd6p-27f, -0x1.7bf89cp-26f,
+     0x1.b13f94p-26f, -0x1.cccc56p-30f, 0x1.317fa2p-27f, -0x1.99324ap-29f, -0x1.454074p-29f, -0x1.e034c4p-30f,
+     0x1.a5657ep-30f, -0x1.dbe586p-30f, 0x1.654634p-32f, -0x1.09083ap-30f, 0x1.0d94ep-31f, 0x1.c7c18ep-33f,
+     0x1.31acbap-33f, -0x1.3750c8p-33f, -0x1.d05f9cp-34f, 0x1.28981p-35f, 0x1.ef34e6p-36f, -0x1.f59094p-42f,
+     0x1.478842p-41f, -0x1.af81dcp-41f, 0x1.1ac09ep-45f, 0x1.0d2e86p-45f, -0x1.af58cap-45f, 0x1.a2432ap-44f,
+     0x1.46c75ap-51f, -0x1.93e6ccp-47f}};
 /* tanh_rest_pair, 32 pieces of 0.28125, degree 7: error 2^-29.3 */
 static const real tanh_rest_pair_at[32] = {0x0p+0f, 0x1.2p-2f, 0x1.2p-1f, 0x1.bp-1f, 0x1.2p+0f, 0x1.68p+0f, 0x1.bp+0f, 0x1.f8p+0f, 0x1.2p+1f, 0x1.44p+1f,
     0x1.68p+1f, 0x1.8cp+1f, 0x1.bp+1f, 0x1.d4p+1f, 0x1.f8p+1f, 0x1.0ep+2f, 0x1.2p+2f, 0x1.32p+2f, 0x1.44p+2f,
@@ -502,9 +496,9 @@ static const FA_ALIGN(64) real tanh_rest_pair_tail[2][32] = {
      -0x1.a4b44cp-33f, 0x1.dfb108p-32f, -0x1.efafd8p-32f, -0x1.58d66ap-33f, -0x1.3962f8p-35f, -0x1.d6dd46p-34f,
      0x1.8ceb2ep-33f, -0x1.484212p-33f, 0x1.00ac5ap-33f, 0x1.17f87p-34f, 0x1.604ea2p-34f, 0x1.b8dc2cp-37f,
      0x1.01ceecp-34f, -0x1.b9c6ecp-34f}};
-/* atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree 9: error 2^-28.9 */
-static const real atan_a_pair[10] = {-0x1.555554p-2f, 0x1.999832p-3f, -0x1.2471dp-3f, 0x1.c49d62p-4f, -0x1.66e51cp-4f, 0x1.0e1326p-4f,
-    -0x1.59695p-5f, 0x1.48b812p-6f, -0x1.8a3af2p-8f, 0x1.b28e24p-11f};
+/* atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree 10: error 2^-25.3 */
+static const real atan_a_pair[11] = {-0x1.09615ep-2f, 0x1.c5e5dap-4f, -0x1.c10ee4p-5f, 0x1.dcf832p-6f, -0x1.071ccap-6f, 0x1.40c5ccp-7f,
+    -0x1.e0e676p-8f, -0x1.31b67cp-11f, 0x1.44326ep-7f, 0x1.2f9d4ap-7f, -0x1.8878c8p-6f};
 #define DENSITY_0_TAIL -0x1.857936p-27f
 #define TWO_OVER_SQRT_PI_TAIL -0x1.f7ac92p-25f
 
@@ -1652,12 +1646,13 @@ static const FA_ALIGN(64) real tanh_rest_pair_tail[2][32] = {
      -0x1.d776fe658eeefp-63, -0x1.adfbc0bb70243p-64, 0x1.b77d0a317ee37p-62, 0x1.5492038acedfep-63,
      -0x1.1071f6f145bb3p-62, -0x1.d2a8c3b828c26p-62, 0x1.d9e468fcd32p-62, -0x1.39a50c6c2ca1fp-63,
      0x1.bac2ad2297b26p-67, 0x1.9425ecdbac724p-63, -0x1.fd8bb2e380d6dp-64, 0x1.7eae44831e4e3p-64}};
-/* atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree 21: error 2^-56.8 */
-static const real atan_a_pair[22] = {-0x1.5555555555555p-2, 0x1.9999999999796p-3, -0x1.2492492481f79p-3, 0x1.c71c71c079aa3p-4,
-    -0x1.745d168c58803p-4, 0x1.3b13a4a3c1fbcp-4, -0x1.11107cab4399cp-4, 0x1.e1d813c08599ep-5,
-    -0x1.aeea89cb2f7a2p-5, 0x1.84ec8d438bf72p-5, -0x1.5fb9403a8780bp-5, 0x1.3a3206967c5cap-5, -0x1.0e5e92456106p-5,
-    0x1.b061baa325b6ap-6, -0x1.33a7a98485bfbp-6, 0x1.73a491ad5bf48p-7, -0x1.69dd7ccb2165dp-8, 0x1.0a5bccdaaad6ap-9,
-    -0x1.0c51947dee007p-11, 0x1.276689af2637ap-14, -0x1.75d8774d90fe9p-21, -0x1.c5d79150106dap-21};
+/* atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree 22: error 2^-55.3 */
+static const real atan_a_pair[23] = {-0x1.09615e90afcd2p-2, 0x1.c5e5c41d92f27p-4, -0x1.c10b0d776d285p-5, 0x1.dd5caa4ce12a7p-6,
+    -0x1.08fa5f91cff96p-6, 0x1.2ee0b60d97206p-7, -0x1.618d9a726f0b9p-8, 0x1.a3527644ae1a1p-9,
+    -0x1.f78fdb17e9cecp-10, 0x1.316c807d467e5p-10, -0x1.759d5c7b4c7f4p-11, 0x1.cb8a926b9e0afp-12,
+    -0x1.1b25ec1e578b8p-12, 0x1.6c3f809843b06p-13, -0x1.fa7f2595a3ad8p-14, 0x1.57da71db760c1p-15,
+    0x1.473227f67e73ap-15, 0x1.dca76cb226abbp-14, -0x1.298efd1d35d93p-12, -0x1.45c313b04af8p-13,
+    0x1.fcec4749c4f37p-12, 0x1.24ba657fd0aabp-13, -0x1.99dd5e93c422ap-12};
 #define DENSITY_0_TAIL -0x1.cbc0d30ebfd15p-56
 #define TWO_OVER_SQRT_PI_TAIL 0x1.1ae3a914fed8p-56
 

@@ -14,12 +14,19 @@ typedef struct {
 
 FA_INLINE pair_exp pair_exp_at(math_pair x, const int has_tail) {
   vec n = math_exp_multiple(x.head), part = v_fnma(n, v_set1(LN2_HEAD), x.head);
-  vec r = v_fnma(n, v_set1(LN2_TAIL), part), rest = v_fnma(n, v_set1(LN2_TAIL), v_sub(part, r));
-  if (has_tail) rest = v_add(rest, x.tail);
-  vec curve = math_polynomial(r, exp_q_pair, MATH_COUNT(exp_q_pair));
-  return (pair_exp){n, pair_fast_sum(r, v_fma(v_mul(r, r), curve, v_fma(rest, r, rest)))};
+  vec head = v_fnma(n, v_set1(LN2_TAIL), part), rest = v_fnma(n, v_set1(LN2_TAIL), v_sub(part, head));
+  math_pair r = {head, rest};
+  if (has_tail) r = pair_fast_sum(head, v_add(rest, x.tail)); /* the tail may be many ulp of r */
+  vec curve = math_polynomial(r.head, exp_q_pair, MATH_COUNT(exp_q_pair));
+  return (pair_exp){n, pair_fast_sum(r.head, v_fma(v_mul(r.head, r.head), curve, v_fma(r.tail, r.head, r.tail)))};
 }
 FA_INLINE math_pair pair_exp_mantissa(pair_exp e) { return pair_shift(v_set1(1), e.p); }
+/* exp(x), at most 1.02 ulp off by the longer polynomial alone. */
+FA_INLINE vec pair_exp_round(vec x) {
+  vec n = math_exp_multiple(x), r = v_fnma(n, v_set1(LN2_TAIL), v_fnma(n, v_set1(LN2_HEAD), x));
+  vec p = v_fma(v_mul(r, r), math_polynomial(r, exp_q_pair, MATH_COUNT(exp_q_pair)), r);
+  return v_scale2(v_add(v_set1(1), p), n);
+}
 /* k exp(x). */
 FA_INLINE vec pair_exp_times_round(pair_exp e, math_pair k) {
   return v_scale2(pair_mul_round(pair_exp_mantissa(e), k), e.n);
@@ -38,9 +45,10 @@ FA_INLINE pair_logistic pair_logistic_at(math_pair x, const int has_tail) {
   vec scale = math_pow2(v_max(v_set1(EXPONENT_MIN), e.n));
   vec below = v_sub(scale, one), below_tail = v_sub(scale, v_add(below, one)); /* scale - 1 takes two words from 2^-24 down */
   math_pair mantissa = pair_exp_mantissa(e), E = pair_scale(mantissa, scale);
+  vec sum = v_fma(scale, mantissa.head, one), sum_tail = v_fma(scale, mantissa.head, v_sub(one, sum));
   math_pair minus = pair_fast_sum(below, v_mul(scale, e.p.head));
   minus.tail = v_add(minus.tail, v_fma(scale, e.p.tail, below_tail));
-  return (pair_logistic){e.n, scale, mantissa, E, minus, pair_shift(one, E)};
+  return (pair_logistic){e.n, scale, mantissa, E, minus, {sum, v_fma(scale, mantissa.tail, sum_tail)}};
 }
 /* value 2^n for x < 0, value elsewhere. */
 FA_INLINE vec pair_logistic_side(pair_logistic l, vec x, vec value) {
@@ -115,13 +123,16 @@ FA_INLINE math_pair pair_pieces(math_pair x, const real scale, const real *centr
 
 /* ---- Inverse tangent ---- */
 
-/* atan(z), 0 <= z <= 1; the slope at the tail is that of the chord. */
+/* atan(z), 0 <= z <= 1, with A in powers of z^2 - 1/2; the slope at the tail is that of the chord. */
 FA_INLINE math_pair pair_atan_unit(math_pair z) {
-  vec w = v_mul(z.head, z.head), a = math_polynomial(w, atan_a_pair, MATH_COUNT(atan_a_pair));
-  math_pair y = pair_fast_sum(z.head, v_mul(v_mul(z.head, w), a));
-  return (math_pair){y.head, v_add(y.tail, v_mul(z.tail, v_fnma(v_set1(R(0.5)), w, v_set1(1))))};
+  math_pair w = pair_product(z.head, z.head);
+  vec v = v_sub(w.head, v_set1(R(0.5)));
+  vec rest = v_mul(v, math_polynomial(v, atan_a_pair + 1, MATH_COUNT(atan_a_pair) - 1));
+  math_pair curve = pair_mul(pair_times(w, z.head), pair_fast_sum(v_set1(atan_a_pair[0]), rest));
+  math_pair y = pair_fast_add(pair_of(z.head), curve);
+  return (math_pair){y.head, v_add(y.tail, v_mul(z.tail, v_fnma(v_set1(R(0.5)), w.head, v_set1(1))))};
 }
-/* pi / 2 - factor a. */
+/* pi / 2 - a. */
 FA_INLINE math_pair pair_below_half_pi(math_pair a) {
   return pair_fast_add((math_pair){v_set1(HALF_PI), v_set1(HALF_PI_TAIL)}, pair_neg(a));
 }

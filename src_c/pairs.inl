@@ -75,12 +75,12 @@ FA_INLINE vec pair_times_round(math_pair a, vec b) { return v_fma(a.head, b, v_m
 
 FA_INLINE math_pair pair_div(math_pair a, math_pair b) {
   vec inverse = v_div(v_set1(1), b.head), q = v_mul(a.head, inverse);
-  vec rest = v_fnma(q, b.tail, v_add(v_fnma(q, b.head, a.head), a.tail));
+  vec rest = v_add(v_fnma(q, b.head, a.head), v_fnma(q, b.tail, a.tail));
   return (math_pair){q, v_mul(rest, inverse)};
 }
 FA_INLINE vec pair_div_round(math_pair a, math_pair b) {
   vec inverse = v_div(v_set1(1), b.head), q = v_mul(a.head, inverse);
-  vec rest = v_fnma(q, b.tail, v_add(v_fnma(q, b.head, a.head), a.tail));
+  vec rest = v_add(v_fnma(q, b.head, a.head), v_fnma(q, b.tail, a.tail));
   return v_fma(rest, inverse, q);
 }
 FA_INLINE math_pair pair_sqrt(math_pair a) { /* a > 0 */

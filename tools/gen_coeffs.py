@@ -367,15 +367,15 @@ def error_function(header: Header, fmt: Format, width: mpf, degree: int) -> None
     header.number(fmt, "TWO_OVER_SQRT_PI", fmt.round(2 / mp.sqrt(mp.pi)))
 
 
-def arctangent(header: Header, fmt: Format, degree: int, name: str = "atan_a") -> None:
-    """atan(z) = z + z w A(w), w = z^2, on [0, 1]."""
+def arctangent(header: Header, fmt: Format, degree: int, name: str = "atan_a", centre: mpf = mpf(0)) -> None:
+    """atan(z) = z + z w A(w), w = z^2, on [0, 1]; A in powers of w - centre, which cancel less around 1/2."""
 
     def a(w: mpf) -> mpf:
         z = mp.sqrt(w)
         return (mp.atan(z) / z - 1) / w if w > mpf("1e-20") else -mpf(1) / 3 + w / 5
 
-    c = fit(fmt, a, mpf(0), mpf(1), degree, lambda w: 1 / max(w, mpf(1) / 16))
-    error = worst_error(mp.atan, lambda z: z + z**3 * polynomial(c, z * z), mpf(0), mpf(1))
+    c = fit(fmt, lambda v: a(v + centre), -centre, 1 - centre, degree, lambda v: 1 / max(v + centre, mpf(1) / 16))
+    error = worst_error(mp.atan, lambda z: z + z**3 * polynomial(c, z * z - centre), mpf(0), mpf(1))
     report(header, fmt, f"atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree {degree}", error)
     header.row(fmt, name, c)
 
@@ -418,15 +418,22 @@ def tail_of(header: Header, fmt: Format, name: str, x: mpf) -> None:
 
 
 def pairs(
-    header: Header, fmt: Format, exp_degree: int, normal_width: mpf, erf_width: mpf, degree: int, atan_degree: int
+    header: Header,
+    fmt: Format,
+    exp_degree: int,
+    normal_width: mpf,
+    erf_width: mpf,
+    degree: int,
+    erf_degree: int,
+    atan_degree: int,
 ) -> None:
     """What math_pairs.inl needs beyond the above: a degree more, and tails."""
     exponential(header, fmt, exp_degree, "exp_q_pair", refits=0)  # an odd degree on both sides of 0 can't be refitted
     pieces(header, fmt, "normal_tail_pair", normal_tail, normal_width, 32, degree, pair=True)
     pieces(header, fmt, "gelu_slope_pair", gelu_slope, normal_width, 32, degree, GELU_SLOPE_ROOT, pair=True)
-    pieces(header, fmt, "erf_pair", mp.erf, erf_width, 32, degree + (fmt is F64), pair=True)
+    pieces(header, fmt, "erf_pair", mp.erf, erf_width, 32, erf_degree, pair=True)
     pieces(header, fmt, "tanh_rest_pair", tanh_rest, mpf(9) / 32, 32, degree, pair=True)
-    arctangent(header, fmt, atan_degree, "atan_a_pair")
+    arctangent(header, fmt, atan_degree, "atan_a_pair", mpf(1) / 2)
     tail_of(header, fmt, "DENSITY_0", 1 / mp.sqrt(2 * mp.pi))
     tail_of(header, fmt, "TWO_OVER_SQRT_PI", 2 / mp.sqrt(mp.pi))
 
@@ -443,7 +450,7 @@ def build() -> Header:
     half_pi(header, F32)
     tanh_difference(header, F32, mpf(9) / 32, 6)
     tanh_square(header, F32, mpf("0.9"), 4)
-    pairs(header, F32, 5, mpf(3) / 16, mpf(1) / 8, 7, 9)
+    pairs(header, F32, 5, mpf(3) / 16, mpf(1) / 8, 7, 6, 10)
     exponential(header, F64, 10)
     logarithm_of_2(header, F64)
     gelu(header, F64, mpf(7) / 32, 13, 16)
@@ -454,7 +461,7 @@ def build() -> Header:
     half_pi(header, F64)
     tanh_difference(header, F64, mpf(9) / 32, 13)
     tanh_square(header, F64, mpf("0.9"), 8)
-    pairs(header, F64, 10, mpf(7) / 32, mpf(19) / 100, 14, 21)
+    pairs(header, F64, 10, mpf(7) / 32, mpf(19) / 100, 14, 15, 22)
     return header
 
 
