@@ -313,7 +313,7 @@ static const real gelu_slope_pair_at[32] = {0x0p+0f, 0x1.8p-3f, 0x1.8p-2f, 0x1.2
     0x1.bp+1f, 0x1.c8p+1f, 0x1.ep+1f, 0x1.f8p+1f, 0x1.08p+2f, 0x1.14p+2f, 0x1.2p+2f, 0x1.2cp+2f, 0x1.38p+2f,
     0x1.44p+2f, 0x1.5p+2f, 0x1.5cp+2f, 0x1.68p+2f, 0x1.74p+2f};
 static const FA_ALIGN(64) real gelu_slope_pair_c[8][32] = {
-    {0x1p-1f, 0x1.689658p-2f, 0x1.b70f42p-3f, 0x1.866c9ep-4f, -0x1.6737d8p-28f, -0x1.116ed2p-4f, -0x1.baa428p-4f,
+    {0x1p-1f, 0x1.689658p-2f, 0x1.b70f42p-3f, 0x1.866c9ep-4f, 0x0p+0f, -0x1.116ed2p-4f, -0x1.baa428p-4f,
      -0x1.034856p-3f, -0x1.050e92p-3f, -0x1.dc91fcp-4f, -0x1.93c66cp-4f, -0x1.418908p-4f, -0x1.e4e1e4p-5f,
      -0x1.5bd286p-5f, -0x1.dc423ep-6f, -0x1.37e6aap-6f, -0x1.876f5ap-7f, -0x1.d74936p-8f, -0x1.107234p-8f,
      -0x1.2eb7bcp-9f, -0x1.437006p-10f, -0x1.4c788ap-11f, -0x1.48ee38p-12f, -0x1.395244p-13f, -0x1.1f6eap-14f,
@@ -361,7 +361,7 @@ static const FA_ALIGN(64) real gelu_slope_pair_c[8][32] = {
      0x1.35745cp-14f, 0x1.a3165p-15f, 0x1.6b2decp-16f, 0x1.03b74ep-16f, 0x1.66ad26p-17f, 0x1.6f4c88p-18f,
      0x1.8f225cp-19f, 0x1.7af244p-20f}};
 static const FA_ALIGN(64) real gelu_slope_pair_tail[2][32] = {
-    {0x0p+0f, 0x1.5bae7ep-29f, 0x1.4afe92p-29f, 0x1.cd7a1p-31f, -0x1.b1501p-53f, 0x1.d55a1p-31f, -0x1.9f6fd6p-30f,
+    {0x0p+0f, 0x1.5bae7ep-29f, 0x1.4afe92p-29f, 0x1.cd7a1p-31f, -0x1.6737d8p-28f, 0x1.d55a1p-31f, -0x1.9f6fd6p-30f,
      0x1.0b0f1ep-29f, 0x1.41fec6p-28f, 0x1.53089p-30f, -0x1.fafb98p-29f, 0x1.ffd112p-30f, 0x1.5e2cecp-32f,
      -0x1.79fc26p-30f, -0x1.41dab6p-31f, 0x1.13d786p-31f, -0x1.24f624p-36f, -0x1.33960ap-33f, -0x1.68e412p-34f,
      0x1.b3795ap-36f, -0x1.e533d2p-36f, -0x1.03b986p-36f, -0x1.7737eap-39f, -0x1.2aa236p-40f, -0x1.26c1f8p-39f,
@@ -496,9 +496,10 @@ static const FA_ALIGN(64) real tanh_rest_pair_tail[2][32] = {
      -0x1.a4b44cp-33f, 0x1.dfb108p-32f, -0x1.efafd8p-32f, -0x1.58d66ap-33f, -0x1.3962f8p-35f, -0x1.d6dd46p-34f,
      0x1.8ceb2ep-33f, -0x1.484212p-33f, 0x1.00ac5ap-33f, 0x1.17f87p-34f, 0x1.604ea2p-34f, 0x1.b8dc2cp-37f,
      0x1.01ceecp-34f, -0x1.b9c6ecp-34f}};
-/* atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree 10: error 2^-25.3 */
-static const real atan_a_pair[11] = {-0x1.09615ep-2f, 0x1.c5e5dap-4f, -0x1.c10ee4p-5f, 0x1.dcf832p-6f, -0x1.071ccap-6f, 0x1.40c5ccp-7f,
-    -0x1.e0e676p-8f, -0x1.31b67cp-11f, 0x1.44326ep-7f, 0x1.2f9d4ap-7f, -0x1.8878c8p-6f};
+/* atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree 10: error 2^-32.4 */
+static const real atan_a_pair[11] = {-0x1.09615ep-2f, 0x1.c5e5c4p-4f, -0x1.c10afep-5f, 0x1.dd5c28p-6f, -0x1.08ff1cp-6f, 0x1.2f0cfcp-7f,
+    -0x1.60b69p-8f, 0x1.9aa14ep-9f, -0x1.011b3ep-9f, 0x1.82c8f2p-10f, -0x1.91a5a4p-11f};
+#define ATAN_A_PAIR_TAIL -0x1.25e12ep-27f
 #define DENSITY_0_TAIL -0x1.857936p-27f
 #define TWO_OVER_SQRT_PI_TAIL -0x1.f7ac92p-25f
 
@@ -1218,14 +1219,14 @@ static const real gelu_slope_pair_at[32] = {0x0p+0, 0x1.cp-3, 0x1.cp-2, 0x1.80ea
     0x1.0ap+2, 0x1.18p+2, 0x1.26p+2, 0x1.34p+2, 0x1.42p+2, 0x1.5p+2, 0x1.5ep+2, 0x1.6cp+2, 0x1.7ap+2, 0x1.88p+2,
     0x1.96p+2, 0x1.a4p+2, 0x1.b2p+2};
 static const FA_ALIGN(64) real gelu_slope_pair_c[15][32] = {
-    {0x1p-1, 0x1.50181ba8c42c7p-2, 0x1.60cd4226bed01p-3, -0x1.dc33ec6564406p-58, -0x1.8329dbd4d0ecp-5,
-     -0x1.a5683aa6cd6f9p-4, -0x1.034855bd3c388p-3, -0x1.02a7549597a77p-3, -0x1.c65a7ff2bbb5ep-4,
-     -0x1.6aec063b7a995p-4, -0x1.0be62aae25491p-4, -0x1.70d8178cd8917p-5, -0x1.dc423ea0ed5acp-6,
-     -0x1.21708dd1bea55p-6, -0x1.4c0652ecbd20fp-7, -0x1.68216f6560d1cp-8, -0x1.71da90df3717ep-9,
-     -0x1.68083b0d81cbdp-10, -0x1.4c788a81dcc35p-11, -0x1.237158e499e9bp-12, -0x1.e54a5f697682fp-14,
-     -0x1.7fe8dc5cf5ed3p-15, -0x1.20af0b707fba8p-16, -0x1.9ccde44a129d6p-18, -0x1.18b3e065d5bccp-19,
-     -0x1.6b26361d303ebp-21, -0x1.bf01620003ee5p-23, -0x1.05cd03118afefp-24, -0x1.23dd87ba8c65bp-26,
-     -0x1.35b8e659917ecp-28, -0x1.38e36896b7226p-30, -0x1.2cf00a57a59fp-32},
+    {0x1p-1, 0x1.50181ba8c42c7p-2, 0x1.60cd4226bed01p-3, 0x0p+0, -0x1.8329dbd4d0ecp-5, -0x1.a5683aa6cd6f9p-4,
+     -0x1.034855bd3c388p-3, -0x1.02a7549597a77p-3, -0x1.c65a7ff2bbb5ep-4, -0x1.6aec063b7a995p-4,
+     -0x1.0be62aae25491p-4, -0x1.70d8178cd8917p-5, -0x1.dc423ea0ed5acp-6, -0x1.21708dd1bea55p-6,
+     -0x1.4c0652ecbd20fp-7, -0x1.68216f6560d1cp-8, -0x1.71da90df3717ep-9, -0x1.68083b0d81cbdp-10,
+     -0x1.4c788a81dcc35p-11, -0x1.237158e499e9bp-12, -0x1.e54a5f697682fp-14, -0x1.7fe8dc5cf5ed3p-15,
+     -0x1.20af0b707fba8p-16, -0x1.9ccde44a129d6p-18, -0x1.18b3e065d5bccp-19, -0x1.6b26361d303ebp-21,
+     -0x1.bf01620003ee5p-23, -0x1.05cd03118afefp-24, -0x1.23dd87ba8c65bp-26, -0x1.35b8e659917ecp-28,
+     -0x1.38e36896b7226p-30, -0x1.2cf00a57a59fp-32},
     {-0x1.9884533d43651p-1, -0x1.8550d844fc2a3p-1, -0x1.4fb47600b5dc8p-1, -0x1.b9d98fa5a3215p-2,
      -0x1.57e0a50432f5dp-2, -0x1.690d2839ff212p-3, -0x1.7f0b30ebc6639p-5, 0x1.5cd68aab0d29fp-5,
      0x1.777a98a2b078fp-4, 0x1.b968586912385p-4, 0x1.9ff1f7a2ca80ep-4, 0x1.56785a1f0c77dp-4, 0x1.fdc817b0e327ap-5,
@@ -1338,7 +1339,7 @@ static const FA_ALIGN(64) real gelu_slope_pair_c[15][32] = {
      0x1.1a61bd21cca4fp-25, 0x1.ee5f07283394p-26, 0x1.24b6d73388767p-28, -0x1.a2d807b06f1a5p-33,
      0x1.9e0250bdef88fp-30, 0x1.96c3ef1b0d9b9p-33, 0x1.4e0ab0b90481bp-35, -0x1.62e916162f912p-35}};
 static const FA_ALIGN(64) real gelu_slope_pair_tail[2][32] = {
-    {0x0p+0, 0x1.80976d2a4c72ap-56, 0x1.c90a93d259e5dp-58, -0x1.a01cbee66018ep-116, 0x1.b54ca237377d6p-65,
+    {0x0p+0, 0x1.80976d2a4c72ap-56, 0x1.c90a93d259e5dp-58, -0x1.dc33ec6564406p-58, 0x1.b54ca237377d6p-65,
      0x1.496aaf5d3073bp-58, -0x1.0fadbafbab70bp-57, 0x1.d4a65937dd7d6p-58, -0x1.126fbf1155dc8p-58,
      -0x1.469af5835413p-59, 0x1.c5f42f0898cf4p-58, -0x1.1978fe155fd4bp-59, -0x1.7eed2498b21cp-60,
      -0x1.486bad0fabd3bp-60, 0x1.30bec018555e2p-61, -0x1.40f7007892849p-62, 0x1.02bf75f764222p-68,
@@ -1646,13 +1647,14 @@ static const FA_ALIGN(64) real tanh_rest_pair_tail[2][32] = {
      -0x1.d776fe658eeefp-63, -0x1.adfbc0bb70243p-64, 0x1.b77d0a317ee37p-62, 0x1.5492038acedfep-63,
      -0x1.1071f6f145bb3p-62, -0x1.d2a8c3b828c26p-62, 0x1.d9e468fcd32p-62, -0x1.39a50c6c2ca1fp-63,
      0x1.bac2ad2297b26p-67, 0x1.9425ecdbac724p-63, -0x1.fd8bb2e380d6dp-64, 0x1.7eae44831e4e3p-64}};
-/* atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree 22: error 2^-55.3 */
-static const real atan_a_pair[23] = {-0x1.09615e90afcd2p-2, 0x1.c5e5c41d92f27p-4, -0x1.c10b0d776d285p-5, 0x1.dd5caa4ce12a7p-6,
-    -0x1.08fa5f91cff96p-6, 0x1.2ee0b60d97206p-7, -0x1.618d9a726f0b9p-8, 0x1.a3527644ae1a1p-9,
-    -0x1.f78fdb17e9cecp-10, 0x1.316c807d467e5p-10, -0x1.759d5c7b4c7f4p-11, 0x1.cb8a926b9e0afp-12,
-    -0x1.1b25ec1e578b8p-12, 0x1.6c3f809843b06p-13, -0x1.fa7f2595a3ad8p-14, 0x1.57da71db760c1p-15,
-    0x1.473227f67e73ap-15, 0x1.dca76cb226abbp-14, -0x1.298efd1d35d93p-12, -0x1.45c313b04af8p-13,
-    0x1.fcec4749c4f37p-12, 0x1.24ba657fd0aabp-13, -0x1.99dd5e93c422ap-12};
+/* atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree 22: error 2^-62.9 */
+static const real atan_a_pair[23] = {-0x1.09615e90afcd2p-2, 0x1.c5e5c41d92f2fp-4, -0x1.c10b0d776cf72p-5, 0x1.dd5caa4cec946p-6,
+    -0x1.08fa5f9237baap-6, 0x1.2ee0b60066c6bp-7, -0x1.618d99e127975p-8, 0x1.a35280fbacb1dp-9,
+    -0x1.f79039c7b7ab2p-10, 0x1.316a516bd72cfp-10, -0x1.758c62feb3b6bp-11, 0x1.cc0d6eba18641p-12,
+    -0x1.1cf8f81150c5dp-12, 0x1.62e9614fac4c5p-13, -0x1.bbcc846ccb8c6p-14, 0x1.1597231a3aceap-14,
+    -0x1.5e778f3fb3826p-15, 0x1.cc52a07a9f45p-16, -0x1.1ef62e7ad322bp-16, 0x1.0d63ba0d3db03p-17,
+    -0x1.788ebb808c447p-18, 0x1.0cca4f40b1492p-17, -0x1.3d651e6d15563p-18};
+#define ATAN_A_PAIR_TAIL -0x1.c05b5f82f4e21p-58
 #define DENSITY_0_TAIL -0x1.cbc0d30ebfd15p-56
 #define TWO_OVER_SQRT_PI_TAIL 0x1.1ae3a914fed8p-56
 

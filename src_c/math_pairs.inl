@@ -128,7 +128,8 @@ FA_INLINE math_pair pair_atan_unit(math_pair z) {
   math_pair w = pair_product(z.head, z.head);
   vec v = v_sub(w.head, v_set1(R(0.5)));
   vec rest = v_mul(v, math_polynomial(v, atan_a_pair + 1, MATH_COUNT(atan_a_pair) - 1));
-  math_pair curve = pair_mul(pair_times(w, z.head), pair_fast_sum(v_set1(atan_a_pair[0]), rest));
+  math_pair a = pair_fast_sum(v_set1(atan_a_pair[0]), v_add(v_set1(ATAN_A_PAIR_TAIL), rest));
+  math_pair curve = pair_mul(pair_times(w, z.head), a);
   math_pair y = pair_fast_add(pair_of(z.head), curve);
   return (math_pair){y.head, v_add(y.tail, v_mul(z.tail, v_fnma(v_set1(R(0.5)), w.head, v_set1(1))))};
 }

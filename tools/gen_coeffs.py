@@ -261,7 +261,7 @@ def pieces(
     there. With ``pair``, the tables are for a result in two words: the two lowest coefficients have tails, name_tail.
     """
     in_two = 2 if pair else 0
-    centres, columns, worst = [], [], mpf(0)
+    centres, columns, heads, worst = [], [], [], mpf(0)
     for k in range(count):
         centre = mpf(0)
         if k > 0:
@@ -287,12 +287,15 @@ def pieces(
         worst = max(worst, error)
         centres.append(centre)
         columns.append(c)
+        heads.append(mpf(0) if pair and root is not None and centre == fmt.round(root) else fmt.round(c[0]))
     report(header, fmt, f"{name}, {count} pieces of {mp.nstr(width, 6)}, degree {degree}", worst)
     header.row(fmt, f"{name}_at", centres)
     table = [[column[d] for column in columns] for d in range(degree + 1)]
-    header.table(fmt, f"{name}_c", [[fmt.round(c) for c in row] for row in table])
-    if pair:
-        header.table(fmt, f"{name}_tail", [[two_words(fmt, c)[1] for c in row] for row in table[:in_two]])
+    words = [heads, *([fmt.round(c) for c in row] for row in table[1:])]
+    header.table(fmt, f"{name}_c", words)
+    if pair:  # at a root, the constant is all tail: the sum with it is of a larger and a smaller number either way
+        tails = [[fmt.round(c - word) for c, word in zip(table[d], words[d], strict=True)] for d in range(in_two)]
+        header.table(fmt, f"{name}_tail", tails)
 
 
 def normal_tail(t: mpf) -> mpf:
@@ -374,10 +377,20 @@ def arctangent(header: Header, fmt: Format, degree: int, name: str = "atan_a", c
         z = mp.sqrt(w)
         return (mp.atan(z) / z - 1) / w if w > mpf("1e-20") else -mpf(1) / 3 + w / 5
 
-    c = fit(fmt, lambda v: a(v + centre), -centre, 1 - centre, degree, lambda v: 1 / max(v + centre, mpf(1) / 16))
+    c = fit(
+        fmt,
+        lambda v: a(v + centre),
+        -centre,
+        1 - centre,
+        degree,
+        lambda v: 1 / max(v + centre, mpf(1) / 16),
+        in_two=centre != 0,
+    )
     error = worst_error(mp.atan, lambda z: z + z**3 * polynomial(c, z * z - centre), mpf(0), mpf(1))
     report(header, fmt, f"atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree {degree}", error)
-    header.row(fmt, name, c)
+    header.row(fmt, name, [fmt.round(x) for x in c])
+    if centre:
+        header.number(fmt, f"{name.upper()}_TAIL", two_words(fmt, c[0])[1])
 
 
 def half_pi(header: Header, fmt: Format) -> None:

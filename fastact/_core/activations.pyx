@@ -454,7 +454,8 @@ cdef class Caller:
                 self.loops[kind] = make_loops(self.index, kind, n_in, 0)
             except LookupError:
                 continue
-            self.ufuncs[KINDS[kind]] = make_ufunc(self.loops[kind], None, self.name.replace(".", "_") + _SUFFIX[kind], doc(KINDS[kind]))
+            name = self.name.replace(".", "_") + _SUFFIX[kind]   # pickle takes a dot for an attribute
+            self.ufuncs[KINDS[kind]] = make_ufunc(self.loops[kind], None, name, doc(KINDS[kind]))
 
     cdef _make_row_ufuncs(self, object doc):
         cdef int kind
