@@ -159,9 +159,9 @@ class Activation(_core.Caller):
 
     @property
     def precise(self) -> Activation:
-        """The same function with compensated arithmetic: nearly correctly rounded, at two to three times the cost.
+        """The same function with compensated arithmetic: nearly correctly rounded, at 1.5 to 3 times the cost.
 
-        Its ``ulp`` holds f, f' and f'' to 1.1 ulp; by name it is ``"gelu.precise"``. The precise tier is its own.
+        Its f, f' and f'' are held to 1.1 ulp. By name it is ``"gelu.precise"``; its own precise tier is itself.
 
         Raises
         ------
@@ -178,7 +178,9 @@ class Activation(_core.Caller):
             return self
         twin = activations._unlisted.get(f"{self.name}.precise")
         if twin is None:
-            raise AttributeError(f"{self.name}: has no precise tier; of a scaled one, take it first: f.precise.scaled()")
+            raise AttributeError(
+                f"{self.name}: has no precise tier; of a scaled one, take it first: f.precise.scaled()"
+            )
         return twin._with_values(dict(self.parameters)) if self._bound() else twin
 
     def with_params(self, **params: float) -> Activation:
@@ -556,7 +558,7 @@ def _signature(row: dict[str, Any]) -> inspect.Signature:
 
 
 class Catalogue(Mapping[str, Activation]):
-    """All activations by name, in the order of the table. Aliases and ``"gelu.precise"`` are found, too, but not listed.
+    """All activations by name, in the order of the table. Aliases and ``"gelu.precise"`` are found, but not listed.
 
     Attributes
     ----------

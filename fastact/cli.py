@@ -582,7 +582,7 @@ def _show_activation(name: str) -> None:
     )
     flat = [_interval(*ends) for ends in _analysis.saturation(activation)]
     _say("saturated", f"|f'| < {_analysis.SLOPE:g} where {' or '.join(flat)}" if flat else "nowhere")
-    for label, tier in (("accuracy", activation), ("precise", activation.precise)):
+    for label, tier in {"accuracy": activation, "precise": activation.precise}.items():
         for dtype, (forward, first, second) in tier.ulp.items():
             _say(label, f"{dtype}: {forward:g} ULP, first derivative {first:g}, second {second:g}")
 

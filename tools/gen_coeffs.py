@@ -128,7 +128,7 @@ def fit(
     refits: int = 3,
     in_two: int = 0,
 ) -> list[mpf]:
-    """Coefficients of 1, x, ... x**degree in the format, the lowest ``in_two`` in two words of it; some may be given."""
+    """Coefficients of 1, x, ... x**degree in the format, the lowest ``in_two`` in two words; some may be given."""
 
     def rounded(c: mpf, power: int) -> mpf:
         return sum(two_words(fmt, c)) if power < in_two else fmt.round(c)
@@ -370,8 +370,9 @@ def error_function(header: Header, fmt: Format, width: mpf, degree: int) -> None
     header.number(fmt, "TWO_OVER_SQRT_PI", fmt.round(2 / mp.sqrt(mp.pi)))
 
 
-def arctangent(header: Header, fmt: Format, degree: int, name: str = "atan_a", centre: mpf = mpf(0)) -> None:
+def arctangent(header: Header, fmt: Format, degree: int, name: str = "atan_a", centre: float = 0.0) -> None:
     """atan(z) = z + z w A(w), w = z^2, on [0, 1]; A in powers of w - centre, which cancel less around 1/2."""
+    centre = mpf(centre)
 
     def a(w: mpf) -> mpf:
         z = mp.sqrt(w)
@@ -446,7 +447,7 @@ def pairs(
     pieces(header, fmt, "gelu_slope_pair", gelu_slope, normal_width, 32, degree, GELU_SLOPE_ROOT, pair=True)
     pieces(header, fmt, "erf_pair", mp.erf, erf_width, 32, erf_degree, pair=True)
     pieces(header, fmt, "tanh_rest_pair", tanh_rest, mpf(9) / 32, 32, degree, pair=True)
-    arctangent(header, fmt, atan_degree, "atan_a_pair", mpf(1) / 2)
+    arctangent(header, fmt, atan_degree, "atan_a_pair", 0.5)
     tail_of(header, fmt, "DENSITY_0", 1 / mp.sqrt(2 * mp.pi))
     tail_of(header, fmt, "TWO_OVER_SQRT_PI", 2 / mp.sqrt(mp.pi))
 
