@@ -68,7 +68,7 @@ FA_INLINE vec pair_sigmoid_round(math_pair x, const int has_tail) {
 FA_INLINE vec pair_silu_round(vec x, pair_logistic l, vec u) {
   math_pair s = pair_div(pair_sigmoid_over(l, u), l.one_plus_E);
   vec bounded = v_sel(v_gt(u, v_set1(LOGISTIC_ZERO)), x, v_and(x, v_sign_bit()));
-  return v_sel(v_gt(u, v_set1(-LOGISTIC_ZERO)), x, pair_logistic_side(l, u, pair_times_round(s, bounded)));
+  return v_sel(v_gt(u, v_set1(-LOGISTIC_ZERO)), x, v_copysign(pair_logistic_side(l, u, pair_times_round(s, bounded)), x));
 }
 /* factor sigmoid'(x), and factor sigmoid''(x). */
 FA_INLINE vec pair_sigmoid_d1_round(math_pair x, const int has_tail, math_pair factor) {
@@ -167,6 +167,7 @@ FA_INLINE vec pair_normal_tail_far_round(vec t, const int slope) {
 
 /* 1 / t^2 times a where t^2 may be out of range, t > 2^30. */
 FA_INLINE vec pair_over_square_round(math_pair a, math_pair t) {
+  t.head = v_min(v_set1(MAX_FINITE), t.head);
   math_pair part = pair_scale(t, v_set1(PICK(0x1p-64, 0x1p-512)));
   return v_scale2(pair_div_round(a, pair_square(part)), v_set1(PICK(-128.0, -1024.0)));
 }

@@ -29,17 +29,17 @@ FA_INLINE math_pair pair_sum(vec a, vec b) {
   vec head = v_add(a, b), part = v_sub(head, a);
   return (math_pair){head, v_add(v_sub(a, v_sub(head, part)), v_sub(b, part))};
 }
-/* a + b, for |a| >= |b| and for any two. */
+/* a + b, for |a| >= |b| and for any two; not renormalised: tails add up, and count for more where heads cancel. */
 FA_INLINE math_pair pair_fast_add(math_pair a, math_pair b) {
   math_pair s = pair_fast_sum(a.head, b.head);
-  return pair_fast_sum(s.head, v_add(s.tail, v_add(a.tail, b.tail)));
+  return (math_pair){s.head, v_add(s.tail, v_add(a.tail, b.tail))};
 }
 FA_INLINE math_pair pair_add(math_pair a, math_pair b) {
   math_pair s = pair_sum(a.head, b.head);
-  return pair_fast_sum(s.head, v_add(s.tail, v_add(a.tail, b.tail)));
+  return (math_pair){s.head, v_add(s.tail, v_add(a.tail, b.tail))};
 }
 FA_INLINE math_pair pair_sub(math_pair a, math_pair b) { return pair_add(a, pair_neg(b)); }
-/* a + b of one word a, |a| >= |b|; not renormalised: the tail may be two ulp. */
+/* a + b of one word a, |a| >= |b|. */
 FA_INLINE math_pair pair_shift(vec a, math_pair b) {
   math_pair s = pair_fast_sum(a, b.head);
   return (math_pair){s.head, v_add(s.tail, b.tail)};
