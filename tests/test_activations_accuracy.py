@@ -222,7 +222,8 @@ def test_backward_from_y(name, isa, dtype):
     slope = reference.activations[name.removesuffix(".precise")].derivative1_from_y(
         y, *rounded_parameters(name, dtype).values()
     )
-    budget = f.ulp[dtype.name][1] + 0.5 + (2.0 if dtype == np.float64 else 0.0)  # the twin's own rounding
+    crossing = 2 if name in PRECISE else 1  # an ulp of the derivative is up to two of the product
+    budget = crossing * f.ulp[dtype.name][1] + 0.5 + (2.0 if dtype == np.float64 else 0.0)  # the twin's own rounding
     got = f.backward(dy, y=y)
     off = errors(got, dy * np.float64(slope))
     assert off.max() <= budget, (y[off.argmax()], off.max())
