@@ -1,8 +1,23 @@
 /* Elementary functions in double words, for the precise tier: the same reductions and tables as in math.inl, every step
  * that costs more than about a tenth of an ulp with its rounding error kept.
  *
- * A result is a pair good to 2^-27 (float32) or 2^-56 (float64) relative to it, so an activation that makes its value of
- * them and rounds once is off by 0.5 and a little, 0.75 where a subnormal result is rounded again. */
+ * A result is a pair good to about 2^-26 (float32) or 2^-55 (float64) relative to it, so an activation that makes its
+ * value of them and rounds once is off by 0.5 and a little, 0.75 where a subnormal result is rounded again. Largest errors
+ * in ulp of f, f', f'' in float32 over every 61st bit pattern, and ns an element with AVX-512 on one Zen 5 core in L2
+ * (the default tier: sigmoid 0.18, tanh 0.15, silu 0.19, softplus 0.43, gelu 0.18, gelu_tanh 0.32, mish 0.25):
+ *
+ *   activation    error                 time, float32            float64
+ *   exponential   1.00  1.00  1.00      0.12  0.12  0.12         0.33  0.33  0.33
+ *   sigmoid       0.75  0.76  0.87      0.33  0.39  0.57         0.78  0.91  1.37
+ *   tanh          0.89  0.75  0.86      0.37  0.42  0.61         0.86  0.98  1.51
+ *   silu          0.78  0.78  0.78      0.42  0.59  0.63         0.97  1.38  1.51
+ *   softplus      0.75  0.75  0.76      0.79  0.44  0.53         2.17  1.04  1.20
+ *   gelu          0.77  0.77  0.77      0.40  0.38  0.36         1.48  1.43  0.85
+ *   gelu_tanh     0.75  0.76  0.77      0.60  0.85  0.97         1.35  1.92  2.16
+ *   mish          0.80  0.78  0.94      0.64  0.76  1.00         1.47  1.75  2.22
+ *
+ * The time is the latency of a chain of 90 to 150 operations more than their number: two vectors a pass, interleaved by
+ * the compiler's scheduler (MAP_KERNEL's `ahead`), took sigmoid from 0.38 to 0.33 and mish' from 1.10 to 0.80. */
 
 /* ---- Exponentials ---- */
 
