@@ -40,7 +40,8 @@ enum {
 #define ACTIVATION(name, ...) FA_ACT_##name,
 #include "activations.def"
 #undef ACTIVATION
-  FA_ACT_COUNT
+  FA_ACT_COUNT,
+  FA_MAP_COUNT = 2 * FA_ACT_COUNT /* kernels: FA_ACT_x of the default tier, FA_ACT_COUNT + FA_ACT_x of the precise one */
 };
 
 enum { FA_MAX_PARAMETERS = 2, FA_MAX_POINTS = 4 };
@@ -69,7 +70,8 @@ typedef struct {
   int parameter_count;
   fa_parameter parameters[FA_MAX_PARAMETERS];
   const char *backward_from; /* "x" or "either" */
-  double ulp_f32[3], ulp_f64[3]; /* largest error of f, f', f'' in units of the last place */
+  double ulp_f32[3], ulp_f64[3]; /* largest error of f, f', f'' in units of the last place: the default tier */
+  double precise_ulp[3];         /* and the precise tier, both types, where neither those nor FA_PRECISE_ULP hold */
   /* Interior zeros of f' and of f'' that are not kept to a relative error: for x within a factor 1.4 of one, the bound is
    * 4 eps times the largest |f'| or |f''| instead. */
   fa_places zeros[2];
@@ -81,7 +83,7 @@ typedef struct {
 
 /* Description of activation `index` (one of FA_ACT_*). */
 static inline const fa_activation_info *fa_activation_describe(int index) {
-#define ACTIVATION(name_, count, from, ...) \
+#define ACTIVATION(name_, count, from, precise, ...) \
   {.name = #name_, .parameter_count = count, .backward_from = #from, __VA_ARGS__},
   static const fa_activation_info info[] = {
 #include "activations.def"
@@ -90,8 +92,17 @@ static inline const fa_activation_info *fa_activation_describe(int index) {
   return &info[index];
 }
 
+#define FA_PRECISE_ULP 1.1
+
+/* Largest error of f, f' or f'' (order 0 to 2) of a tier in an element type of 4 or 8 bytes. */
+static inline double fa_activation_ulp(const fa_activation_info *info, int precise, int itemsize, int order) {
+  double ordinary = itemsize == 4 ? info->ulp_f32[order] : info->ulp_f64[order];
+  if (!precise) return ordinary;
+  return info->precise_ulp[order] > 0 ? info->precise_ulp[order] : FA_MIN(ordinary, FA_PRECISE_ULP);
+}
+
 typedef struct {
-  const fa_map_kernels *map; /* [FA_ACT_COUNT] */
+  const fa_map_kernels *map; /* [FA_MAP_COUNT] */
 } fa_activation_kernels;
 
 #endif

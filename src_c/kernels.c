@@ -6,6 +6,7 @@
 #include "vec.h"
 
 #include "math.inl"
+#include "math_pairs.inl"
 #include "activations.inl"
 #include "rows.inl"
 #include "tile.inl"

@@ -24,6 +24,7 @@
  * a table for Phi without the far branch (degree 9, 0.24); centres of pieces on a plain grid (half an ulp more);
  * unrolling the loop over vectors (nothing). */
 #include "coefficients.h"
+#include "pairs.inl"
 
 #if FA_F32
 #define PICK(f32, f64) R(f32)
@@ -95,9 +96,6 @@ FA_INLINE vec math_expm1_negative(vec x, vec tail, const int has_tail) {
 }
 
 /* A product and its rounding error, as an argument of exp: no tail beyond the range of exp, where it could overflow. */
-typedef struct {
-  vec head, tail;
-} math_pair;
 FA_INLINE math_pair math_pair_of(vec head, vec tail) {
   return (math_pair){head, v_sel(v_lt(v_abs(head), v_set1(PICK(1024.0, 4096.0))), tail, v_zero())};
 }

@@ -67,6 +67,41 @@ def test_copies_and_pickles_are_the_same_object(name):
         assert ufunc.__doc__
 
 
+@pytest.mark.parametrize("name", [f"{name}.precise" for name in ELEMENTWISE])
+def test_precise_tier(name):
+    f = fa.activations[name]
+    default = fa.activations[name.removesuffix(".precise")]
+    test_copies_and_pickles_are_the_same_object(name)
+    test_documentation(name)
+    assert f.name == name
+    assert name not in list(fa.activations)
+    assert default.precise is f is f.precise is as_activation(name)
+    assert f != default
+    assert (f.parameters, f.formula, f.backward_from) == (default.parameters, default.formula, default.backward_from)
+    x = samples(100, np.float32)
+    np.testing.assert_array_equal(f(x[::2]), f(x)[::2])  # the ufunc and the direct way
+    np.testing.assert_array_equal(f.ufunc(x, *f.parameters.values()), f(x))
+    np.testing.assert_array_equal(f.derivative(x[::2]), f.derivative(x)[::2])
+
+
+def test_precise_tier_of_bound_aliased_and_other_activations():
+    bound = fa.softplus.with_params(beta=2)
+    assert bound.precise == fa.softplus.precise.with_params(beta=2) != bound
+    assert pickle.loads(pickle.dumps(bound.precise)) == bound.precise == bound.precise.precise
+    x = samples(50, np.float64)
+    np.testing.assert_array_equal(bound.precise(x), fa.softplus.precise(x, beta=2))
+    assert fa.activations["exp.precise"] is fa.exponential.precise
+    layer = fa.nn.Dense(3, 4, activation=fa.gelu.precise, rng=0, dtype="float32")
+    z = samples((5, 3), np.float32)
+    linear = fa.nn.Dense(3, 4, rng=0, dtype="float32")
+    np.testing.assert_array_equal(layer(z), fa.gelu.precise(linear(z)))
+    assert not hasattr(fa.softmax, "precise")
+    for name in ("softmax.precise", "nix.precise", ".precise"):
+        assert name not in fa.activations
+        with pytest.raises(ValueError, match="activation: expected one of"):
+            as_activation(name)
+
+
 def test_bound_activations():
     f = fa.leaky_relu.with_params(alpha=np.float32(0.5))
     assert f.parameters == {"alpha": 0.5}

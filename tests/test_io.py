@@ -113,6 +113,10 @@ def test_every_activation_of_the_catalogue(tmp_path):
     for name, function in fa.activations.items():
         fa.save(Activation(function), tmp_path / "m")
         assert fa.load(tmp_path / "m").function is fa.activations[name]
+    bound = fa.leaky_relu.with_params(alpha=0.5).precise
+    for function in (fa.gelu.precise, bound):
+        fa.save(Dense(2, 3, activation=function), tmp_path / "m")
+        assert fa.load(tmp_path / "m").activation == function
 
 
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bias": False}, {"double_bias": False, "time_major": True}])

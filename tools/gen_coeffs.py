@@ -126,16 +126,27 @@ def fit(
     weight: Function,
     fixed: Sequence[mpf] = (),
     refits: int = 3,
+    in_two: int = 0,
 ) -> list[mpf]:
-    """Coefficients of 1, x, ... x**degree in the format; the lowest ones may be given."""
+    """Coefficients of 1, x, ... x**degree in the format, the lowest ``in_two`` in two words; some may be given."""
+
+    def rounded(c: mpf, power: int) -> mpf:
+        return sum(two_words(fmt, c)) if power < in_two else fmt.round(c)
+
     done = list(fixed)
     while len(done) <= degree:
         known = list(done)
         rest = remez(
             lambda x, known=known: f(x) - polynomial(known, x), low, high, range(len(done), degree + 1), weight
         )
-        done += [fmt.round(c) for c in (rest[:1] if len(known) < refits else rest)]
+        done += [rounded(c, len(known) + i) for i, c in enumerate(rest[:1] if len(known) < refits else rest)]
     return done
+
+
+def two_words(fmt: Format, x: mpf) -> tuple[mpf, mpf]:
+    """Head and tail of x in the format."""
+    head = fmt.round(x)
+    return head, fmt.round(x - head)
 
 
 def worst_error(f: Function, g: Function, low: mpf, high: mpf, points: int = 400) -> mpf:
@@ -197,17 +208,21 @@ def report(header: Header, fmt: Format, name: str, error: mpf) -> None:
     print(f"{fmt.name} {text}")
 
 
-def exponential(header: Header, fmt: Format, degree: int) -> None:
-    """exp(r) = 1 + r + r^2 Q(r) on |r| <= ln2/2, and ln2 in two parts, n * head exact for every n that occurs."""
+def exponential(header: Header, fmt: Format, degree: int, name: str = "exp_q", refits: int = 2) -> None:
+    """exp(r) = 1 + r + r^2 Q(r) on |r| <= ln2/2."""
     half = mp.ln2 / 2 * mpf("1.0005")
 
     def q(r: mpf) -> mpf:
         return (mp.expm1(r) - r) / r**2 if abs(r) > mpf("1e-15") else mpf(1) / 2 + r / 6
 
-    coefficients = fit(fmt, q, -half, half, degree, lambda r: 1 / max(abs(r), half / 16), refits=2)
+    coefficients = fit(fmt, q, -half, half, degree, lambda r: 1 / max(abs(r), half / 16), refits=refits)
     error = worst_error(mp.expm1, lambda r: r + r**2 * polynomial(coefficients, r), -half, half)
     report(header, fmt, "expm1(r) = r + r^2 Q(r), |r| <= ln2/2", error)
-    header.row(fmt, "exp_q", coefficients)
+    header.row(fmt, name, coefficients)
+
+
+def logarithm_of_2(header: Header, fmt: Format) -> None:
+    """ln2 in two parts, n * head exact for every n that occurs."""
     head = fmt.round(mp.ln2, 16 if fmt is F32 else 42)
     header.number(fmt, "LN2", fmt.round(mp.ln2))
     header.number(fmt, "LN2_HEAD", head)
@@ -229,19 +244,29 @@ def nearly_exact(fmt: Format, f: Function, near: mpf, span: mpf, step: mpf) -> m
 
 
 def pieces(
-    header: Header, fmt: Format, name: str, f: Function, width: mpf, count: int, degree: int, root: mpf | None = None
+    header: Header,
+    fmt: Format,
+    name: str,
+    f: Function,
+    width: mpf,
+    count: int,
+    degree: int,
+    root: mpf | None = None,
+    pair: bool = False,
 ) -> None:
     """f on [0, (count - 1/2) width] in pieces around k * width: tables name_at of centres, name_c[degree + 1][count].
 
     The centres are moved by up to 2 % of the width to where f is nearly a number of the format, so that the constant
     term costs nothing; the one next to a root of f moves to the number nearest to it, which keeps the relative accuracy
-    there.
+    there. With ``pair``, the tables are for a result in two words: the two lowest coefficients have tails, name_tail.
     """
-    centres, columns, worst = [], [], mpf(0)
+    in_two = 2 if pair else 0
+    centres, columns, heads, worst = [], [], [], mpf(0)
     for k in range(count):
         centre = mpf(0)
         if k > 0:
-            centre = nearly_exact(fmt, f, k * width, width / 50, mp.ldexp(1, -14))
+            step = mp.ldexp(1, -14)
+            centre = fmt.round_to(k * width, -14) if pair else nearly_exact(fmt, f, k * width, width / 50, step)
         if root is not None and abs(root - k * width) <= width / 2:
             centre = fmt.round(root)
         low = max(mpf(0), (k - mpf(1) / 2) * width) - centre
@@ -253,7 +278,8 @@ def pieces(
         def weight(q: mpf, centre: mpf = centre) -> mpf:
             return max(abs(f(centre + q)), mpf(1) / 64 if root is not None and abs(centre - root) < 1 else mpf(0))
 
-        c = fit(fmt, g, low, high, degree, weight, fixed=[fmt.round(g(mpf(0)))])
+        constant = sum(two_words(fmt, g(mpf(0)))) if pair else fmt.round(g(mpf(0)))
+        c = fit(fmt, g, low, high, degree, weight, fixed=[constant], in_two=in_two)
         error = max(
             abs(g(q) - polynomial(c, q)) / weight(q)
             for q in [low + (high - low) * (i + mpf(1) / 2) / 60 for i in range(60)]
@@ -261,9 +287,15 @@ def pieces(
         worst = max(worst, error)
         centres.append(centre)
         columns.append(c)
+        heads.append(mpf(0) if pair and root is not None and centre == fmt.round(root) else fmt.round(c[0]))
     report(header, fmt, f"{name}, {count} pieces of {mp.nstr(width, 6)}, degree {degree}", worst)
     header.row(fmt, f"{name}_at", centres)
-    header.table(fmt, f"{name}_c", [[column[d] for column in columns] for d in range(degree + 1)])
+    table = [[column[d] for column in columns] for d in range(degree + 1)]
+    words = [heads, *([fmt.round(c) for c in row] for row in table[1:])]
+    header.table(fmt, f"{name}_c", words)
+    if pair:  # at a root, the constant is all tail: the sum with it is of a larger and a smaller number either way
+        tails = [[fmt.round(c - word) for c, word in zip(table[d], words[d], strict=True)] for d in range(in_two)]
+        header.table(fmt, f"{name}_tail", tails)
 
 
 def normal_tail(t: mpf) -> mpf:
@@ -275,11 +307,18 @@ def density(t: mpf) -> mpf:
     return mp.exp(-t * t / 2) / mp.sqrt(2 * mp.pi)
 
 
+def gelu_slope(t: mpf) -> mpf:
+    """gelu'(-t)."""
+    return normal_tail(t) - t * density(t)
+
+
+GELU_SLOPE_ROOT = mp.findroot(gelu_slope, mpf("0.7518"))
+
+
 def gelu(header: Header, fmt: Format, width: mpf, degree: int, far_degree: int) -> None:
     """Phi(-t) and Phi(-t) - t phi(t) in 32 pieces; beyond them t Phi(-t) exp(t^2/2) = G(1/t^2)."""
     pieces(header, fmt, "normal_tail", normal_tail, width, 32, degree)
-    root = mp.findroot(lambda t: normal_tail(t) - t * density(t), mpf("0.7518"))
-    pieces(header, fmt, "gelu_slope", lambda t: normal_tail(t) - t * density(t), width, 32, degree, root)
+    pieces(header, fmt, "gelu_slope", gelu_slope, width, 32, degree, GELU_SLOPE_ROOT)
     header.number(fmt, "NORMAL_SCALE", fmt.round(1 / width))
     limit = width * mpf(63) / 2
     header.number(fmt, "NORMAL_FAR", fmt.round(limit))
@@ -331,29 +370,45 @@ def error_function(header: Header, fmt: Format, width: mpf, degree: int) -> None
     header.number(fmt, "TWO_OVER_SQRT_PI", fmt.round(2 / mp.sqrt(mp.pi)))
 
 
-def arctangent(header: Header, fmt: Format, degree: int) -> None:
-    """atan(z) = z + z w A(w), w = z^2, on [0, 1], and pi / 2 in two words."""
+def arctangent(header: Header, fmt: Format, degree: int, name: str = "atan_a", centre: float = 0.0) -> None:
+    """atan(z) = z + z w A(w), w = z^2, on [0, 1]; A in powers of w - centre, which cancel less around 1/2."""
+    centre = mpf(centre)
 
     def a(w: mpf) -> mpf:
         z = mp.sqrt(w)
         return (mp.atan(z) / z - 1) / w if w > mpf("1e-20") else -mpf(1) / 3 + w / 5
 
-    c = fit(fmt, a, mpf(0), mpf(1), degree, lambda w: 1 / max(w, mpf(1) / 16))
-    error = worst_error(mp.atan, lambda z: z + z**3 * polynomial(c, z * z), mpf(0), mpf(1))
+    c = fit(
+        fmt,
+        lambda v: a(v + centre),
+        -centre,
+        1 - centre,
+        degree,
+        lambda v: 1 / max(v + centre, mpf(1) / 16),
+        in_two=centre != 0,
+    )
+    error = worst_error(mp.atan, lambda z: z + z**3 * polynomial(c, z * z - centre), mpf(0), mpf(1))
     report(header, fmt, f"atan(z) = z + z^3 A(z^2), 0 <= z <= 1, degree {degree}", error)
-    header.row(fmt, "atan_a", c)
-    head = fmt.round(mp.pi / 2)
+    header.row(fmt, name, [fmt.round(x) for x in c])
+    if centre:
+        header.number(fmt, f"{name.upper()}_TAIL", two_words(fmt, c[0])[1])
+
+
+def half_pi(header: Header, fmt: Format) -> None:
+    """pi / 2 in two words."""
+    head, tail = two_words(fmt, mp.pi / 2)
     header.number(fmt, "HALF_PI", head)
-    header.number(fmt, "HALF_PI_TAIL", fmt.round(mp.pi / 2 - head))
+    header.number(fmt, "HALF_PI_TAIL", tail)
+
+
+def tanh_rest(t: mpf) -> mpf:
+    """(t - tanh t) / t^3."""
+    return (t - mp.tanh(t)) / t**3 if t > mpf("1e-8") else mpf(1) / 3 - 2 * t * t / 15
 
 
 def tanh_difference(header: Header, fmt: Format, width: mpf, degree: int) -> None:
-    """G(t) = (t - tanh t) / t^3 in 32 pieces."""
-
-    def ratio(t: mpf) -> mpf:
-        return (t - mp.tanh(t)) / t**3 if t > mpf("1e-8") else mpf(1) / 3 - 2 * t * t / 15
-
-    pieces(header, fmt, "tanh_rest", ratio, width, 32, degree)
+    """(t - tanh t) / t^3 in 32 pieces."""
+    pieces(header, fmt, "tanh_rest", tanh_rest, width, 32, degree)
     header.number(fmt, "TANH_REST_SCALE", fmt.round(1 / width))
     header.number(fmt, "TANH_REST_FAR", fmt.round(width * mpf(63) / 2))
 
@@ -371,24 +426,56 @@ def tanh_square(header: Header, fmt: Format, limit: mpf, degree: int) -> None:
     header.number(fmt, "TANH_SQUARE", fmt.round(limit))
 
 
+def tail_of(header: Header, fmt: Format, name: str, x: mpf) -> None:
+    """What rounding leaves of a constant."""
+    header.number(fmt, f"{name}_TAIL", two_words(fmt, x)[1])
+
+
+def pairs(
+    header: Header,
+    fmt: Format,
+    exp_degree: int,
+    normal_width: mpf,
+    erf_width: mpf,
+    degree: int,
+    erf_degree: int,
+    atan_degree: int,
+) -> None:
+    """What math_pairs.inl needs beyond the above: a degree more, and tails."""
+    exponential(header, fmt, exp_degree, "exp_q_pair", refits=0)  # an odd degree on both sides of 0 can't be refitted
+    pieces(header, fmt, "normal_tail_pair", normal_tail, normal_width, 32, degree, pair=True)
+    pieces(header, fmt, "gelu_slope_pair", gelu_slope, normal_width, 32, degree, GELU_SLOPE_ROOT, pair=True)
+    pieces(header, fmt, "erf_pair", mp.erf, erf_width, 32, erf_degree, pair=True)
+    pieces(header, fmt, "tanh_rest_pair", tanh_rest, mpf(9) / 32, 32, degree, pair=True)
+    arctangent(header, fmt, atan_degree, "atan_a_pair", 0.5)
+    tail_of(header, fmt, "DENSITY_0", 1 / mp.sqrt(2 * mp.pi))
+    tail_of(header, fmt, "TWO_OVER_SQRT_PI", 2 / mp.sqrt(mp.pi))
+
+
 def build() -> Header:
     header = Header()
     exponential(header, F32, 4)
+    logarithm_of_2(header, F32)
     gelu(header, F32, mpf(3) / 16, 6, 5)
     gelu_tanh(header, F32, 20)
     logarithm(header, F32, 4)
     error_function(header, F32, mpf(1) / 8, 6)
     arctangent(header, F32, 8)
+    half_pi(header, F32)
     tanh_difference(header, F32, mpf(9) / 32, 6)
     tanh_square(header, F32, mpf("0.9"), 4)
+    pairs(header, F32, 5, mpf(3) / 16, mpf(1) / 8, 7, 6, 10)
     exponential(header, F64, 10)
+    logarithm_of_2(header, F64)
     gelu(header, F64, mpf(7) / 32, 13, 16)
     gelu_tanh(header, F64, 46)
     logarithm(header, F64, 10)
     error_function(header, F64, mpf(19) / 100, 14)
     arctangent(header, F64, 20)
+    half_pi(header, F64)
     tanh_difference(header, F64, mpf(9) / 32, 13)
     tanh_square(header, F64, mpf("0.9"), 8)
+    pairs(header, F64, 10, mpf(7) / 32, mpf(19) / 100, 14, 15, 22)
     return header
 
 

@@ -1,6 +1,6 @@
 """Largest error of the float64 activation kernels against mpmath, in units of the last place.
 
-    python tools/ulp_mpmath.py [--points N] [name ...]
+    python tools/ulp_mpmath.py [--points N] [--precise] [name ...]
 
 Uses the installed fastact on the instruction set in force. The reference is the formula of the table with two exact
 derivatives, at a precision that is raised until it settles (tests/oracle.py). Points: normal, uniform over the tails,
@@ -84,11 +84,12 @@ def sample(points: int) -> np.ndarray:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=4000)
+    parser.add_argument("--precise", action="store_true", help="the precise tier")
     parser.add_argument("names", nargs="*", default=[row["name"] for row in table.describe_all()])
     arguments = parser.parse_args()
     failed = False
     for name in arguments.names:
-        f = fa.activations[name]
+        f = fa.activations[name].precise if arguments.precise else fa.activations[name]
         kinks = {0.0, *f.kinks}
         x = np.array([v for v in sample(arguments.points) if v not in kinks])
         got = [f(x), f.derivative(x), f.derivative(x, order=2)]

@@ -5,6 +5,7 @@ from fastact._core.runtime cimport fa_size
 cdef extern from "kernels.h" nogil:
     enum:
         FA_ACT_COUNT
+        FA_MAP_COUNT
         FA_ROWS_COUNT
         FA_ROWS_OPERANDS
         FA_MAX_PARAMETERS
@@ -68,17 +69,18 @@ cdef extern from "kernels.h" nogil:
         int monotonic, odd
         double range "range"[2]
     const fa_activation_info *fa_activation_describe(int index)
+    double fa_activation_ulp(const fa_activation_info *info, int precise, int itemsize, int order)
 
 # What a loop needs to know; NumPy hands it back as the loop's data.
 cdef struct Loop:
-    int index        # row of the table: FA_ACT_*, or FA_ROWS_* for a function of rows
+    int index        # row of the table of kernels: FA_ACT_* (+ FA_ACT_COUNT: precise), or FA_ROWS_* for a function of rows
     int kind         # its column; forward or not for a function of rows
     int dtype        # 0 float32, 1 float64, 2 float16
     int n_in         # inputs: x, or dy and x or y; then the parameters
     int row_operands # of a function of rows, bit k: operand k, the output last, is a whole row; else 0
 
 cdef class Caller:
-    cdef readonly int index          # FA_ACT_* of an elementwise activation of the table, else -1
+    cdef readonly int index          # FA_ACT_* of an elementwise activation (+ FA_ACT_COUNT: precise), else -1
     cdef readonly bint rowwise
     cdef readonly str name
     cdef readonly tuple parameter_names

@@ -313,6 +313,14 @@ cdef tuple places(const fa_places *at):
     return tuple([at.x[i] for i in range(at.count)])
 
 
+cdef dict largest_errors(const fa_activation_info *info, int precise):
+    """Of f, f' and f'' in ulp, by dtype, for a tier."""
+    return {
+        name: tuple([fa_activation_ulp(info, precise, size, i) for i in range(3)])
+        for name, size in (("float32", 4), ("float64", 8))
+    }
+
+
 def describe(int index):
     """Row ``index`` of the C table of elementwise activations, as a dict."""
     if not 0 <= index < FA_ACT_COUNT:
@@ -327,10 +335,8 @@ def describe(int index):
         "note": text(info.note),
         "parameters": {text(info.parameters[i].name): info.parameters[i].value for i in range(info.parameter_count)},
         "backward_from": text(info.backward_from),
-        "ulp": {
-            "float32": tuple([info.ulp_f32[i] for i in range(3)]),
-            "float64": tuple([info.ulp_f64[i] for i in range(3)]),
-        },
+        "ulp": largest_errors(info, 0),
+        "precise_ulp": largest_errors(info, 1),
         "zeros": (places(&info.zeros[0]), places(&info.zeros[1])),
         "kinks": places(&info.kinks),
         "landmarks": [(info.landmarks.xy[i][0], info.landmarks.xy[i][1]) for i in range(info.landmarks.count)],
@@ -468,7 +474,8 @@ cdef class Caller:
                 self.loops[kind] = make_loops(self.index, kind, n_in, 0)
             except LookupError:
                 continue
-            self.ufuncs[KINDS[kind]] = make_ufunc(self.loops[kind], None, self.name + _SUFFIX[kind], doc(KINDS[kind]))
+            name = self.name.replace(".", "_") + _SUFFIX[kind]   # pickle takes a dot for an attribute
+            self.ufuncs[KINDS[kind]] = make_ufunc(self.loops[kind], None, name, doc(KINDS[kind]))
 
     cdef _make_row_ufuncs(self, object doc):
         cdef int kind

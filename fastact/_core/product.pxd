@@ -4,7 +4,7 @@ from fastact._core.runtime cimport fa_size
 cdef extern from "product.h" nogil:
     enum:
         FA_MAX_PARAMETERS
-        FA_ACT_COUNT
+        FA_MAP_COUNT
     ctypedef struct fa_map_args:
         pass
     ctypedef void (*fa_map_kernel)(const fa_map_args *) noexcept nogil

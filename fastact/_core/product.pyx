@@ -313,7 +313,7 @@ cdef bint _set_activation(
     if activation.name == "linear":
         return True
     index = activation.index
-    if activation.rowwise or not 0 <= index < FA_ACT_COUNT:
+    if activation.rowwise or not 0 <= index < FA_MAP_COUNT:
         return False
     parameters = list(activation.parameters.values())
     p.activation = kernels.activation.map[<int>index].forward

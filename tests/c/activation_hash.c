@@ -1,4 +1,4 @@
-/* Prints a hash of the outputs of every elementwise kernel of one instruction set, over inputs that visit every
+/* Prints a hash of the outputs of every elementwise kernel of one instruction set, in both tiers, over inputs that visit every
  * exponent, both signs, zeros, infinities, NaN and subnormals. Sets that promise the same bits print the same lines.
  *
  * Compiled together with src_c/kernels.c for one FA_ISA and both element types: see compare_isas.sh. */
@@ -59,8 +59,9 @@ static void run(const fa_kernels *table) {
   if (!x || !dy || !out) exit(2);
   fill(size, x);
   fill(size, dy);
-  for (int index = 0; index < FA_ACT_COUNT; index++) {
-    const fa_activation_info *info = fa_activation_describe(index);
+  for (int index = 0; index < FA_MAP_COUNT; index++) {
+    const fa_activation_info *info = fa_activation_describe(index % FA_ACT_COUNT);
+    const char *tier = index < FA_ACT_COUNT ? "" : ".precise";
     const fa_map_kernels *map = &table->activation.map[index];
     const fa_map_kernel kernels[] = {map->forward, map->derivative1, map->derivative2, map->backward_x, map->backward_y};
     float narrow[FA_MAX_PARAMETERS];
@@ -75,7 +76,7 @@ static void run(const fa_kernels *table) {
         args.in[operands++] = size == 4 ? (const void *)&narrow[p] : (const void *)&info->parameters[p].value;
       }
       kernels[k](&args);
-      printf("%s f%d %d %016llx\n", info->name, 8 * size, k, (unsigned long long)hash(size, out));
+      printf("%s%s f%d %d %016llx\n", info->name, tier, 8 * size, k, (unsigned long long)hash(size, out));
     }
   }
   free(x);
