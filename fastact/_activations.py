@@ -176,10 +176,10 @@ class Activation(_core.Caller):
         >>> fa.gelu.precise, fa.gelu.ulp["float32"][0], fa.gelu.precise.ulp["float32"][0]
         (Activation('gelu.precise'), 3.0, 1.1)
         """
-        if self.name.endswith(".precise"):
-            return self
-        twin = activations._unlisted.get(f"{self.name}.precise")
+        twin = activations.precise.get(self.name)
         if twin is None:
+            if self.ulp and max(map(max, self.ulp.values())) <= 1.1 or self.name.endswith(".precise"):
+                return self
             raise AttributeError(
                 f"{self.name}: has no precise tier; of a scaled one, take it first: f.precise.scaled()"
             )
@@ -635,6 +635,7 @@ class Catalogue(Mapping[str, Activation]):
     def __init__(self) -> None:
         self._entries: dict[str, Activation] = {}
         self.unlisted: dict[str, Activation] = {}
+        self.precise: dict[str, Activation] = {}  # by the name of the default tier
         self.aliases: dict[str, Activation] = {}
 
     def add(self, activation: Activation, listed: bool = True) -> None:
@@ -649,8 +650,7 @@ class Catalogue(Mapping[str, Activation]):
     def __getitem__(self, name: str) -> Activation:
         found = self._entries.get(name) or self.aliases.get(name)
         if found is None and isinstance(name, str) and name.endswith(".precise"):
-            default = self[name.removesuffix(".precise")]
-            found = self._unlisted.get(f"{default.name}.precise")
+            found = getattr(self[name.removesuffix(".precise")], "precise", None)
         if found is None:
             raise KeyError(self._unknown(name))
         return found
@@ -675,7 +675,7 @@ _rows = [facts | {"rowwise": False} for facts in _core.describe_all()]
 for _facts in _rows:
     _tier = {"name": f"{_facts['name']}.precise", "index": _facts["index"] + len(_rows), "ulp": _facts["precise_ulp"]}
     activations.add(Activation.from_facts(_facts))
-    activations.add(Activation.from_facts(_facts | _tier | {"aliases": ()}), listed=False)
+    activations.precise[_facts["name"]] = Activation.from_facts(_facts | _tier | {"aliases": ()})
 
 
 def as_activation(spec: str | Activation | None, keeps_shape: bool = False) -> Activation:

@@ -38,8 +38,12 @@ def facts(activation: Activation) -> list[tuple[str, str]]:
     else:
         lines += _shape(activation)
     lines.append(("backward", f"from {_SOURCES[activation.backward_from]}"))
-    for dtype, (forward, first, second) in activation.ulp.items():
-        lines.append(("accuracy", f"{dtype}: f within {forward:g} ULP, f' {first:g}, f'' {second:g}"))
+    tiers = {"accuracy": activation.ulp}
+    if activation.ulp and not activation.name.endswith(".precise"):
+        tiers["precise"] = activation.precise.ulp
+    for label, bounds in tiers.items():
+        for dtype, (forward, first, second) in bounds.items():
+            lines.append((label, f"{dtype}: f within {forward:g} ULP, f' {first:g}, f'' {second:g}"))
     return lines
 
 

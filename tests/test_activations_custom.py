@@ -153,6 +153,8 @@ def test_parameters():
     assert twice.inner is fa.tanh
     assert twice.range == (-6.75, -0.75)
     assert (fa.tanh.scaled(output_scale=2).odd, twice.odd) == (True, False)
+    exact = fa.tanh.precise.scaled(input_scale=0.5)
+    np.testing.assert_array_equal(exact(x), fa.tanh.precise(0.5 * x))
     wide = bump().with_params(width=2.0).scaled(input_scale=3)
     np.testing.assert_array_equal(wide.derivative(x), 3 * bell_1(3 * x, 2.0))
     assert repr(fa.tanh.scaled(input_scale=2)) == "Activation('tanh').scaled(input_scale=2.0)"

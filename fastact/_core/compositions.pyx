@@ -35,7 +35,9 @@ assert MAX_OPERANDS >= 6 + FA_MAX_PARAMETERS + 1
 
 # Serial time of a vector of a chain, for the thread policy: two or three kernels of 1 to 4 ns.
 cdef double VECTOR_NS = 4.0
-cdef list NAMES = [row["name"] for row in describe_all()]
+cdef list ROWS = describe_all()
+# By index: the default tier, then the precise one.
+cdef list NAMES = [row["name"] for row in ROWS] + [row["name"] + "_precise" for row in ROWS]
 cdef int AFFINE = NAMES.index("affine")
 cdef int LINEAR = NAMES.index("linear")
 cdef double[2] MINUS_ZERO = [-0.0, 0.0]   # added to a product, it changes no product: +0 would turn -0 into +0
@@ -240,11 +242,11 @@ _FAMILIES = {
 def ufuncs(str family, int index):
     """The ufuncs "scaled" or "times" of activation ``index`` of the table, by kind; made when first asked for."""
     if (index, family) not in _MADE:
-        row = describe_all()[index]
+        name, parameters = NAMES[index], len(ROWS[index % len(ROWS)]["parameters"])
         _MADE[index, family] = {
             kind: make_ufunc(
-                index, number, len(row["parameters"]), f"{row['name']}_{family}_{kind}",
-                f"{kind} of {row['name']}, {family}: a chain of kernels in one pass; of its operands and parameters.",
+                index, number, parameters, f"{name}_{family}_{kind}",
+                f"{kind} of {name}, {family}: a chain of kernels in one pass; of its operands and parameters.",
             )
             for kind, number in _FAMILIES[family].items()
         }
