@@ -178,7 +178,7 @@ class Activation(_core.Caller):
         """
         twin = activations.precise.get(self.name)
         if twin is None:
-            if self.ulp and max(map(max, self.ulp.values())) <= 1.1 or self.name.endswith(".precise"):
+            if (self.ulp and max(map(max, self.ulp.values())) <= 1.1) or self.name.endswith(".precise"):
                 return self
             raise AttributeError(
                 f"{self.name}: has no precise tier; of a scaled one, take it first: f.precise.scaled()"
