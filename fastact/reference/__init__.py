@@ -1,0 +1,19 @@
+"""The pure-NumPy twin of every kernel: readable, in float64, right in the tails; what the kernels are tested against.
+
+One module a family of kernels. Nothing here is fast, and nothing here imports the compiled core.
+"""
+
+from fastact.reference.catalogue import *  # noqa: F403  (an activation is named once, there)
+from fastact.reference.layers import dense as dense
+from fastact.reference.layers import dense_backward as dense_backward
+from fastact.reference.products import matmul as matmul
+from fastact.reference.recurrent import LSTMTrace as LSTMTrace
+from fastact.reference.recurrent import lstm_backward as lstm_backward
+from fastact.reference.recurrent import lstm_forward as lstm_forward
+from fastact.reference.training import adam as adam
+from fastact.reference.training import cross_entropy as cross_entropy
+from fastact.reference.training import embedding_backward as embedding_backward
+from fastact.reference.training import embedding_forward as embedding_forward
+from fastact.reference.training import global_norm as global_norm
+from fastact.reference.training import sgd as sgd
+from fastact.reference.training import squared_error as squared_error
