@@ -51,7 +51,7 @@ def swap(layer, a):
 
 def expected(layer, x, state, dy, dstate):
     """y, state, and all gradients by name, from the reference, layer by layer."""
-    weights, traces = [], []
+    traces = []
     inner = swap(layer, x)
     for n in range(layer.num_layers):
         get = {k: getattr(layer, f"{k}_l{n}").value.astype(np.float64) for k in ("weight_ih", "weight_hh")}
@@ -59,9 +59,8 @@ def expected(layer, x, state, dy, dstate):
         for k in ("bias_ih", "bias_hh"):
             if hasattr(layer, f"{k}_l{n}"):
                 bias = bias + getattr(layer, f"{k}_l{n}").value
-        weights.append((get["weight_ih"], get["weight_hh"]))
         traces.append(
-            reference.lstm_forward(inner, *weights[-1], bias, *(() if state is None else (s[n] for s in state)))
+            reference.lstm_forward(inner, get | {"bias": bias}, *(() if state is None else (s[n] for s in state)))
         )
         inner = traces[-1].y
     y = inner if layer.return_sequences else traces[-1].h[-1]
@@ -75,7 +74,7 @@ def expected(layer, x, state, dy, dstate):
         raise AssertionError("no reference without a step")
     gradients, dh0, dc0 = {}, [], []
     for n in reversed(range(layer.num_layers)):
-        got = reference.lstm_backward(traces[n], *weights[n], d, *(() if dstate is None else (s[n] for s in dstate)))
+        got = reference.lstm_backward(traces[n], d, *(() if dstate is None else (s[n] for s in dstate)))
         d = got["x"]
         gradients |= {f"{k}_l{n}": got[k] for k in ("weight_ih", "weight_hh")}
         gradients |= {f"{k}_l{n}": got["bias"] for k in ("bias_ih", "bias_hh") if hasattr(layer, f"{k}_l{n}")}

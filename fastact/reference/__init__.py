@@ -7,9 +7,16 @@ from fastact.reference.catalogue import *  # noqa: F403  (an activation is named
 from fastact.reference.layers import dense as dense
 from fastact.reference.layers import dense_backward as dense_backward
 from fastact.reference.products import matmul as matmul
+from fastact.reference.recurrent import GRUTrace as GRUTrace
 from fastact.reference.recurrent import LSTMTrace as LSTMTrace
+from fastact.reference.recurrent import LSTMVariant as LSTMVariant
+from fastact.reference.recurrent import RNNTrace as RNNTrace
+from fastact.reference.recurrent import gru_backward as gru_backward
+from fastact.reference.recurrent import gru_forward as gru_forward
 from fastact.reference.recurrent import lstm_backward as lstm_backward
 from fastact.reference.recurrent import lstm_forward as lstm_forward
+from fastact.reference.recurrent import rnn_backward as rnn_backward
+from fastact.reference.recurrent import rnn_forward as rnn_forward
 from fastact.reference.training import adam as adam
 from fastact.reference.training import cross_entropy as cross_entropy
 from fastact.reference.training import embedding_backward as embedding_backward

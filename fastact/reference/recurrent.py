@@ -1,90 +1,339 @@
-"""Recurrent layers, one layer and direction.
+"""Recurrent layers, one layer and direction: every option, one step after the other.
 
-Time-major: x (T, B, I), y (T, B, H), h and c (B, H); weights as in torch.nn, gates in the order i, f, g, o.
+Time-major: x (T, B, I), y (T, B, R), h (B, R), c (B, H), where R = H unless there is a projection. Weights are those of
+torch.nn; rows of gates stand in the order i, f, g, o (LSTM) and r, z, n (GRU), a removed gate leaves its rows out. With
+``lengths`` (B,), y is zero beyond them and the final state of a sequence is that of its last step.
+
+Each ``..._forward`` gives a trace, and ``..._backward`` of that trace the gradients by name, of every weight by its own
+name and of "x", "h0" and "c0".
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastact.reference.catalogue import Array, _f64, sigmoid
+from fastact.reference.catalogue import Array, Elementwise, _f64, activations
+
+
+def _function(name: str) -> Elementwise:
+    found = activations[name]
+    assert isinstance(found, Elementwise)
+    return found
+
+
+SIGMOID, TANH = _function("sigmoid"), _function("tanh")
+
+
+def _active(lengths: ArrayLike | None, steps: int, batch: int) -> Array:
+    """(T, B, 1): 1 where a sequence has a step, else 0."""
+    if lengths is None:
+        return np.ones((steps, batch, 1))
+    return _f64(np.arange(steps)[:, None] < np.asarray(lengths))[:, :, None]
+
+
+def _start(state: ArrayLike | None, batch: int, size: int) -> Array:
+    return np.zeros((batch, size)) if state is None else _f64(state)
+
+
+@dataclass
+class LSTMVariant:
+    """The cell between the products; the default is the plain one.
+
+    A gate that is None is removed, which makes it 1; with ``coupled`` the forget gate is 1 - i. ``clip`` bounds |c|.
+    """
+
+    input_gate: Elementwise | None = SIGMOID
+    forget_gate: Elementwise | None = SIGMOID
+    candidate: Elementwise = TANH
+    output_gate: Elementwise | None = SIGMOID
+    cell: Elementwise = TANH
+    coupled: bool = False
+    clip: float = np.inf
+
+    @property
+    def rows(self) -> str:
+        """Letters of the gates that have rows of their own in the weights."""
+        present = {
+            "i": self.input_gate is not None,
+            "f": self.forget_gate is not None and not self.coupled,
+            "g": True,
+            "o": self.output_gate is not None,
+        }
+        return "".join(letter for letter in "ifgo" if present[letter])
+
+    def function(self, letter: str) -> Elementwise:
+        found = {"i": self.input_gate, "f": self.forget_gate, "g": self.candidate, "o": self.output_gate}[letter]
+        assert found is not None
+        return found
 
 
 @dataclass
 class LSTMTrace:
-    """What ``lstm_forward`` computes; h and c begin with the initial state: (T + 1, B, H)."""
+    """What ``lstm_forward`` computes; h and c begin with the initial state: (T + 1, B, R) and (T + 1, B, H)."""
 
     x: Array
     h: Array
     c: Array
-    gates: Array  # (T, 4, B, H)
-
-    @property
-    def y(self) -> Array:
-        return self.h[1:]
+    y: Array
+    gates: Array  # (T, 4, B, H): i, f, g, o
+    z: dict[str, Array]  # before the activation, (T, B, H) by letter
+    weights: dict[str, Array]
+    variant: LSTMVariant
+    active: Array
+    extra: dict[str, Array] = field(default_factory=dict)
 
 
 def lstm_forward(
     x: ArrayLike,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    bias: ArrayLike,
+    weights: Mapping[str, ArrayLike],
     h0: ArrayLike | None = None,
     c0: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    variant: LSTMVariant | None = None,
+    *,
+    recurrent_mask: ArrayLike | None = None,
+    zoneout_h: ArrayLike | None = None,
+    zoneout_c: ArrayLike | None = None,
 ) -> LSTMTrace:
-    """One LSTM layer; ``bias`` (4H,) is the sum of both biases."""
-    x, weight_ih, weight_hh, bias = _f64(x), _f64(weight_ih), _f64(weight_hh), _f64(bias)
-    steps, batch, hidden = x.shape[0], x.shape[1], weight_hh.shape[1]
-    h, c = np.zeros((steps + 1, batch, hidden)), np.zeros((steps + 1, batch, hidden))
-    h[0] = 0 if h0 is None else h0
-    c[0] = 0 if c0 is None else c0
-    gates = np.zeros((steps, 4, batch, hidden))
+    """One LSTM layer.
+
+    Parameters
+    ----------
+    weights : mapping
+        ``weight_ih`` (G H, I), ``weight_hh`` (G H, R), ``bias`` (G H,), the sum of both biases; where wanted
+        ``weight_peephole`` (the gates that there are among i, f, o; H), ``weight_hr`` (P, H), the projection.
+    recurrent_mask : (B, R)
+        Times h in the recurrent product, at every step the same.
+    zoneout_h, zoneout_c : (T, B, R), (T, B, H)
+        How much of the step each unit takes; the rest remains as it was: a drawn mask, or its expectation.
+    """
+    x, w, v = _f64(x), {name: _f64(value) for name, value in weights.items()}, variant or LSTMVariant()
+    steps, batch, hidden = len(x), x.shape[1], len(w["weight_hh"]) // len(v.rows)
+    width = w["weight_hh"].shape[1]
+    active = _active(lengths, steps, batch)
+    mask = np.ones((batch, width)) if recurrent_mask is None else _f64(recurrent_mask)
+    take_h = np.ones((steps, batch, width)) if zoneout_h is None else _f64(zoneout_h)
+    take_c = np.ones((steps, batch, hidden)) if zoneout_c is None else _f64(zoneout_c)
+    take_h, take_c = take_h * active, take_c * active  # a sequence that has ended remains as it is
+    h, c = np.zeros((steps + 1, batch, width)), np.zeros((steps + 1, batch, hidden))
+    h[0], c[0] = _start(h0, batch, width), _start(c0, batch, hidden)
+    gates = np.ones((steps, 4, batch, hidden))
+    z_all = {letter: np.zeros((steps, batch, hidden)) for letter in v.rows}
+    new_c, new_h = np.zeros_like(c[1:]), np.zeros_like(h[1:])
+    peephole = dict(zip((k for k in v.rows if k != "g"), w.get("weight_peephole", np.zeros((3, hidden))), strict=False))
     for t in range(steps):
-        z = x[t] @ weight_ih.T + h[t] @ weight_hh.T + bias
-        z_i, z_f, z_g, z_o = np.split(z, 4, axis=1)
-        i, f, g, o = sigmoid(z_i), sigmoid(z_f), np.tanh(z_g), sigmoid(z_o)
-        c[t + 1] = f * c[t] + i * g
-        h[t + 1] = o * np.tanh(c[t + 1])
-        gates[t] = i, f, g, o
-    return LSTMTrace(x, h, c, gates)
+        columns = x[t] @ w["weight_ih"].T + (mask * h[t]) @ w["weight_hh"].T + w["bias"]
+        z = dict(zip(v.rows, np.split(columns, len(v.rows), axis=1), strict=True))
+        gate = dict.fromkeys("ifgo", np.ones((batch, hidden)))
+        for letter in v.rows:
+            if letter in "if":
+                z[letter] = z[letter] + peephole[letter] * c[t]
+            if letter != "o":
+                gate[letter] = v.function(letter).forward(z[letter])
+        if v.coupled:
+            gate["f"] = 1 - gate["i"]
+        c_new = gate["f"] * c[t] + gate["i"] * gate["g"]
+        new_c[t] = np.clip(c_new, -v.clip, v.clip)
+        c[t + 1] = c[t] + take_c[t] * (new_c[t] - c[t])
+        if "o" in v.rows:
+            z["o"] = z["o"] + peephole["o"] * c[t + 1]
+            gate["o"] = v.function("o").forward(z["o"])
+        out = gate["o"] * v.cell.forward(c[t + 1])
+        new_h[t] = out @ w["weight_hr"].T if "weight_hr" in w else out
+        h[t + 1] = h[t] + take_h[t] * (new_h[t] - h[t])
+        gates[t] = [gate[letter] for letter in "ifgo"]
+        for letter in v.rows:
+            z_all[letter][t] = z[letter]
+    extra = {"mask": mask, "take_h": take_h, "take_c": take_c, "new_c": new_c}
+    return LSTMTrace(x, h, c, h[1:] * active, gates, z_all, w, v, active, extra)
 
 
 def lstm_backward(
-    trace: LSTMTrace,
-    weight_ih: ArrayLike,
-    weight_hh: ArrayLike,
-    dy: ArrayLike,
-    dh: ArrayLike | None = None,
-    dc: ArrayLike | None = None,
+    trace: LSTMTrace, dy: ArrayLike, dh: ArrayLike | None = None, dc: ArrayLike | None = None
 ) -> dict[str, Array]:
-    """Gradients "x", "weight_ih", "weight_hh", "bias", "h0", "c0"; dh and dc are those of the final state."""
-    weight_ih, weight_hh, dy = _f64(weight_ih), _f64(weight_hh), _f64(dy)
-    x, h, c = trace.x, trace.h, trace.c
-    d_ih, d_hh, d_bias = np.zeros_like(weight_ih), np.zeros_like(weight_hh), np.zeros(len(weight_hh))
-    dx = np.zeros_like(x)
-    d_h = np.zeros_like(h[0]) if dh is None else _f64(dh)
-    d_c = np.zeros_like(c[0]) if dc is None else _f64(dc)
+    """Gradients of all weights, of "x", "h0" and "c0"; dh and dc are those of the final state."""
+    w, v, x, h, c, e = trace.weights, trace.variant, trace.x, trace.h, trace.c, trace.extra
+    batch, width, hidden = h.shape[1], h.shape[2], c.shape[2]
+    dy = _f64(dy) * trace.active
+    d = {name: np.zeros_like(value) for name, value in w.items()}
+    d["x"] = np.zeros_like(x)
+    d_h, d_c = _start(dh, batch, width), _start(dc, batch, hidden)
+    letters = [k for k in v.rows if k != "g"]
+    peephole = dict(zip(letters, w.get("weight_peephole", np.zeros((3, hidden))), strict=False))
     for t in reversed(range(len(x))):
         i, f, g, o = trace.gates[t]
+        z = {letter: trace.z[letter][t] for letter in v.rows}
         d_h = d_h + dy[t]
-        tanh_c = np.tanh(c[t + 1])
-        d_c = d_c + d_h * o * (1 - tanh_c**2)
-        dz = np.concatenate(
-            [
-                d_c * g * i * (1 - i),
-                d_c * c[t] * f * (1 - f),
-                d_c * i * (1 - g**2),
-                d_h * tanh_c * o * (1 - o),
-            ],
-            axis=1,
-        )
-        d_ih += dz.T @ x[t]
-        d_hh += dz.T @ h[t]
-        d_bias += dz.sum(0)
-        dx[t] = dz @ weight_ih
-        d_h = dz @ weight_hh
-        d_c = d_c * f
-    return {"x": dx, "weight_ih": d_ih, "weight_hh": d_hh, "bias": d_bias, "h0": d_h, "c0": d_c}
+        d_new_h, d_h_before = d_h * e["take_h"][t], d_h * (1 - e["take_h"][t])
+        squashed = v.cell.forward(c[t + 1])
+        d_out = d_new_h
+        if "weight_hr" in w:
+            d["weight_hr"] += d_new_h.T @ (o * squashed)
+            d_out = d_new_h @ w["weight_hr"]
+        dz = {}
+        d_c = d_c + d_out * o * v.cell.derivative1(c[t + 1])
+        if "o" in v.rows:
+            dz["o"] = v.function("o").backward(d_out * squashed, x=z["o"])
+            d_c = d_c + dz["o"] * peephole["o"]
+        inside = np.abs(e["new_c"][t]) < v.clip
+        d_new_c, d_c_before = d_c * e["take_c"][t] * inside, d_c * (1 - e["take_c"][t])
+        d_c_before = d_c_before + d_new_c * f
+        dz["g"] = v.candidate.backward(d_new_c * i, x=z["g"])
+        d_gate = {"i": d_new_c * (g - c[t] if v.coupled else g), "f": d_new_c * c[t]}
+        for letter in "if":
+            if letter in v.rows:
+                dz[letter] = v.function(letter).backward(d_gate[letter], x=z[letter])
+                d_c_before = d_c_before + dz[letter] * peephole[letter]
+        if "weight_peephole" in w:
+            seen = {"i": c[t], "f": c[t], "o": c[t + 1]}
+            d["weight_peephole"] += [np.sum(dz[letter] * seen[letter], 0) for letter in letters]
+        rows = np.concatenate([dz[letter] for letter in v.rows], axis=1)
+        d["weight_ih"] += rows.T @ x[t]
+        d["weight_hh"] += rows.T @ (e["mask"] * h[t])
+        d["bias"] += rows.sum(0)
+        d["x"][t] = rows @ w["weight_ih"]
+        d_h = d_h_before + e["mask"] * (rows @ w["weight_hh"])
+        d_c = d_c_before
+    return d | {"h0": d_h, "c0": d_c}
+
+
+@dataclass
+class GRUTrace:
+    """What ``gru_forward`` computes; h begins with the initial state: (T + 1, B, H)."""
+
+    x: Array
+    h: Array
+    y: Array
+    gates: Array  # (T, 3, B, H): r, z, n
+    z: Array  # (T, 3, B, H): the same before the activation
+    product: Array  # (T, B, H): the recurrent product of n with its bias, for reset_after
+    weights: dict[str, Array]
+    functions: tuple[Elementwise, Elementwise]
+    reset_after: bool
+    active: Array
+
+
+def gru_forward(
+    x: ArrayLike,
+    weights: Mapping[str, ArrayLike],
+    h0: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    gate: Elementwise = SIGMOID,
+    candidate: Elementwise = TANH,
+    reset_after: bool = True,
+) -> GRUTrace:
+    """One GRU layer: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H), ``bias_ih`` and ``bias_hh`` (3H,).
+
+    ``reset_after``: n = f(W x + b_ih + r * (U h + b_hh)), as in PyTorch; else n = f(W x + b_ih + U (r * h) + b_hh).
+    """
+    x, w = _f64(x), {name: _f64(value) for name, value in weights.items()}
+    steps, batch, hidden = len(x), x.shape[1], len(w["weight_hh"]) // 3
+    active = _active(lengths, steps, batch)
+    h = np.zeros((steps + 1, batch, hidden))
+    h[0] = _start(h0, batch, hidden)
+    gates, z_all, product = (
+        np.zeros((steps, 3, batch, hidden)),
+        np.zeros((steps, 3, batch, hidden)),
+        np.zeros_like(h[1:]),
+    )
+    for t in range(steps):
+        x_r, x_z, x_n = np.split(x[t] @ w["weight_ih"].T + w["bias_ih"], 3, axis=1)
+        h_r, h_z, h_n = np.split(h[t] @ w["weight_hh"].T + w["bias_hh"], 3, axis=1)
+        r, z = gate.forward(x_r + h_r), gate.forward(x_z + h_z)
+        if not reset_after:
+            h_n = (r * h[t]) @ w["weight_hh"][2 * hidden :].T + w["bias_hh"][2 * hidden :]
+        z_n = x_n + (r * h_n if reset_after else h_n)
+        n = candidate.forward(z_n)
+        h[t + 1] = h[t] + active[t] * ((1 - z) * n + z * h[t] - h[t])
+        gates[t], z_all[t], product[t] = (r, z, n), (x_r + h_r, x_z + h_z, z_n), h_n
+    return GRUTrace(x, h, h[1:] * active, gates, z_all, product, w, (gate, candidate), reset_after, active)
+
+
+def gru_backward(trace: GRUTrace, dy: ArrayLike, dh: ArrayLike | None = None) -> dict[str, Array]:
+    """Gradients of all weights, of "x" and "h0"; dh is that of the final state."""
+    w, x, h, (gate, candidate) = trace.weights, trace.x, trace.h, trace.functions
+    hidden = h.shape[2]
+    dy = _f64(dy) * trace.active
+    d = {name: np.zeros_like(value) for name, value in w.items()}
+    d["x"] = np.zeros_like(x)
+    d_h = _start(dh, h.shape[1], hidden)
+    for t in reversed(range(len(x))):
+        r, z, n = trace.gates[t]
+        d_h = d_h + dy[t]
+        d_new = d_h * trace.active[t]
+        d_before = d_h * (1 - trace.active[t]) + d_new * z
+        dz_n = candidate.backward(d_new * (1 - z), x=trace.z[t, 2])
+        dz_z = gate.backward(d_new * (h[t] - n), x=trace.z[t, 1])
+        u_n = w["weight_hh"][2 * hidden :]
+        if trace.reset_after:
+            d_product, d_r = dz_n * r, dz_n * trace.product[t]
+        else:
+            d_product, d_reset = dz_n, dz_n @ u_n
+            d_r = d_reset * h[t]
+            d_before = d_before + d_reset * r
+        dz_r = gate.backward(d_r, x=trace.z[t, 0])
+        of_x, of_h = np.concatenate([dz_r, dz_z, dz_n], 1), np.concatenate([dz_r, dz_z, d_product], 1)
+        gates = slice(None, None if trace.reset_after else 2 * hidden)
+        d["weight_ih"] += of_x.T @ x[t]
+        d["weight_hh"][gates] += of_h[:, gates].T @ h[t]
+        if not trace.reset_after:
+            d["weight_hh"][2 * hidden :] += dz_n.T @ (r * h[t])
+        d["bias_ih"] += of_x.sum(0)
+        d["bias_hh"] += of_h.sum(0)
+        d["x"][t] = of_x @ w["weight_ih"]
+        d_h = d_before + of_h[:, gates] @ w["weight_hh"][gates]
+    return d | {"h0": d_h}
+
+
+@dataclass
+class RNNTrace:
+    """What ``rnn_forward`` computes; h begins with the initial state: (T + 1, B, H)."""
+
+    x: Array
+    h: Array
+    y: Array
+    z: Array  # (T, B, H)
+    weights: dict[str, Array]
+    function: Elementwise
+    active: Array
+
+
+def rnn_forward(
+    x: ArrayLike,
+    weights: Mapping[str, ArrayLike],
+    h0: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    activation: Elementwise = TANH,
+) -> RNNTrace:
+    """One layer of h' = f(W x + U h + b): ``weight_ih`` (H, I), ``weight_hh`` (H, H), ``bias`` (H,)."""
+    x, w = _f64(x), {name: _f64(value) for name, value in weights.items()}
+    steps, batch, hidden = len(x), x.shape[1], len(w["weight_hh"])
+    active = _active(lengths, steps, batch)
+    h, z = np.zeros((steps + 1, batch, hidden)), np.zeros((steps, batch, hidden))
+    h[0] = _start(h0, batch, hidden)
+    for t in range(steps):
+        z[t] = x[t] @ w["weight_ih"].T + h[t] @ w["weight_hh"].T + w["bias"]
+        h[t + 1] = h[t] + active[t] * (activation.forward(z[t]) - h[t])
+    return RNNTrace(x, h, h[1:] * active, z, w, activation, active)
+
+
+def rnn_backward(trace: RNNTrace, dy: ArrayLike, dh: ArrayLike | None = None) -> dict[str, Array]:
+    """Gradients of all weights, of "x" and "h0"; dh is that of the final state."""
+    w, x, h = trace.weights, trace.x, trace.h
+    dy = _f64(dy) * trace.active
+    d = {name: np.zeros_like(value) for name, value in w.items()}
+    d["x"] = np.zeros_like(x)
+    d_h = _start(dh, h.shape[1], h.shape[2])
+    for t in reversed(range(len(x))):
+        d_h = d_h + dy[t]
+        dz = trace.function.backward(d_h * trace.active[t], x=trace.z[t])
+        d["weight_ih"] += dz.T @ x[t]
+        d["weight_hh"] += dz.T @ h[t]
+        d["bias"] += dz.sum(0)
+        d["x"][t] = dz @ w["weight_ih"]
+        d_h = d_h * (1 - trace.active[t]) + dz @ w["weight_hh"]
+    return d | {"h0": d_h}

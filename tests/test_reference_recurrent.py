@@ -1,0 +1,122 @@
+"""The recurrent reference itself: its gradients against central differences, one option at a time and in pairs."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from gradients import assert_gradient, numeric_gradient
+
+from fastact import reference
+from fastact.reference import LSTMVariant
+
+T, B, I, H = 3, 2, 3, 4
+LENGTHS = np.array([3, 2])
+gate = {name: reference.activations[name] for name in ("sigmoid", "tanh", "softsign", "gelu", "linear", "mish")}
+
+
+def weights_of(rng, sizes):
+    return {name: rng.uniform(-0.8, 0.8, size) for name, size in sizes.items()}
+
+
+def check(forward, backward, weights, x, states, rng):
+    """Every gradient of sum(y p) + sum(final states q) for random p and q."""
+    trace = forward(x, weights, *states)
+    finals = [trace.h[-1]] + ([trace.c[-1]] if len(states) == 2 else [])
+    weight_y = rng.uniform(0.5, 1.5, trace.y.shape)
+    of_finals = [rng.uniform(0.5, 1.5, a.shape) for a in finals]
+
+    def total():
+        trace = forward(x, weights, *states)
+        finals = [trace.h[-1]] + ([trace.c[-1]] if len(states) == 2 else [])
+        return np.sum(trace.y * weight_y) + sum(np.sum(a * b) for a, b in zip(finals, of_finals, strict=True))
+
+    got = backward(trace, weight_y, *of_finals)
+    inputs = weights | {"x": x} | dict(zip(("h0", "c0"), states, strict=False))
+    assert set(inputs) == set(got)
+    for name, array in inputs.items():
+        assert_gradient(name, got[name], numeric_gradient(total, array))
+
+
+VARIANTS = {
+    "input gate": {"input_gate": gate["softsign"]},
+    "forget gate": {"forget_gate": gate["tanh"]},
+    "output gate": {"output_gate": gate["tanh"]},
+    "candidate": {"candidate": gate["gelu"]},
+    "cell": {"cell": gate["mish"]},
+    "no input gate": {"input_gate": None},
+    "no forget gate": {"forget_gate": None},
+    "no output gate": {"output_gate": None},
+    "coupled": {"coupled": True},
+    "clip": {"clip": 0.4},
+}
+OPTIONS = ("peepholes", "projection", "recurrent mask", "zoneout", "lengths")
+
+
+@pytest.mark.parametrize("names", [*[(n,) for n in (*VARIANTS, *OPTIONS)], *combinations((*VARIANTS, *OPTIONS), 2)])
+def test_lstm(names):
+    given = {}
+    for name in names:
+        given |= VARIANTS.get(name, {})
+    if given.get("coupled") and not given.get("input_gate", True):
+        pytest.skip("nothing to couple to")
+    variant = LSTMVariant(**given)
+    rng = np.random.default_rng(1)
+    rows, width = len(variant.rows) * H, 2 if "projection" in names else H
+    sizes = {"weight_ih": (rows, I), "weight_hh": (rows, width), "bias": rows}
+    if "projection" in names:
+        sizes["weight_hr"] = (width, H)
+    if "peepholes" in names:
+        sizes["weight_peephole"] = (len(variant.rows) - 1, H)
+    options = {"lengths": LENGTHS} if "lengths" in names else {}
+    if "recurrent mask" in names:
+        options["recurrent_mask"] = rng.choice([0, 2.0], (B, width))
+    if "zoneout" in names:
+        options["zoneout_h"], options["zoneout_c"] = rng.uniform(0, 1, (T, B, width)), rng.choice([0, 1.0], (T, B, H))
+
+    def forward(x, weights, h0, c0):
+        return reference.lstm_forward(x, weights, h0, c0, variant=variant, **options)
+
+    states = rng.normal(size=(B, width)), 0.2 * rng.normal(size=(B, H))
+    check(forward, reference.lstm_backward, weights_of(rng, sizes), rng.normal(size=(T, B, I)), states, rng)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("functions", [{}, {"gate": gate["softsign"], "candidate": gate["gelu"]}])
+def test_gru(lengths, reset_after, functions):
+    rng = np.random.default_rng(1)
+
+    def forward(x, weights, h0):
+        return reference.gru_forward(x, weights, h0, lengths, reset_after=reset_after, **functions)
+
+    weights = weights_of(rng, {"weight_ih": (3 * H, I), "weight_hh": (3 * H, H), "bias_ih": 3 * H, "bias_hh": 3 * H})
+    states = (rng.normal(size=(B, H)),)
+    check(forward, reference.gru_backward, weights, rng.normal(size=(T, B, I)), states, rng)
+
+
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("name", gate)
+def test_rnn(lengths, name):
+    rng = np.random.default_rng(1)
+
+    def forward(x, weights, h0):
+        return reference.rnn_forward(x, weights, h0, lengths, gate[name])
+
+    weights = weights_of(rng, {"weight_ih": (H, I), "weight_hh": (H, H), "bias": H})
+    check(forward, reference.rnn_backward, weights, rng.normal(size=(T, B, I)), (rng.normal(size=(B, H)),), rng)
+
+
+def test_lengths_cut_sequences():
+    """A batch of unequal sequences is as good as each of them alone."""
+    rng = np.random.default_rng(2)
+    weights = weights_of(rng, {"weight_ih": (4 * H, I), "weight_hh": (4 * H, H), "bias": 4 * H})
+    x = rng.normal(size=(T, B, I))
+    whole = reference.lstm_forward(x, weights, lengths=LENGTHS)
+    for b, n in enumerate(LENGTHS):
+        alone = reference.lstm_forward(x[:n, b : b + 1], weights)
+        np.testing.assert_allclose(whole.y[:n, b], alone.y[:, 0], rtol=1e-14)
+        np.testing.assert_allclose(whole.h[-1, b], alone.h[-1, 0], rtol=1e-14)
+        np.testing.assert_allclose(whole.c[-1, b], alone.c[-1, 0], rtol=1e-14)
+        assert not whole.y[n:, b].any()
