@@ -14,6 +14,10 @@
  * Row r of a slab is slot * B + b. A buffer with fewer slots than steps is a ring: the slot of step t is t & ring
  * (-1: one slot a step).
  *
+ * Ragged sequences are sorted by length, longest first, so that step t has rows 0 .. n_t - 1 with n_t falling, and
+ * their rows stand without gaps: row (t, b) is starts[t] + b, in the slabs, in x, y and all their gradients, and in h
+ * and c behind the B rows of the initial state. starts[-1] = -B, starts[T] is the number of rows. NULL: all are equal.
+ *
  * The caller owns the loop over time and the threads; a kernel does a share of one step or of one chunk of steps. All
  * pointers are to elements of the table's type; strides are in elements. */
 #ifndef FA_RECURRENT_H
@@ -35,12 +39,13 @@ typedef struct {
   const void *bias_ih, *bias_hh;     /* (4H), either may be NULL */
   void *ih, *hh, *bias;              /* forward weights */
   void *hh_back, *ih_back;           /* backward weights, or NULL */
-} fa_lstm_pack;
+} fa_recurrent_pack;
 
 typedef struct {
   fa_size T, B, inputs, H;
+  const fa_size *starts;
   const void *ih, *hh, *bias;
-  const void *x; /* row (t, b) begins at x + t * x_t + b * x_b; its I elements are contiguous */
+  const void *x; /* row (t, b) begins at x + t * x_t + b * x_b (x_t unused if ragged); its I elements are contiguous */
   fa_size x_t, x_b;
   void *y; /* the same for the H elements of each h; NULL if nobody wants them */
   fa_size y_t, y_b;
@@ -48,45 +53,50 @@ typedef struct {
   fa_size h_ring, c_ring;
   void *slabs; /* NULL if neither hoisted nor keep_gates */
   fa_size slab_rows, slab_ring;
-  int hoisted;    /* the input product stands in the slabs already (lstm_input) */
+  int hoisted;    /* the input product stands in the slabs already (input_product) */
   int keep_gates; /* training: leave the gates in the slabs */
-} fa_lstm_forward;
+} fa_recurrent_forward;
 
 typedef struct {
   fa_size T, B, inputs, H;
+  const fa_size *starts;
   const void *hh_back, *ih_back;
   const void *dy; /* as y above, or NULL */
   fa_size dy_t, dy_b;
   void *dx; /* as x above, or NULL */
   fa_size dx_t, dx_b;
-  const void *c;  /* [T + 1][B][Hp] */
-  void *slabs;    /* gates of all steps; dZ when a step is done */
-  void *dh, *dc;  /* [B][Hp]: gradient of the final state; of the initial one after step -1 */
-} fa_lstm_backward;
+  int dx_adds; /* dx += instead of = */
+  const void *c;     /* slots of all steps, as forward left them */
+  void *slabs;       /* gates of all steps; dZ when a step is done */
+  fa_size slab_rows;
+  void *dh, *dc;     /* [B][Hp]: gradient of the final state; of the initial one after step -1 */
+} fa_recurrent_backward;
 
 /* dW += dZ^T A for the rows of some steps, where row (t, b) of A is what dZ was multiplied with. */
 typedef struct {
   fa_size B, H, K;
-  const void *a; /* row (t, b) begins at a + t * a_t + b * a_b, K elements */
+  const fa_size *starts;
+  const void *a; /* row (t, b) begins at a + t * a_t + b * a_b, K elements; if ragged, at a + (a_starts[t] + b) * a_b */
   fa_size a_t, a_b;
+  const fa_size *a_starts;
   void *packed; /* scratch of the chunk, [column block][row][block], ceil(K / VL) vectors a row */
   const void *slabs;
   fa_size slab_rows;
   void *gradient;           /* (4H, K) in C order */
   void *bias_a, *bias_b;    /* (4H), gradients of the biases, or NULL */
-} fa_lstm_gradient;
+} fa_recurrent_gradient;
 
 typedef struct {
-  void (*pack)(const fa_lstm_pack *, fa_size group_begin, fa_size group_end);
+  void (*pack)(const fa_recurrent_pack *, fa_size group_begin, fa_size group_end);
   /* Input product of steps t_begin .. t_end - 1 into the slabs, bias included. */
-  void (*input)(const fa_lstm_forward *, const fa_recurrent_share *, fa_size t_begin, fa_size t_end);
-  void (*step)(const fa_lstm_forward *, const fa_recurrent_share *, fa_size t);
+  void (*input)(const fa_recurrent_forward *, const fa_recurrent_share *, fa_size t_begin, fa_size t_end);
+  void (*step)(const fa_recurrent_forward *, const fa_recurrent_share *, fa_size t);
   /* t from T - 1 down to 0; then t = -1, which leaves the gradient of the initial h in dh. */
-  void (*backward_step)(const fa_lstm_backward *, const fa_recurrent_share *, fa_size t);
+  void (*backward_step)(const fa_recurrent_backward *, const fa_recurrent_share *, fa_size t);
   /* Of steps t_begin .. t_end - 1; part of parts: which share of the tiles is this thread's. */
-  void (*input_gradient)(const fa_lstm_backward *, fa_size t_begin, fa_size t_end, int part, int parts);
-  void (*gradient_pack)(const fa_lstm_gradient *, fa_size t_begin, fa_size t_end, int part, int parts);
-  void (*gradient)(const fa_lstm_gradient *, fa_size t_begin, fa_size t_end, int part, int parts);
+  void (*input_gradient)(const fa_recurrent_backward *, fa_size t_begin, fa_size t_end, int part, int parts);
+  void (*gradient_pack)(const fa_recurrent_gradient *, fa_size t_begin, fa_size t_end, int part, int parts);
+  void (*gradient)(const fa_recurrent_gradient *, fa_size t_begin, fa_size t_end, int part, int parts);
 } fa_recurrent_kernels;
 
 #endif

@@ -16,6 +16,26 @@
  * products run at 97 % of the pipes at (100, 32, 64, 256); the rest is the pointwise part, 4 % of a training step
  * forward and 4 % backward. */
 
+/* ---- rows ----------------------------------------------------------------------------------------------------- */
+
+/* The first row of step t where rows stand one behind the other, and the first slot of a state of which h or c is made. */
+FA_INLINE fa_size step_row(const fa_size *starts, fa_size B, fa_size t) { return starts ? starts[t] : t * B; }
+FA_INLINE fa_size state_row(const fa_size *starts, fa_size B, fa_size slot, fa_size ring) {
+  return ring >= 0 ? (slot & ring) * B : step_row(starts, B, slot - 1) + B;
+}
+/* Sequences that have a step t. */
+FA_INLINE fa_size step_rows(const fa_size *starts, fa_size B, fa_size t) {
+  return starts ? starts[t + 1] - starts[t] : B;
+}
+/* Offset of the rows of step t in x, y or one of their gradients. */
+FA_INLINE fa_size step_offset(const fa_size *starts, fa_size t, fa_size row_t, fa_size row_b) {
+  return starts ? starts[t] * row_b : t * row_t;
+}
+/* The first slab row of step t: in a ring, slots begin anew at every multiple of its length. */
+FA_INLINE fa_size slab_row(const fa_recurrent_forward *s, fa_size t) {
+  return step_row(s->starts, s->B, t) - step_row(s->starts, s->B, t & ~s->slab_ring);
+}
+
 /* ---- products ------------------------------------------------------------------------------------------------- */
 
 /* Interleaved partial sums in a tile of so many rows: at least 8 chains in flight, at most the registers. */
@@ -250,7 +270,7 @@ static void pack_backward(const real *weight, fa_size H, fa_size K, real *out, f
   }
 }
 
-static void lstm_pack(const fa_lstm_pack *p, fa_size group_begin, fa_size group_end) {
+static void cell_pack(const fa_recurrent_pack *p, fa_size group_begin, fa_size group_end) {
   pack_forward(p->weight_ih, p->H, p->inputs, p->ih, group_begin, group_end);
   pack_forward(p->weight_hh, p->H, p->H, p->hh, group_begin, group_end);
   const real *bias_ih = p->bias_ih, *bias_hh = p->bias_hh;
@@ -267,34 +287,42 @@ static void lstm_pack(const fa_lstm_pack *p, fa_size group_begin, fa_size group_
 
 /* ---- forward -------------------------------------------------------------------------------------------------- */
 
-static void lstm_input(const fa_lstm_forward *s, const fa_recurrent_share *share, fa_size t_begin, fa_size t_end) {
-  fa_size n = t_end - t_begin, slot = t_begin & s->slab_ring;
-  for (fa_size g = share->group_begin; g < share->group_end; g++)
-    for (fa_size b = share->row_begin; b < share->row_end; b++)
+/* Tiles run over time; over all rows at once where those stand one behind the other. */
+static void input_product(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t_begin,
+                          fa_size t_end) {
+  const int ragged = s->starts != NULL;
+  const fa_size n = ragged ? s->starts[t_end] - s->starts[t_begin] : t_end - t_begin;
+  const fa_size b_begin = ragged ? 0 : share->row_begin, b_end = ragged ? 1 : share->row_end;
+  const fa_size a_row = ragged ? s->x_b : s->x_t, z_row = (ragged ? 1 : s->B) * TILE_COLS;
+  const real *x = (const real *)s->x + step_offset(s->starts, t_begin, s->x_t, s->x_b);
+  for (fa_size g = share->group_begin; g < share->group_end; g++) {
+    real *z = (real *)s->slabs + (g * s->slab_rows + slab_row(s, t_begin)) * TILE_COLS;
+    for (fa_size b = b_begin; b < b_end; b++)
       for (fa_size i = 0; i < tile_count(n); i++) {
         fa_size first = tile_begin(n, i);
         const gate_product product = {
             .init = (const real *)s->bias + g * TILE_COLS,
-            .a = (const real *)s->x + (t_begin + first) * s->x_t + b * s->x_b,
-            .a_row = s->x_t,
+            .a = x + first * a_row + b * s->x_b,
+            .a_row = a_row,
             .a_size = s->inputs,
             .panel_a = (const real *)s->ih + g * s->inputs * TILE_COLS,
-            .out = (real *)s->slabs + (g * s->slab_rows + (slot + first) * s->B + b) * TILE_COLS,
-            .out_row = s->B * TILE_COLS,
+            .out = z + first * z_row + b * TILE_COLS,
+            .out_row = z_row,
         };
         gate_product_rows(tile_begin(n, i + 1) - first, &product);
       }
+  }
 }
 
 /* The pointwise part for `rows` tile rows of one group. `keep` is a literal: inference stores no gates. */
-FA_INLINE void lstm_cell(const fa_lstm_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, const real *z,
+FA_INLINE void lstm_cell(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, const real *z,
                          const int keep) {
   const fa_size Hp = FA_ROUND_UP(s->H, VL), units = s->H - g * VL;
-  const real *c_in = (const real *)s->c + ((t & s->c_ring) * s->B + first) * Hp + g * VL;
-  real *c_out = (real *)s->c + (((t + 1) & s->c_ring) * s->B + first) * Hp + g * VL;
-  real *h_out = (real *)s->h + (((t + 1) & s->h_ring) * s->B + first) * Hp + g * VL;
-  real *y = s->y ? (real *)s->y + t * s->y_t + first * s->y_b + g * VL : NULL;
-  real *gates = keep ? (real *)s->slabs + (g * s->slab_rows + t * s->B + first) * TILE_COLS : NULL;
+  const real *c_in = (const real *)s->c + (state_row(s->starts, s->B, t, s->c_ring) + first) * Hp + g * VL;
+  real *c_out = (real *)s->c + (state_row(s->starts, s->B, t + 1, s->c_ring) + first) * Hp + g * VL;
+  real *h_out = (real *)s->h + (state_row(s->starts, s->B, t + 1, s->h_ring) + first) * Hp + g * VL;
+  real *y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) + first * s->y_b + g * VL : NULL;
+  real *gates = keep ? (real *)s->slabs + (g * s->slab_rows + slab_row(s, t) + first) * TILE_COLS : NULL;
   for (fa_size m = 0; m < rows; m++, z += TILE_COLS) {
     vec i = math_sigmoid(v_load(z)), f = math_sigmoid(v_load(z + VL));
     vec candidate = math_tanh(v_load(z + 2 * VL)), o = math_sigmoid(v_load(z + 3 * VL));
@@ -312,8 +340,9 @@ FA_INLINE void lstm_cell(const fa_lstm_forward *s, fa_size t, fa_size g, fa_size
   }
 }
 
-FA_INLINE void lstm_step_body(const fa_lstm_forward *s, const fa_recurrent_share *share, fa_size t, const int keep) {
-  const fa_size Hp = FA_ROUND_UP(s->H, VL), n = share->row_end - share->row_begin, tiles = tile_count(n);
+FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t, const int keep) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), row_end = FA_MIN(share->row_end, step_rows(s->starts, s->B, t));
+  const fa_size n = row_end - share->row_begin, tiles = tile_count(n);
   FA_ALIGN(64) real z[TILE_ROWS * TILE_COLS];
   for (fa_size k = share->group_begin; k < share->group_end; k++) {
     /* There and back again: what the last step read last is still in the cache. */
@@ -322,11 +351,11 @@ FA_INLINE void lstm_step_body(const fa_lstm_forward *s, const fa_recurrent_share
       fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
       gate_product product = {
           .init = (const real *)s->bias + g * TILE_COLS,
-          .a = (const real *)s->x + t * s->x_t + first * s->x_b,
+          .a = (const real *)s->x + step_offset(s->starts, t, s->x_t, s->x_b) + first * s->x_b,
           .a_row = s->x_b,
           .a_size = s->inputs,
           .panel_a = (const real *)s->ih + g * s->inputs * TILE_COLS,
-          .b = (const real *)s->h + ((t & s->h_ring) * s->B + first) * Hp,
+          .b = (const real *)s->h + (state_row(s->starts, s->B, t, s->h_ring) + first) * Hp,
           .b_row = Hp,
           .b_size = s->H,
           .panel_b = (const real *)s->hh + g * s->H * TILE_COLS,
@@ -334,7 +363,7 @@ FA_INLINE void lstm_step_body(const fa_lstm_forward *s, const fa_recurrent_share
           .out_row = TILE_COLS,
       };
       if (s->hoisted) {
-        product.init = (const real *)s->slabs + (g * s->slab_rows + (t & s->slab_ring) * s->B + first) * TILE_COLS;
+        product.init = (const real *)s->slabs + (g * s->slab_rows + slab_row(s, t) + first) * TILE_COLS;
         product.init_row = TILE_COLS;
         product.a_size = 0;
       }
@@ -344,23 +373,25 @@ FA_INLINE void lstm_step_body(const fa_lstm_forward *s, const fa_recurrent_share
   }
 }
 
-static void lstm_step(const fa_lstm_forward *s, const fa_recurrent_share *share, fa_size t) {
+static void forward_step(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t) {
   if (s->keep_gates)
-    lstm_step_body(s, share, t, 1);
+    forward_step_body(s, share, t, 1);
   else
-    lstm_step_body(s, share, t, 0);
+    forward_step_body(s, share, t, 0);
 }
 
 /* ---- backward ------------------------------------------------------------------------------------------------- */
 
 /* dZ of one unit vector in `rows` rows, in place of the gates; dh holds what came from the step after. */
-FA_INLINE void lstm_cell_backward(const fa_lstm_backward *s, fa_size t, fa_size g, fa_size first, fa_size rows,
+FA_INLINE void lstm_cell_backward(const fa_recurrent_backward *s, fa_size t, fa_size g, fa_size first, fa_size rows,
                                   const real *dh, fa_size dh_row) {
   const fa_size Hp = FA_ROUND_UP(s->H, VL), units = s->H - g * VL;
-  const real *c_before = (const real *)s->c + (t * s->B + first) * Hp + g * VL, *c_after = c_before + s->B * Hp;
-  const real *dy = s->dy ? (const real *)s->dy + t * s->dy_t + first * s->dy_b + g * VL : NULL;
+  const real *c_before = (const real *)s->c + (state_row(s->starts, s->B, t, -1) + first) * Hp + g * VL;
+  const real *c_after = (const real *)s->c + (state_row(s->starts, s->B, t + 1, -1) + first) * Hp + g * VL;
+  const real *dy = s->dy ? (const real *)s->dy + step_offset(s->starts, t, s->dy_t, s->dy_b) + first * s->dy_b + g * VL
+                         : NULL;
   real *dc_state = (real *)s->dc + first * Hp + g * VL;
-  real *slab = (real *)s->slabs + ((g * s->T + t) * s->B + first) * TILE_COLS;
+  real *slab = (real *)s->slabs + (g * s->slab_rows + step_row(s->starts, s->B, t) + first) * TILE_COLS;
   const vec one = v_set1(1);
   for (fa_size m = 0; m < rows; m++, slab += TILE_COLS) {
     vec d = v_load(dh + m * dh_row);
@@ -380,9 +411,13 @@ FA_INLINE void lstm_cell_backward(const fa_lstm_backward *s, fa_size t, fa_size 
 
 #define BACK_TILES 16 /* tiles whose dh waits in the buffer on the stack (24 KB in float32) while the runs go by */
 
-static void lstm_backward_step(const fa_lstm_backward *s, const fa_recurrent_share *share, fa_size t) {
-  const fa_size groups = FA_CEIL_DIV(s->H, VL), Hp = groups * VL;
-  const fa_size n = share->row_end - share->row_begin, tiles = tile_count(n), runs = run_count(tiles, groups);
+/* The rows of a share that go on after step t: their dh comes from dZ of step t + 1. That of the others, whose last step
+ * this is, stands in s->dh; there it goes before the first step, too. */
+static void backward_step(const fa_recurrent_backward *s, const fa_recurrent_share *share, fa_size t) {
+  const fa_size groups = FA_CEIL_DIV(s->H, VL), Hp = groups * VL, slab_group = s->slab_rows * TILE_COLS;
+  const fa_size row_end = t < 0 ? share->row_end : FA_MIN(share->row_end, step_rows(s->starts, s->B, t));
+  const fa_size going_on = t < s->T - 1 ? FA_MIN(row_end, step_rows(s->starts, s->B, t + 1)) : share->row_begin;
+  const fa_size n = going_on - share->row_begin, tiles = tile_count(n), runs = run_count(tiles, groups);
   FA_ALIGN(64) real buffer[BACK_TILES * TILE_ROWS * TILE_COLS];
   const fa_size blocks = block_count(share->group_end - share->group_begin);
   for (fa_size k = 0; k < blocks; k++) {
@@ -392,56 +427,61 @@ static void lstm_backward_step(const fa_lstm_backward *s, const fa_recurrent_sha
     const fa_size vecs = block_vecs(g, share->group_end);
     for (fa_size i_begin = 0; i_begin < tiles; i_begin += BACK_TILES) {
       const fa_size i_end = FA_MIN(tiles, i_begin + BACK_TILES), from = share->row_begin + tile_begin(n, i_begin);
-      /* dh of the rows from `from` on: the buffer; the state's own rows after the last step and before the first. */
-      const int own = t < 0 || t == s->T - 1;
-      real *dh = own ? (real *)s->dh + from * Hp + g * VL : buffer;
-      const fa_size dh_row = own ? Hp : vecs * VL;
-      if (t < s->T - 1)
-        for (fa_size r = 0; r < runs; r++)
-          for (fa_size i = i_begin; i < i_end; i++) {
-            fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
-            back_product product = {
-                .slabs = (const real *)s->slabs + ((t + 1) * s->B + first) * TILE_COLS,
-                .slab_row = TILE_COLS,
-                .slab_group = s->T * s->B * TILE_COLS,
-                .panel = (const real *)s->hh_back + g * VL * 4 * Hp,
-                .out = dh + (first - from) * dh_row,
-                .out_row = dh_row,
-                .columns = vecs * VL,
-            };
-            set_run(&product, r, runs, groups, vecs);
-            back_product_rows(rows, vecs, &product);
-          }
+      real *dh = t < 0 ? (real *)s->dh + from * Hp + g * VL : buffer;
+      const fa_size dh_row = t < 0 ? Hp : vecs * VL;
+      for (fa_size r = 0; r < runs; r++)
+        for (fa_size i = i_begin; i < i_end; i++) {
+          fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
+          back_product product = {
+              .slabs = (const real *)s->slabs + (step_row(s->starts, s->B, t + 1) + first) * TILE_COLS,
+              .slab_row = TILE_COLS,
+              .slab_group = slab_group,
+              .panel = (const real *)s->hh_back + g * VL * 4 * Hp,
+              .out = dh + (first - from) * dh_row,
+              .out_row = dh_row,
+              .columns = vecs * VL,
+          };
+          set_run(&product, r, runs, groups, vecs);
+          back_product_rows(rows, vecs, &product);
+        }
       if (t >= 0)
         for (fa_size v = 0; v < vecs; v++)
           lstm_cell_backward(s, t, g + v, from, share->row_begin + tile_begin(n, i_end) - from, dh + v * VL, dh_row);
     }
+    if (t >= 0 && going_on < row_end)
+      for (fa_size v = 0; v < vecs; v++)
+        lstm_cell_backward(s, t, g + v, going_on, row_end - going_on, (real *)s->dh + going_on * Hp + (g + v) * VL, Hp);
   }
 }
 
-/* dX = dZ W_ih. Tiles run over the batch, or over time where the batch is smaller than a tile. */
-static void lstm_input_gradient(const fa_lstm_backward *s, fa_size t_begin, fa_size t_end, int part, int parts) {
+/* dX = dZ W_ih. Tiles run over the batch, or over time where the batch is smaller than a tile; over all rows at once where
+ * those stand one behind the other. */
+static void input_gradient(const fa_recurrent_backward *s, fa_size t_begin, fa_size t_end, int part, int parts) {
   const fa_size groups = FA_CEIL_DIV(s->H, VL), n_vecs = FA_CEIL_DIV(s->inputs, VL), steps = t_end - t_begin;
-  const int over_batch = s->B >= TILE_ROWS;
-  const fa_size inner = over_batch ? s->B : steps, outer = over_batch ? steps : s->B, tiles = tile_count(inner);
+  const int ragged = s->starts != NULL, over_batch = ragged || s->B >= TILE_ROWS;
+  const fa_size row_begin = step_row(s->starts, s->B, t_begin);
+  const fa_size inner = ragged ? s->starts[t_end] - row_begin : over_batch ? s->B : steps;
+  const fa_size outer = ragged ? 1 : over_batch ? steps : s->B, tiles = tile_count(inner);
   const fa_size work_begin = outer * tiles * part / parts, work_end = outer * tiles * (part + 1) / parts;
   const fa_size runs = run_count(outer * tiles, groups);
+  real *dx = (real *)s->dx + step_offset(s->starts, t_begin, s->dx_t, s->dx_b);
   for (fa_size v = 0, vecs; v < n_vecs; v += vecs) {
     vecs = block_vecs(v, n_vecs);
     for (fa_size r = 0; r < runs; r++)
       for (fa_size work = work_begin; work < work_end; work++) {
         fa_size i = work % tiles, first = tile_begin(inner, i), rows = tile_begin(inner, i + 1) - first;
-        fa_size t = t_begin + (over_batch ? work / tiles : first), b = over_batch ? first : work / tiles;
+        fa_size t = over_batch ? work / tiles : first, b = over_batch ? first : work / tiles;
         back_product product = {
-            .slabs = (const real *)s->slabs + (t * s->B + b) * TILE_COLS,
+            .slabs = (const real *)s->slabs + (row_begin + t * s->B + b) * TILE_COLS,
             .slab_row = (over_batch ? 1 : s->B) * TILE_COLS,
-            .slab_group = s->T * s->B * TILE_COLS,
+            .slab_group = s->slab_rows * TILE_COLS,
             .panel = (const real *)s->ih_back + v * VL * groups * TILE_COLS,
-            .out = (real *)s->dx + t * s->dx_t + b * s->dx_b + v * VL,
+            .out = dx + t * s->dx_t + b * s->dx_b + v * VL,
             .out_row = over_batch ? s->dx_b : s->dx_t,
             .columns = s->inputs - v * VL,
         };
         set_run(&product, r, runs, groups, vecs);
+        product.accumulate |= s->dx_adds;
         back_product_rows(rows, vecs, &product);
       }
   }
@@ -449,16 +489,20 @@ static void lstm_input_gradient(const fa_lstm_backward *s, fa_size t_begin, fa_s
 
 /* ---- gradients of the weights --------------------------------------------------------------------------------- */
 
-static void lstm_gradient_pack(const fa_lstm_gradient *s, fa_size t_begin, fa_size t_end, int part, int parts) {
-  const fa_size n = (t_end - t_begin) * s->B, n_vecs = FA_CEIL_DIV(s->K, VL);
-  const fa_size begin = n * part / parts, end = n * (part + 1) / parts;
-  for (fa_size r = begin; r < end; r++) {
-    const real *from = (const real *)s->a + (t_begin + r / s->B) * s->a_t + r % s->B * s->a_b;
-    for (fa_size v = 0, vecs; v < n_vecs; v += vecs) {
-      vecs = block_vecs(v, n_vecs);
-      real *to = (real *)s->packed + (v * n + r * vecs) * VL;
-      for (fa_size j = v; j < v + vecs; j++, to += VL)
-        v_store(to, s->K - j * VL >= VL ? v_load(from + j * VL) : v_load_n(from + j * VL, s->K - j * VL));
+static void gradient_pack(const fa_recurrent_gradient *s, fa_size t_begin, fa_size t_end, int part, int parts) {
+  const fa_size n = step_row(s->starts, s->B, t_end) - step_row(s->starts, s->B, t_begin);
+  const fa_size n_vecs = FA_CEIL_DIV(s->K, VL), begin = n * part / parts, end = n * (part + 1) / parts;
+  fa_size r = 0;
+  for (fa_size t = t_begin; t < t_end; t++) {
+    const real *from = (const real *)s->a + step_offset(s->a_starts, t, s->a_t, s->a_b);
+    for (fa_size b = 0, rows = step_rows(s->starts, s->B, t); b < rows; b++, r++, from += s->a_b) {
+      if (r < begin || r >= end) continue;
+      for (fa_size v = 0, vecs; v < n_vecs; v += vecs) {
+        vecs = block_vecs(v, n_vecs);
+        real *to = (real *)s->packed + (v * n + r * vecs) * VL;
+        for (fa_size j = v; j < v + vecs; j++, to += VL)
+          v_store(to, s->K - j * VL >= VL ? v_load(from + j * VL) : v_load_n(from + j * VL, s->K - j * VL));
+      }
     }
   }
 }
@@ -519,7 +563,7 @@ FA_INLINE void gradient_product_rows(fa_size rows, fa_size vecs, const gradient_
 }
 
 /* Column sums of a slab's chunk: the gradient of both biases. */
-static void bias_gradient(const fa_lstm_gradient *s, fa_size g, const real *slab, fa_size n) {
+static void bias_gradient(const fa_recurrent_gradient *s, fa_size g, const real *slab, fa_size n) {
   vec sum[TILE_VECS];
   FA_UNROLL for (int v = 0; v < TILE_VECS; v++) sum[v] = v_zero();
   for (fa_size r = 0; r < n; r++)
@@ -531,12 +575,13 @@ static void bias_gradient(const fa_lstm_gradient *s, fa_size g, const real *slab
   }
 }
 
-static void lstm_gradient(const fa_lstm_gradient *s, fa_size t_begin, fa_size t_end, int part, int parts) {
-  const fa_size n = (t_end - t_begin) * s->B, groups = FA_CEIL_DIV(s->H, VL), n_vecs = FA_CEIL_DIV(s->K, VL);
+static void weight_gradient(const fa_recurrent_gradient *s, fa_size t_begin, fa_size t_end, int part, int parts) {
+  const fa_size row_begin = step_row(s->starts, s->B, t_begin), n = step_row(s->starts, s->B, t_end) - row_begin;
+  const fa_size groups = FA_CEIL_DIV(s->H, VL), n_vecs = FA_CEIL_DIV(s->K, VL);
   /* Units of work are (group, vector of columns), a block belongs to the part that holds its first vector. */
   const fa_size begin = groups * n_vecs * part / parts, end = groups * n_vecs * (part + 1) / parts;
   for (fa_size g = begin / n_vecs; g * n_vecs < end; g++) {
-    const real *slab = (const real *)s->slabs + (g * s->slab_rows + t_begin * s->B) * TILE_COLS;
+    const real *slab = (const real *)s->slabs + (g * s->slab_rows + row_begin) * TILE_COLS;
     const fa_size units = FA_MIN(VL, s->H - g * VL);
     if (g * n_vecs >= begin && (s->bias_a || s->bias_b)) bias_gradient(s, g, slab, n);
     for (fa_size v = 0, vecs; v < n_vecs && g * n_vecs + v < end; v += vecs) {
@@ -562,13 +607,13 @@ static void lstm_gradient(const fa_lstm_gradient *s, fa_size t_begin, fa_size t_
   }
 }
 
-#define RECURRENT_KERNELS                                                                                          \
+#define RECURRENT_KERNELS                                                                                           \
   {                                                                                                                 \
-      .pack = lstm_pack,                                                                                            \
-      .input = lstm_input,                                                                                          \
-      .step = lstm_step,                                                                                            \
-      .backward_step = lstm_backward_step,                                                                          \
-      .input_gradient = lstm_input_gradient,                                                                        \
-      .gradient_pack = lstm_gradient_pack,                                                                          \
-      .gradient = lstm_gradient,                                                                                    \
+      .pack = cell_pack,                                                                                            \
+      .input = input_product,                                                                                       \
+      .step = forward_step,                                                                                         \
+      .backward_step = backward_step,                                                                               \
+      .input_gradient = input_gradient,                                                                             \
+      .gradient_pack = gradient_pack,                                                                               \
+      .gradient = weight_gradient,                                                                                  \
   }

@@ -37,3 +37,42 @@ def test_same_numbers_and_gradients(T, B, I, H, layers, time_major, dtype):  # n
     for name, (got, want) in pairs.items():
         want = want.detach().numpy()
         assert np.abs(got - want).max() <= tolerance * max(1, np.abs(want).max()), name
+
+
+@pytest.mark.parametrize(
+    ("T", "B", "I", "H", "layers", "bidirectional", "lengths"),
+    [
+        (6, 3, 5, 7, 2, True, None),
+        (9, 12, 17, 33, 1, True, None),
+        (6, 4, 5, 7, 2, False, [3, 6, 1, 4]),
+        (9, 12, 17, 33, 2, True, [9, 1, 4, 4, 7, 9, 2, 3, 8, 5, 1, 6]),
+        (5, 1, 3, 4, 3, True, [3]),
+    ],
+)
+def test_directions_and_packed_sequences(T, B, I, H, layers, bidirectional, lengths, dtype):  # noqa: E741
+    peer = torch.nn.LSTM(I, H, layers, batch_first=True, bidirectional=bidirectional, dtype=getattr(torch, dtype.name))
+    layer = fa.nn.LSTM(I, H, layers, bidirectional=bidirectional, dtype=dtype)
+    layer.load_state_dict({name: value.numpy() for name, value in peer.state_dict().items()})
+    rng = np.random.default_rng(1)
+    D = 2 if bidirectional else 1
+    x, dy = rng.normal(size=(B, T, I)).astype(dtype), rng.normal(size=(B, T, D * H)).astype(dtype)
+    h, c, dh, dc = rng.normal(size=(4, layers * D, B, H)).astype(dtype)
+    tx, th, tc = (torch.tensor(a, requires_grad=True) for a in (x, h, c))
+    if lengths is None:
+        ty, (final_h, final_c) = peer(tx, (th, tc))
+    else:
+        packed = torch.nn.utils.rnn.pack_padded_sequence(tx, lengths, batch_first=True, enforce_sorted=False)
+        out, (final_h, final_c) = peer(packed, (th, tc))
+        ty, _ = torch.nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=T)
+    torch.autograd.backward((ty, final_h, final_c), [torch.tensor(a) for a in (dy, dh, dc)])
+
+    y, backward = layer.forward(x, state=(h, c), lengths=lengths)
+    dx = backward(dy, dstate=(dh, dc))
+    pairs = {"y": (y, ty), "inference": (layer(x, state=(h, c), lengths=lengths), ty), "dx": (dx, tx.grad)}
+    pairs |= {"h": (backward.state[0], final_h), "c": (backward.state[1], final_c)}
+    pairs |= {"dh0": (backward.dstate[0], th.grad), "dc0": (backward.dstate[1], tc.grad)}
+    pairs |= {name: (getattr(layer, name).grad, p.grad) for name, p in peer.named_parameters()}
+    tolerance = 4e-5 if dtype == np.float32 else 1e-12
+    for name, (got, want) in pairs.items():
+        want = want.detach().numpy()
+        assert np.abs(got - want).max() <= tolerance * max(1, np.abs(want).max()), name

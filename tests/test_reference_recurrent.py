@@ -11,7 +11,7 @@ from gradients import assert_gradient, numeric_gradient
 from fastact import reference
 from fastact.reference import LSTMVariant
 
-T, B, I, H = 3, 2, 3, 4
+T, B, I, H = 3, 2, 3, 4  # noqa: E741
 LENGTHS = np.array([3, 2])
 gate = {name: reference.activations[name] for name in ("sigmoid", "tanh", "softsign", "gelu", "linear", "mish")}
 

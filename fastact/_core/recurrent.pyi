@@ -5,44 +5,41 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-class PackedLSTM:
+class PackedCell:
     input_size: int
     hidden_size: int
     for_training: bool
     @property
     def current(self) -> bool: ...
 
-class LSTMTape: ...
+class Tape:
+    cell: PackedCell
+    x: Array | None
+    starts: Array | None
+    T: int
+    B: int
+    def sequence(self, which: int = 0) -> Array: ...
+    def gates(self) -> Array: ...
 
-class Workspace:
-    def __init__(self, size: int) -> None: ...
-
-def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array: ...
-def clear_pool() -> None: ...
-def pool_bytes() -> int: ...
-def pack_lstm(*weights_and_training: Any) -> PackedLSTM: ...  # weight_ih, weight_hh, bias_ih, bias_hh, training
+def pack_cell(*weights_and_training: Any) -> PackedCell: ...  # weight_ih, weight_hh, bias_ih, bias_hh, training
 def force_plan(threads: int = 0, by_rows: bool = True) -> None: ...
-def lstm_forward(
-    packed: list[PackedLSTM],
+def forward_pass(
+    cell: PackedCell,
     x: Array,
-    y: Array,
-    h0: Array | None,
-    c0: Array | None,
-    h_final: Array | None,
-    c_final: Array | None,
-    time_major: bool,
-    sequences: bool,
+    y: Array | None,
+    initial: tuple[Array, ...] | None,
+    final: tuple[Array, ...] | None,
+    starts: Array | None,
     training: bool,
-) -> LSTMTape | None: ...
-def lstm_backward(
-    tape: LSTMTape | None,
+) -> Tape | None: ...
+def backward_pass(
+    tape: Tape,
     dy: Array | None,
-    dh_final: Array | None,
-    dc_final: Array | None,
+    final: tuple[Array, ...] | None,
     dx: Array | None,
-    dh0: Array,
-    dc0: Array,
-    gradients: list[tuple[Any, ...]],
+    dx_adds: bool,
+    initial: tuple[Array, ...],
+    gradients: tuple[Array | None, ...],
 ) -> None: ...
 def plan(
     dtype: np.dtype[Any],

@@ -1,8 +1,9 @@
-"""Recurrent layers over whole sequences: the loop over time, the threads, the workspaces.
+"""One recurrent layer in one direction over whole sequences: packed weights, the loop over time, the threads.
 
-A call on a stack of layers opens one parallel region a layer and direction. Inside it each thread does its share of
-every step: rows of the batch, which needs no barrier between steps, where each thread gets 3 rows or more; else groups of
-hidden units, with one spin barrier a step. The order of every summation depends on the shape alone.
+A pass opens one parallel region. Inside it each thread does its share of every step: rows of the batch, which needs no
+barrier between steps, where each thread gets 3 rows or more; else groups of hidden units, with one spin barrier a step.
+Ragged sequences are always cut by units: rows would leave one thread with the long ones. The order of every summation
+depends on the shape alone. Stacks, directions, merging and lengths are ``fastact/nn/recurrent.py``'s.
 
 Measured on 2 cores of Zen 5 (AVX-512, float32), and the reason for the constants below: the input product belongs into
 the step from a batch of 8 on (3-14 % faster; no buffer for it), before the loop below that (1.2-1.9 times faster at
@@ -18,6 +19,7 @@ cimport numpy as cnp
 import numpy as np
 
 from fastact._core.runtime cimport active, fa_fpenv, fa_fpenv_enter, fa_fpenv_leave, threads_for, threads_limit
+from fastact._core.workspace cimport Workspace, no_memory
 
 cnp.import_array()
 
@@ -25,7 +27,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef ptrdiff_t fa_size
     ctypedef struct fa_recurrent_share:
         fa_size row_begin, row_end, group_begin, group_end
-    ctypedef struct fa_lstm_pack:
+    ctypedef struct fa_recurrent_pack:
         fa_size inputs, H
         const void *weight_ih
         const void *weight_hh
@@ -36,8 +38,9 @@ cdef extern from "kernels.h" nogil:
         void *bias
         void *hh_back
         void *ih_back
-    ctypedef struct fa_lstm_forward:
+    ctypedef struct fa_recurrent_forward:
         fa_size T, B, inputs, H
+        const fa_size *starts
         const void *ih
         const void *hh
         const void *bias
@@ -51,22 +54,27 @@ cdef extern from "kernels.h" nogil:
         void *slabs
         fa_size slab_rows, slab_ring
         int hoisted, keep_gates
-    ctypedef struct fa_lstm_backward:
+    ctypedef struct fa_recurrent_backward:
         fa_size T, B, inputs, H
+        const fa_size *starts
         const void *hh_back
         const void *ih_back
         const void *dy
         fa_size dy_t, dy_b
         void *dx
         fa_size dx_t, dx_b
+        int dx_adds
         const void *c
         void *slabs
+        fa_size slab_rows
         void *dh
         void *dc
-    ctypedef struct fa_lstm_gradient:
+    ctypedef struct fa_recurrent_gradient:
         fa_size B, H, K
+        const fa_size *starts
         const void *a
         fa_size a_t, a_b
+        const fa_size *a_starts
         void *packed
         const void *slabs
         fa_size slab_rows
@@ -74,13 +82,13 @@ cdef extern from "kernels.h" nogil:
         void *bias_a
         void *bias_b
     ctypedef struct fa_recurrent_kernels:
-        void (*pack)(const fa_lstm_pack *, fa_size, fa_size) noexcept nogil
-        void (*input)(const fa_lstm_forward *, const fa_recurrent_share *, fa_size, fa_size) noexcept nogil
-        void (*step)(const fa_lstm_forward *, const fa_recurrent_share *, fa_size) noexcept nogil
-        void (*backward_step)(const fa_lstm_backward *, const fa_recurrent_share *, fa_size) noexcept nogil
-        void (*input_gradient)(const fa_lstm_backward *, fa_size, fa_size, int, int) noexcept nogil
-        void (*gradient_pack)(const fa_lstm_gradient *, fa_size, fa_size, int, int) noexcept nogil
-        void (*gradient)(const fa_lstm_gradient *, fa_size, fa_size, int, int) noexcept nogil
+        void (*pack)(const fa_recurrent_pack *, fa_size, fa_size) noexcept nogil
+        void (*input)(const fa_recurrent_forward *, const fa_recurrent_share *, fa_size, fa_size) noexcept nogil
+        void (*step)(const fa_recurrent_forward *, const fa_recurrent_share *, fa_size) noexcept nogil
+        void (*backward_step)(const fa_recurrent_backward *, const fa_recurrent_share *, fa_size) noexcept nogil
+        void (*input_gradient)(const fa_recurrent_backward *, fa_size, fa_size, int, int) noexcept nogil
+        void (*gradient_pack)(const fa_recurrent_gradient *, fa_size, fa_size, int, int) noexcept nogil
+        void (*gradient)(const fa_recurrent_gradient *, fa_size, fa_size, int, int) noexcept nogil
     ctypedef struct kernel_table "fa_kernels":
         int lanes
         int itemsize
@@ -95,10 +103,6 @@ cdef extern from "sync.h" nogil:
     void fa_barrier_init(fa_barrier *)
     void fa_barrier_wait(fa_barrier *, int rank, int size, unsigned *count)
 
-cdef extern from "workspace.h" nogil:
-    void *fa_workspace_alloc(size_t bytes)
-    void fa_workspace_free(void *)
-
 cdef enum:
     GATES = 4
     IN_STEP_BATCH = 8        # from this batch on, the input product is part of the step
@@ -108,105 +112,6 @@ cdef enum:
     TILE_GROUPS = 4          # groups in a column block of the backward product
     STEP_NS = 600            # least work of a step that is worth a barrier
     LINE = 64
-    POOLED_BYTES = 1 << 20   # arrays from here on are worth a workspace
-
-
-# ---- workspaces ------------------------------------------------------------------------------------------------------
-
-cdef enum:
-    POOL_SLOTS = 24
-    POOL_BYTES = 1 << 30     # most memory that waits in the pool
-cdef void *pool_data[POOL_SLOTS]
-cdef size_t pool_size[POOL_SLOTS]
-cdef int pool_next = 0
-
-
-cdef class Workspace:
-    """Aligned memory from a pool, which gets it back when the object dies: fresh memory cost 11 % of a training step.
-
-    The pool is guarded by the GIL and keeps at most POOL_SLOTS blocks.
-    """
-    cdef char *data
-    cdef size_t size
-
-    def __cinit__(self, size_t size):
-        cdef int i, best = -1
-        size = (size + 4095) // 4096 * 4096
-        for i in range(POOL_SLOTS):
-            if pool_data[i] != NULL and size <= pool_size[i] <= 2 * size + 65536:
-                if best < 0 or pool_size[i] < pool_size[best]:
-                    best = i
-        if best >= 0:
-            self.data = <char *>pool_data[best]
-            self.size = pool_size[best]
-            pool_data[best] = NULL
-            return
-        self.data = <char *>fa_workspace_alloc(size)
-        if self.data == NULL:
-            clear_pool()
-            self.data = <char *>fa_workspace_alloc(size)
-            if self.data == NULL:
-                raise no_memory(size)
-        self.size = size
-
-    def __dealloc__(self):
-        global pool_next
-        cdef int i
-        if self.data == NULL:
-            return
-        if self.size > POOL_BYTES - pool_bytes():
-            fa_workspace_free(self.data)
-            return
-        for i in range(POOL_SLOTS):
-            if pool_data[i] == NULL:
-                pool_data[i] = self.data
-                pool_size[i] = self.size
-                return
-        fa_workspace_free(pool_data[pool_next])
-        pool_data[pool_next] = self.data
-        pool_size[pool_next] = self.size
-        pool_next = (pool_next + 1) % POOL_SLOTS
-
-
-cdef object no_memory(double size):
-    return MemoryError(f"recurrent layer: no {size / 2**20:.0f} MB of memory for its workspace; "
-                       "use a smaller batch or a shorter sequence")
-
-
-def empty(tuple shape, cnp.dtype dtype):
-    """An uninitialised C-contiguous array; a large one lives in a workspace, which the pool gets back when the array and
-    all its views are gone. (Fresh pages for y and dx cost 3 % of a training step at (100, 64, 256, 512).)"""
-    cdef cnp.npy_intp dims[3]
-    cdef cnp.npy_intp size = dtype.itemsize
-    cdef int axis, ndim = len(shape)
-    cdef Workspace space
-    for axis in range(ndim):
-        dims[axis] = shape[axis]
-        size *= dims[axis]
-    if size < POOLED_BYTES:
-        return cnp.PyArray_EMPTY(ndim, dims, dtype.num, 0)
-    space = Workspace(size)
-    array = cnp.PyArray_SimpleNewFromData(ndim, dims, dtype.num, space.data)
-    cnp.set_array_base(array, space)
-    return array
-
-
-def clear_pool():
-    """Give all idle workspaces back to the system."""
-    cdef int i
-    for i in range(POOL_SLOTS):
-        fa_workspace_free(pool_data[i])
-        pool_data[i] = NULL
-
-
-cpdef size_t pool_bytes():
-    """Bytes that wait in the pool."""
-    cdef int i
-    cdef size_t total = 0
-    for i in range(POOL_SLOTS):
-        if pool_data[i] != NULL:
-            total += pool_size[i]
-    return total
 
 
 cdef inline size_t lines(size_t bytes) noexcept nogil:
@@ -244,7 +149,7 @@ cdef void run_team(team_body body, void *job, int threads) noexcept nogil:
 
 # ---- packed weights --------------------------------------------------------------------------------------------------
 
-cdef class PackedLSTM:
+cdef class PackedCell:
     """The weights of one layer in the layout of one instruction set (src_c/recurrent.h). Never changed once made."""
     cdef Workspace space
     cdef const kernel_table *kernels
@@ -264,19 +169,19 @@ cdef class PackedLSTM:
 
 cdef struct PackJob:
     const kernel_table *kernels
-    fa_lstm_pack args
+    fa_recurrent_pack args
 
 
 cdef void pack_share(void *job, int rank, int size) noexcept nogil:
     cdef const kernel_table *kernels = (<PackJob *>job).kernels
-    cdef const fa_lstm_pack *args = &(<PackJob *>job).args
+    cdef const fa_recurrent_pack *args = &(<PackJob *>job).args
     cdef fa_size groups = groups_of(args.H, kernels)
     kernels.recurrent.pack(args, groups * rank // size, groups * (rank + 1) // size)
 
 
-def pack_lstm(cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih, cnp.ndarray bias_hh, bint training):
+def pack_cell(cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih, cnp.ndarray bias_hh, bint training):
     """Pack a layer's weights: (4H, I), (4H, H), (4H) or None twice, C-contiguous, all of one dtype."""
-    cdef PackedLSTM packed = PackedLSTM.__new__(PackedLSTM)
+    cdef PackedCell packed = PackedCell.__new__(PackedCell)
     cdef const kernel_table *kernels = <const kernel_table *>active(
         0 if cnp.PyArray_TYPE(weight_ih) == cnp.NPY_FLOAT32 else 1)
     cdef fa_size I = cnp.PyArray_DIM(weight_ih, 1), H = cnp.PyArray_DIM(weight_hh, 1)
@@ -286,7 +191,7 @@ def pack_lstm(cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih,
     cdef Workspace space = Workspace(n_ih + n_hh + n_bias + (n_hh_back + n_ih_back if training else 0))
     cdef char *p = space.data
     cdef PackJob job
-    cdef fa_lstm_pack *args = &job.args
+    cdef fa_recurrent_pack *args = &job.args
     cdef int n
     job.kernels = kernels
     packed.space = space
@@ -333,8 +238,8 @@ def force_plan(int threads=0, bint by_rows=True):
 
 
 cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_size I, fa_size H,
-                       double passes) noexcept nogil:
-    """How a layer is cut. ``passes``: 1 for forward, 2 for backward, in units of the forward product."""
+                       double passes, bint ragged) noexcept nogil:
+    """How a pass is cut. ``passes``: 1 for forward, 2 for backward, in units of the forward product."""
     cdef Plan plan
     cdef double step_ns = B * H * (8.0 * (I + H) / 12.5 + 14.0) / kernels.lanes * passes
     cdef fa_size groups = groups_of(H, kernels)
@@ -343,13 +248,15 @@ cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_siz
         groups = (groups + TILE_GROUPS - 1) // TILE_GROUPS
     if forced.threads > 0:
         plan = forced
+        plan.by_rows = plan.by_rows and not ragged
         plan.threads = <int>min(plan.threads, max(1, B // ROWS_EACH if plan.by_rows else groups))
         return plan
     plan.threads = 1
     plan.by_rows = True
     if threads_limit() < 2:
         return plan
-    plan.threads = threads_for(step_ns * T, <int>min(B // ROWS_EACH, FA_TEAM_MAX))
+    if not ragged:
+        plan.threads = threads_for(step_ns * T, <int>min(B // ROWS_EACH, FA_TEAM_MAX))
     if groups >= 2 * plan.threads and step_ns >= STEP_NS * plan.threads:
         limit = threads_for(step_ns * T, <int>min(groups, FA_TEAM_MAX))
         if limit >= 2 * plan.threads:
@@ -379,7 +286,7 @@ cdef fa_recurrent_share share_of(Plan plan, fa_size B, fa_size groups, fa_size b
 
 cdef struct ForwardJob:
     const kernel_table *kernels
-    fa_lstm_forward args
+    fa_recurrent_forward args
     fa_size hoist_steps     # steps of the input product done at a time, a divisor of the slabs' ring
     Plan plan
     fa_barrier barrier
@@ -387,7 +294,7 @@ cdef struct ForwardJob:
 
 cdef void forward_share(void *of, int rank, int size) noexcept nogil:
     cdef ForwardJob *job = <ForwardJob *>of
-    cdef const fa_lstm_forward *args = &job.args
+    cdef const fa_recurrent_forward *args = &job.args
     cdef fa_recurrent_share share = share_of(job.plan, args.B, groups_of(args.H, job.kernels), 1, rank, size)
     cdef bint meet = size > 1 and not job.plan.by_rows
     cdef unsigned met = 0
@@ -428,13 +335,6 @@ cdef void save_state(const kernel_table *kernels, const char *rows, char *state,
             memcpy(state + b * n, rows + b * n_padded, n)
 
 
-cdef inline char *layer_state(cnp.ndarray state, int layer):
-    """Where a layer's (B, H) of a C-contiguous (layers, B, H) begins; NULL for None."""
-    if state is None:
-        return NULL
-    return <char *>cnp.PyArray_DATA(state) + layer * cnp.PyArray_STRIDE(state, 0)
-
-
 cdef cnp.ndarray rows_in_place(cnp.ndarray x):
     """x itself if the last axis is contiguous and everything lies at whole elements, else a copy."""
     cdef int axis, last = cnp.PyArray_NDIM(x) - 1
@@ -446,36 +346,92 @@ cdef cnp.ndarray rows_in_place(cnp.ndarray x):
     return x if usable else np.array(x, order="C")
 
 
-cdef class LSTMTape:
-    """What the forward pass of a stack of layers leaves for its backward pass."""
-    cdef list packed            # PackedLSTM of each layer
-    cdef list spaces            # Workspace of each layer: slabs, then h, then c
-    cdef object x               # keeps the input alive
-    cdef const char *x_data
-    cdef fa_size x_t, x_b, T, B
-    cdef bint time_major, sequences
+cdef inline fa_size starts_at(const fa_size *starts, fa_size B, fa_size t) noexcept nogil:
+    """The first row of step t where the rows of all steps stand one behind the other."""
+    return starts[t] if starts != NULL else t * B
 
 
-cdef LSTMTape new_tape(list packed, cnp.ndarray x, const fa_lstm_forward *args, fa_size T, fa_size B, bint time_major,
-                       bint sequences):
-    """The tape of a pass that begins: what it reads, no layer done yet."""
-    cdef LSTMTape tape = LSTMTape.__new__(LSTMTape)
-    tape.packed = packed
-    tape.spaces = []
-    tape.x = x
-    tape.x_data = <const char *>args.x
-    tape.x_t = args.x_t
-    tape.x_b = args.x_b
-    tape.T = T
-    tape.B = B
-    tape.time_major = time_major
-    tape.sequences = sequences
-    return tape
+cdef inline fa_size state_row(const fa_size *starts, fa_size B, fa_size slot, fa_size ring) noexcept nogil:
+    """The first row of a slot of h or c."""
+    return (slot & ring) * B if ring >= 0 else starts_at(starts, B, slot - 1) + B
 
 
-cdef inline char *kept_h(Workspace space, fa_size T, fa_size B, fa_size Hp, fa_size size) noexcept:
-    """In the space of a layer in training, h [T + 1][B][Hp] stands behind the slabs of all steps, and c behind it."""
-    return space.data + lines(T * B * GATES * Hp * size)
+cdef inline char *data_of(cnp.ndarray array) noexcept:
+    return NULL if array is None else <char *>cnp.PyArray_DATA(array)
+
+
+cdef inline fa_size stride_of(cnp.ndarray rows, bint ragged, bint of_time) noexcept:
+    """Elements between two steps, or two rows, of an array (T, B, K), or (N, K) if ragged."""
+    if ragged and of_time:
+        return 0
+    return cnp.PyArray_STRIDE(rows, 0 if ragged or of_time else 1) // cnp.PyArray_ITEMSIZE(rows)
+
+
+cdef void save_final(const kernel_table *kernels, const char *rows, char *state, const fa_size *starts, fa_size ring,
+                     fa_size T, fa_size B, fa_size H) noexcept nogil:
+    """The state of each sequence after its last step into (B, H)."""
+    cdef size_t n_padded = padded(H, kernels) * kernels.itemsize
+    cdef fa_size slot, begin, end = B
+    if state == NULL:
+        return
+    for slot in range(0 if starts != NULL else T, T + 1):  # sequences of so many steps, the shortest stand last
+        begin = 0 if slot == T else starts_at(starts, B, slot + 1) - starts_at(starts, B, slot)
+        save_state(kernels, rows + (state_row(starts, B, slot, ring) + begin) * n_padded,
+                   state + begin * H * kernels.itemsize, end - begin, H)
+        end = begin
+
+
+cdef class Tape:
+    """What a forward pass leaves for its backward pass."""
+    cdef readonly PackedCell cell
+    cdef Workspace space        # slabs of all steps, then h, then c
+    cdef readonly object x
+    cdef readonly object starts
+    cdef readonly fa_size T, B
+
+    cdef const fa_size *starts_data(self) noexcept:
+        cdef const fa_size *before = NULL
+        if self.starts is None:
+            return NULL
+        before = <const fa_size *>cnp.PyArray_DATA(<cnp.ndarray>self.starts)
+        return before + 1
+
+    cdef fa_size rows(self) noexcept:
+        return starts_at(self.starts_data(), self.B, self.T)
+
+    cdef char *states(self, int which) noexcept:
+        """All slots of h (0) or c (1)."""
+        cdef const kernel_table *kernels = self.cell.kernels
+        cdef fa_size Hp = padded(self.cell.hidden_size, kernels)
+        return (self.space.data + lines(self.rows() * GATES * Hp * kernels.itemsize)
+                + which * lines((self.B + self.rows()) * Hp * kernels.itemsize))
+
+    def sequence(self, int which=0):
+        """h (0) or c (1) after each step, (T, B, H), or (N, H) if ragged; in place, not to be written."""
+        cdef const kernel_table *kernels = self.cell.kernels
+        cdef fa_size Hp = padded(self.cell.hidden_size, kernels)
+        cdef cnp.npy_intp dims[2]
+        dims[0] = self.rows()
+        dims[1] = Hp
+        rows = cnp.PyArray_SimpleNewFromData(
+            2, dims, cnp.NPY_FLOAT32 if kernels.itemsize == 4 else cnp.NPY_FLOAT64,
+            self.states(which) + self.B * Hp * kernels.itemsize)
+        cnp.set_array_base(rows, self.space)
+        rows = rows[:, :self.cell.hidden_size]
+        return rows if self.starts is not None else rows.reshape(self.T, self.B, self.cell.hidden_size)
+
+    def gates(self):
+        """The gates of all steps, a copy (4, T, B, H) or (4, N, H), before ``backward_pass`` turns them into gradients."""
+        cdef const kernel_table *kernels = self.cell.kernels
+        cdef cnp.npy_intp dims[4]
+        dims[0] = groups_of(self.cell.hidden_size, kernels)
+        dims[1] = self.rows()
+        dims[2] = GATES
+        dims[3] = kernels.lanes
+        slabs = cnp.PyArray_SimpleNewFromData(
+            4, dims, cnp.NPY_FLOAT32 if kernels.itemsize == 4 else cnp.NPY_FLOAT64, self.space.data)
+        units = slabs.transpose(2, 1, 0, 3).reshape(GATES, dims[1], -1)[:, :, :self.cell.hidden_size].copy()
+        return units if self.starts is not None else units.reshape(GATES, self.T, self.B, self.cell.hidden_size)
 
 
 cdef inline fa_size next_power_of_2(fa_size n) noexcept nogil:
@@ -485,145 +441,114 @@ cdef inline fa_size next_power_of_2(fa_size n) noexcept nogil:
     return power
 
 
-def lstm_forward(list packed, cnp.ndarray x, cnp.ndarray y, cnp.ndarray h0, cnp.ndarray c0, cnp.ndarray h_final,
-                 cnp.ndarray c_final, bint time_major, bint sequences, bint training):
-    """Run a stack of layers over x.
+cdef inline char *state_of(tuple states, int letter) noexcept:
+    """Where h (0) or c (1) of a tuple (h, c) begins; NULL for what is not there."""
+    return NULL if states is None or letter >= len(states) else <char *>cnp.PyArray_DATA(<cnp.ndarray>states[letter])
+
+
+def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y, tuple initial, tuple final,
+                 cnp.ndarray starts, bint training):
+    """One layer and direction over x.
 
     Parameters
     ----------
-    packed : list of PackedLSTM, first layer first
-    x : array of shape (B, T, I), or (T, B, I) if ``time_major``
-        Read in place if its last axis is contiguous.
-    y : array of shape (B, T, H) or (T, B, H), or (B, H) without ``sequences``
-        C-contiguous; filled.
-    h0, c0, h_final, c_final : arrays of shape (layers, B, H), or None
-        C-contiguous; the last two are filled.
+    x : array of shape (T, B, I), or (N, I) if ragged
+        Read in place if its last axis is contiguous; the others may run backwards.
+    y : array of shape (T, B, H), or (N, H) if ragged; or None
+        The same; filled.
+    initial, final : (h, c), arrays of shape (B, H), or None
+        C-contiguous; the final state is filled.
+    starts : array of shape (T + 2,) of intp, or None
+        Of ragged sequences, longest first: -B, then the first row of each step in x and y, and N; see src_c/recurrent.h.
 
     Returns
     -------
-    LSTMTape or None
-        In training, what ``lstm_backward`` takes.
+    Tape or None
+        In training, what ``backward_pass`` takes.
     """
-    cdef int time_axis = 0 if time_major else 1, batch_axis = 1 - time_axis, layer, layers = len(packed)
-    cdef fa_size T = cnp.PyArray_DIM(x, time_axis), B = cnp.PyArray_DIM(x, batch_axis)
-    cdef PackedLSTM weights
+    cdef bint ragged = starts is not None
+    cdef fa_size T = cnp.PyArray_DIM(starts, 0) - 2 if ragged else cnp.PyArray_DIM(x, 0)
+    cdef fa_size B = -(<const fa_size *>cnp.PyArray_DATA(starts))[0] if ragged else cnp.PyArray_DIM(x, 1)
+    cdef const fa_size *starts_data = NULL
+    cdef fa_size size = cell.kernels.itemsize, I = cell.input_size, H = cell.hidden_size
+    cdef fa_size Hp = padded(H, cell.kernels), steps
+    cdef int axes = 2 if ragged else 3
+    cdef const kernel_table *kernels = cell.kernels
     cdef Workspace space
-    cdef Workspace below = None  # of the layer before, kept for as long as args.x points into it
-    cdef LSTMTape tape = None
+    cdef Tape tape
     cdef ForwardJob job
-    cdef fa_lstm_forward *args = &job.args
-    cdef const kernel_table *kernels
-    cdef fa_size size, Hp, H, I, steps
+    cdef fa_recurrent_forward *args = &job.args
     cdef double bytes_at_most
-    cdef size_t n_slabs, n_h, n_c, n_y, state_bytes
-    cdef char *h
-    cdef char *c
-    cdef char *p
-    cdef const char *h_first
-    cdef const char *c_first
-    cdef char *h_last
-    cdef char *c_last
+    cdef size_t n_slabs, n_h, state_bytes = B * Hp * size
+    cdef const char *h_first = state_of(initial, 0)
+    cdef const char *c_first = state_of(initial, 1)
+    cdef char *h_last = state_of(final, 0)
+    cdef char *c_last = state_of(final, 1)
 
+    if ragged:
+        starts_data = <const fa_size *>cnp.PyArray_DATA(starts)
+        starts_data += 1
     x = rows_in_place(x)
-    weights = packed[0]
-    size = weights.kernels.itemsize
     if (
-        cnp.PyArray_DIM(x, 2) != weights.input_size or cnp.PyArray_ITEMSIZE(x) != size
-        or cnp.PyArray_DIM(y, cnp.PyArray_NDIM(y) - 1) != weights.hidden_size
+        cnp.PyArray_NDIM(x) != axes or cnp.PyArray_DIM(x, axes - 1) != I or cnp.PyArray_ITEMSIZE(x) != size
+        or (y is not None and (cnp.PyArray_NDIM(y) != axes or cnp.PyArray_DIM(y, axes - 1) != H))
     ):
         raise ValueError("x, y: expected the sizes and the type that the weights were packed with")
-    Hp = padded(weights.hidden_size, weights.kernels)
     # An array of stride 0 may have more steps than memory has bytes: no size below, nor of the backward pass, overflows.
-    bytes_at_most = (T + 2.0) * B * size * ((GATES + 3.0) * Hp + padded(weights.input_size, weights.kernels))
+    bytes_at_most = (T + 2.0) * B * size * ((GATES + 3.0) * Hp + padded(I, kernels))
     if bytes_at_most > 1LL << 62:
         raise no_memory(bytes_at_most)
+    job.kernels = kernels
+    job.plan = plan_threads(kernels, T, B, I, H, 1, ragged)
+    args.T = T
+    args.B = B
+    args.inputs = I
+    args.H = H
+    args.starts = starts_data
+    args.ih = cell.ih
+    args.hh = cell.hh
+    args.bias = cell.bias
     args.x = cnp.PyArray_DATA(x)
-    args.x_t = cnp.PyArray_STRIDE(x, time_axis) // size
-    args.x_b = cnp.PyArray_STRIDE(x, batch_axis) // size
-    if training:
-        tape = new_tape(packed, x, args, T, B, time_major, sequences)
+    args.x_t = stride_of(x, ragged, True)
+    args.x_b = stride_of(x, ragged, False)
+    args.y = data_of(y)
+    if y is not None:
+        args.y_t = stride_of(y, ragged, True)
+        args.y_b = stride_of(y, ragged, False)
+    args.hoisted = B < IN_STEP_BATCH
+    args.keep_gates = training
 
-    for layer in range(layers):
-        weights = packed[layer]
-        kernels = weights.kernels
-        I = weights.input_size
-        H = weights.hidden_size
-        Hp = padded(H, kernels)
-        args.T = T
-        args.B = B
-        args.inputs = I
-        args.H = H
-        args.ih = weights.ih
-        args.hh = weights.hh
-        args.bias = weights.bias
-        args.hoisted = B < IN_STEP_BATCH
-        args.keep_gates = training
-        job.kernels = kernels
-        job.plan = plan_threads(kernels, T, B, I, H, 1)
-
-        # Rings of the state and of the hoisted input product; in training each step keeps its own slot.
-        steps = next_power_of_2(max(1, HOIST_ROWS // max(B, 1)))
-        if T < steps:
-            steps = next_power_of_2(max(T, 1))
-        job.hoist_steps = steps
-        args.h_ring = -1 if training else 1
-        args.c_ring = -1 if training else 0
-        args.slab_ring = -1 if training else steps - 1
-        args.slab_rows = (T if training else steps if args.hoisted else 0) * B
-        state_bytes = B * Hp * size
-        n_slabs = lines(args.slab_rows * GATES * Hp * size)
-        n_h = lines(state_bytes * (T + 1 if training else 2))
-        n_c = lines(state_bytes * (T + 1 if training else 1))
-        n_y = T * B * H * size if layer < layers - 1 and not training else 0
-        space = Workspace(n_slabs + n_h + n_c + n_y)
-        p = space.data
-        args.slabs = p
-        h = p + n_slabs
-        c = h + n_h
-        args.h = h
-        args.c = c
-        if layer == layers - 1:
-            args.y = NULL
-            if sequences:
-                args.y = cnp.PyArray_DATA(y)
-                args.y_t = cnp.PyArray_STRIDE(y, time_axis) // size
-                args.y_b = cnp.PyArray_STRIDE(y, batch_axis) // size
-        elif training:
-            args.y = NULL  # h of all steps is kept: the next layer reads that
-        else:
-            args.y = c + n_c
-            args.y_t = B * H
-            args.y_b = H
-        h_first = layer_state(h0, layer)
-        c_first = layer_state(c0, layer)
-        h_last = layer_state(h_final, layer)
-        c_last = layer_state(c_final, layer)
-
-        with nogil:
-            load_state(kernels, h, h_first, B, H)
-            load_state(kernels, c, c_first, B, H)
-            fa_barrier_init(&job.barrier)
-            run_team(forward_share, &job, job.plan.threads)
-            h += (T & args.h_ring) * state_bytes
-            c += (T & args.c_ring) * state_bytes
-            if h_last != NULL:
-                save_state(kernels, h, h_last, B, H)
-            if c_last != NULL:
-                save_state(kernels, c, c_last, B, H)
-        if layer == layers - 1:
-            if not sequences:
-                save_state(kernels, h, <char *>cnp.PyArray_DATA(y), B, H)
-        elif training:
-            args.x = <char *>args.h + state_bytes
-            args.x_t = B * Hp
-            args.x_b = Hp
-        else:
-            args.x = args.y
-            args.x_t = args.y_t
-            args.x_b = args.y_b
-        below = space
-        if training:
-            tape.spaces.append(space)
+    # Rings of the state and of the hoisted input product; in training each step keeps its own slot.
+    steps = next_power_of_2(max(1, HOIST_ROWS // max(B, 1)))
+    if T < steps:
+        steps = next_power_of_2(max(T, 1))
+    job.hoist_steps = steps
+    args.h_ring = -1 if training else 1
+    args.c_ring = -1 if training else 0
+    args.slab_ring = -1 if training else steps - 1
+    args.slab_rows = starts_at(starts_data, B, T) if training else steps * B if args.hoisted else 0
+    n_slabs = lines(args.slab_rows * GATES * Hp * size)
+    n_h = lines((starts_at(starts_data, B, T) + B) * Hp * size if training else 2 * state_bytes)
+    space = Workspace(n_slabs + n_h + (n_h if training else lines(state_bytes)))
+    args.slabs = space.data
+    args.h = space.data + n_slabs
+    args.c = space.data + n_slabs + n_h
+    with nogil:
+        load_state(kernels, <char *>args.h, h_first, B, H)
+        load_state(kernels, <char *>args.c, c_first, B, H)
+        fa_barrier_init(&job.barrier)
+        run_team(forward_share, &job, job.plan.threads)
+        save_final(kernels, <char *>args.h, h_last, starts_data, args.h_ring, T, B, H)
+        save_final(kernels, <char *>args.c, c_last, starts_data, args.c_ring, T, B, H)
+    if not training:
+        return None
+    tape = Tape.__new__(Tape)
+    tape.cell = cell
+    tape.space = space
+    tape.x = x
+    tape.starts = starts
+    tape.T = T
+    tape.B = B
     return tape
 
 
@@ -631,8 +556,8 @@ def lstm_forward(list packed, cnp.ndarray x, cnp.ndarray y, cnp.ndarray h0, cnp.
 
 cdef struct BackwardJob:
     const kernel_table *kernels
-    fa_lstm_backward args
-    fa_lstm_gradient of_ih, of_hh
+    fa_recurrent_backward args
+    fa_recurrent_gradient of_ih, of_hh
     fa_size chunk_steps
     Plan plan
     fa_barrier barrier
@@ -640,7 +565,7 @@ cdef struct BackwardJob:
 
 cdef void backward_share(void *of, int rank, int size) noexcept nogil:
     cdef BackwardJob *job = <BackwardJob *>of
-    cdef const fa_lstm_backward *args = &job.args
+    cdef const fa_recurrent_backward *args = &job.args
     cdef const fa_recurrent_kernels *kernels = &job.kernels.recurrent
     cdef fa_recurrent_share share = share_of(
         job.plan, args.B, groups_of(args.H, job.kernels), TILE_GROUPS, rank, size)
@@ -669,166 +594,116 @@ cdef void backward_share(void *of, int rank, int size) noexcept nogil:
         kernels.backward_step(args, &share, -1)
 
 
-def lstm_backward(LSTMTape tape not None, cnp.ndarray dy, cnp.ndarray dh_final, cnp.ndarray dc_final, cnp.ndarray dx,
-                  cnp.ndarray dh0, cnp.ndarray dc0, list gradients):
-    """Backward pass of ``lstm_forward``, once a tape.
+def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray dx, bint dx_adds, tuple initial not None,
+                  tuple gradients not None):
+    """Backward pass of ``forward_pass``, once a tape.
 
     Parameters
     ----------
     dy : array of the shape of y, or None
-        Read in place if its last axis is contiguous.
-    dh_final, dc_final : arrays of shape (layers, B, H), or None
+        Read in place if its last axis is contiguous; the others may run backwards.
+    final : (dh, dc), arrays of shape (B, H), or None
         C-contiguous.
     dx : array of the shape of x, or None
+        With a contiguous last axis; filled, or added to with ``dx_adds``.
+    initial : (dh, dc), arrays of shape (B, H)
         C-contiguous; filled.
-    dh0, dc0 : arrays of shape (layers, B, H)
-        C-contiguous; filled.
-    gradients : list of (weight_ih, weight_hh, bias_ih or None, bias_hh or None), one a layer
+    gradients : (weight_ih, weight_hh, bias_ih or None, bias_hh or None)
         C-contiguous; added to.
     """
-    cdef int time_axis = 0 if tape.time_major else 1, batch_axis = 1 - time_axis
-    cdef int layer, layers = len(tape.packed)
-    cdef fa_size T = tape.T, B = tape.B, size, I, H, Hp, rows, k
-    cdef PackedLSTM weights
-    cdef Workspace space, scratch
-    cdef Workspace above = None  # of the layer after, kept for as long as args.dy points into it
+    cdef PackedCell cell = tape.cell
+    cdef const kernel_table *kernels = cell.kernels
+    cdef bint ragged = tape.starts is not None
+    cdef const fa_size *starts = tape.starts_data()
+    cdef fa_size T = tape.T, B = tape.B, size = kernels.itemsize, I = cell.input_size, H = cell.hidden_size
+    cdef fa_size Hp = padded(H, kernels), rows
+    cdef size_t state_bytes = lines(B * Hp * size), n_packed_ih
+    cdef Workspace scratch
     cdef BackwardJob job
-    cdef fa_lstm_backward *args = &job.args
-    cdef fa_lstm_gradient *gradient
-    cdef const kernel_table *kernels
-    cdef size_t state_bytes, n_packed_ih, n_packed_hh, n_dx
-    cdef const char *dh_first
-    cdef const char *dc_first
-    cdef char *dh_last
-    cdef char *dc_last
-    cdef char *h
-    cdef char *p
-    cdef tuple into
-    cdef bint last_only = not tape.sequences
+    cdef fa_recurrent_backward *args = &job.args
+    cdef fa_recurrent_gradient *gradient
+    cdef cnp.ndarray x
+    cdef const char *dh_first = state_of(final, 0)
+    cdef const char *dc_first = state_of(final, 1)
+    cdef char *dh_last = state_of(initial, 0)
+    cdef char *dc_last = state_of(initial, 1)
 
-    if tape.spaces is None:
-        raise RuntimeError("lstm_backward: this tape has been used")
-    weights = tape.packed[0]
-    size = weights.kernels.itemsize
+    if tape.space is None:
+        raise RuntimeError("backward_pass: this tape has been used")
+    x = tape.x
+    job.kernels = kernels
+    job.plan = plan_threads(kernels, T, B, I, H, 2, ragged)
+    job.chunk_steps = max(1, min(T, (GRADIENT_ROWS + B - 1) // max(B, 1)))
+    rows = job.chunk_steps * B
+    n_packed_ih = lines(rows * padded(I, kernels) * size)
+    scratch = Workspace(2 * state_bytes + n_packed_ih + lines(rows * Hp * size))
+
+    args.T = T
+    args.B = B
+    args.inputs = I
+    args.H = H
+    args.starts = starts
+    args.hh_back = cell.hh_back
+    args.ih_back = cell.ih_back
+    args.slabs = tape.space.data
+    args.slab_rows = tape.rows()
+    args.c = tape.states(1)
+    args.dh = scratch.data
+    args.dc = scratch.data + state_bytes
     args.dy = NULL
     if dy is not None:
         dy = rows_in_place(dy)
         args.dy = cnp.PyArray_DATA(dy)
-        if tape.sequences:
-            args.dy_t = cnp.PyArray_STRIDE(dy, time_axis) // size
-            args.dy_b = cnp.PyArray_STRIDE(dy, batch_axis) // size
-        else:  # the gradient of the last h: joins that of the final state
-            args.dy_t = 0
-            args.dy_b = cnp.PyArray_STRIDE(dy, 0) // size
-    for layer in range(layers - 1, -1, -1):
-        weights = tape.packed[layer]
-        space = tape.spaces[layer]
-        kernels = weights.kernels
-        I = weights.input_size
-        H = weights.hidden_size
-        Hp = padded(H, kernels)
-        state_bytes = B * Hp * size
-        job.kernels = kernels
-        job.plan = plan_threads(kernels, T, B, I, H, 2)
-        job.chunk_steps = max(1, min(T, (GRADIENT_ROWS + B - 1) // max(B, 1)))
-        rows = job.chunk_steps * B
-        n_packed_ih = lines(rows * padded(I, kernels) * size)
-        n_packed_hh = lines(rows * Hp * size)
-        n_dx = T * B * I * size if layer > 0 else 0
-        scratch = Workspace(2 * lines(state_bytes) + n_packed_ih + n_packed_hh + n_dx)
-        p = scratch.data
-        h = kept_h(space, T, B, Hp, size)
+        args.dy_t = stride_of(dy, ragged, True)
+        args.dy_b = stride_of(dy, ragged, False)
+    args.dx = data_of(dx)
+    args.dx_adds = dx_adds
+    if dx is not None:
+        args.dx_t = stride_of(dx, ragged, True)
+        args.dx_b = stride_of(dx, ragged, False)
 
-        args.T = T
-        args.B = B
-        args.inputs = I
-        args.H = H
-        args.hh_back = weights.hh_back
-        args.ih_back = weights.ih_back
-        args.slabs = space.data
-        args.c = h + lines(state_bytes * (T + 1))
-        args.dh = p
-        args.dc = p + lines(state_bytes)
-        p += 2 * lines(state_bytes)
-        if layer > 0:
-            args.dx = p + n_packed_ih + n_packed_hh
-            args.dx_t = B * I
-            args.dx_b = I
-        else:
-            args.dx = NULL
-            if dx is not None:
-                args.dx = cnp.PyArray_DATA(dx)
-                args.dx_t = cnp.PyArray_STRIDE(dx, time_axis) // size
-                args.dx_b = cnp.PyArray_STRIDE(dx, batch_axis) // size
-
-        into = gradients[layer]
-        gradient = &job.of_ih
-        gradient.B = B
-        gradient.H = H
-        gradient.K = I
-        if layer > 0:
-            k = padded(I, kernels)
-            gradient.a = kept_h(tape.spaces[layer - 1], T, B, k, size) + B * k * size
-            gradient.a_t = B * k
-            gradient.a_b = k
-        else:
-            gradient.a = tape.x_data
-            gradient.a_t = tape.x_t
-            gradient.a_b = tape.x_b
-        gradient.packed = p
-        gradient.slabs = args.slabs
-        gradient.slab_rows = T * B
-        gradient.gradient = cnp.PyArray_DATA(<cnp.ndarray>into[0])
-        gradient.bias_a = NULL if into[2] is None else cnp.PyArray_DATA(<cnp.ndarray>into[2])
-        gradient.bias_b = NULL if into[3] is None else cnp.PyArray_DATA(<cnp.ndarray>into[3])
-        job.of_hh = job.of_ih
-        gradient = &job.of_hh
-        gradient.K = H
-        gradient.a = h
-        gradient.a_t = B * Hp
-        gradient.a_b = Hp
-        gradient.packed = p + n_packed_ih
-        gradient.gradient = cnp.PyArray_DATA(<cnp.ndarray>into[1])
-        gradient.bias_a = NULL
-        gradient.bias_b = NULL
-
-        dh_first = layer_state(dh_final, layer)
-        dc_first = layer_state(dc_final, layer)
-        dh_last = layer_state(dh0, layer)
-        dc_last = layer_state(dc0, layer)
-        with nogil:
-            load_state(kernels, <char *>args.dh, dh_first, B, H)
-            load_state(kernels, <char *>args.dc, dc_first, B, H)
-            if last_only and layer == layers - 1 and args.dy != NULL:
-                add_rows(kernels, <char *>args.dh, <const char *>args.dy, args.dy_b, B, H)
-                args.dy = NULL
-            if B > 0:
-                fa_barrier_init(&job.barrier)
-                run_team(backward_share, &job, job.plan.threads)
-            save_state(kernels, <char *>args.dh, dh_last, B, H)
-            save_state(kernels, <char *>args.dc, dc_last, B, H)
-        args.dy = args.dx
-        args.dy_t = args.dx_t
-        args.dy_b = args.dx_b
-        above = scratch
-    tape.spaces = None
+    gradient = &job.of_ih
+    gradient.B = B
+    gradient.H = H
+    gradient.K = I
+    gradient.starts = starts
+    gradient.a = cnp.PyArray_DATA(x)
+    gradient.a_t = stride_of(x, ragged, True)
+    gradient.a_b = stride_of(x, ragged, False)
+    gradient.a_starts = starts
+    gradient.packed = scratch.data + 2 * state_bytes
+    gradient.slabs = args.slabs
+    gradient.slab_rows = args.slab_rows
+    gradient.gradient = cnp.PyArray_DATA(<cnp.ndarray>gradients[0])
+    gradient.bias_a = data_of(<cnp.ndarray>gradients[2])
+    gradient.bias_b = data_of(<cnp.ndarray>gradients[3])
+    job.of_hh = job.of_ih
+    gradient = &job.of_hh
+    gradient.K = H
+    gradient.a = tape.states(0)
+    gradient.a_t = B * Hp
+    gradient.a_b = Hp
+    if ragged:  # h before step t stands B rows behind the rows of step t - 1
+        gradient.a = <char *>gradient.a + B * Hp * size
+        gradient.a_starts = starts - 1
+    gradient.packed = scratch.data + 2 * state_bytes + n_packed_ih
+    gradient.gradient = cnp.PyArray_DATA(<cnp.ndarray>gradients[1])
+    gradient.bias_a = NULL
+    gradient.bias_b = NULL
+    with nogil:
+        load_state(kernels, <char *>args.dh, dh_first, B, H)
+        load_state(kernels, <char *>args.dc, dc_first, B, H)
+        if B > 0:
+            fa_barrier_init(&job.barrier)
+            run_team(backward_share, &job, job.plan.threads)
+        save_state(kernels, <char *>args.dh, dh_last, B, H)
+        save_state(kernels, <char *>args.dc, dc_last, B, H)
+    tape.space = None
     tape.x = None
-
-
-cdef void add_rows(const kernel_table *kernels, char *rows, const char *more, fa_size stride, fa_size B,
-                   fa_size H) noexcept nogil:
-    """[B][Hp] += (B, H), whose rows are ``stride`` elements apart."""
-    cdef fa_size b, j, Hp = padded(H, kernels)
-    for b in range(B):
-        for j in range(H):
-            if kernels.itemsize == 4:
-                (<float *>rows)[b * Hp + j] += (<const float *>more)[b * stride + j]
-            else:
-                (<double *>rows)[b * Hp + j] += (<const double *>more)[b * stride + j]
 
 
 def plan(dtype, fa_size T, fa_size B, fa_size I, fa_size H, double passes=1):
     """(threads, whether the batch is cut rather than the units) for a shape; ``passes`` 1 forward, 2 backward."""
     cdef Plan found = plan_threads(
-        <const kernel_table *>active(0 if dtype == np.float32 else 1), T, B, I, H, passes)
+        <const kernel_table *>active(0 if dtype == np.float32 else 1), T, B, I, H, passes, False)
     return found.threads, bool(found.by_rows)

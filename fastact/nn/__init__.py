@@ -6,7 +6,7 @@ from fastact.nn.base import Layer as Layer
 from fastact.nn.base import RunResult as RunResult
 from fastact.nn.dense import Dense as Dense
 from fastact.nn.embedding import Embedding as Embedding
+from fastact.nn.lstm import LSTM as LSTM
 from fastact.nn.parameter import Arena as Arena
 from fastact.nn.parameter import Parameter as Parameter
-from fastact.nn.recurrent import LSTM as LSTM
 from fastact.nn.sequential import Sequential as Sequential

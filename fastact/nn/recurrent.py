@@ -1,46 +1,248 @@
-"""Recurrent layers."""
+"""What all recurrent layers share: stacks, directions, unequal lengths, states, dropout between layers.
+
+A layer of the stack runs once a direction, each a pass of the compiled core over its sequences; here the passes are put
+together. Inside, arrays are time-major: (T, B, K), or (N, K) with the rows of unequal sequences packed (``Ragged``).
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fastact import init
-from fastact._arguments import Array, as_dtype, as_floats, as_size
+from fastact._arguments import Array, as_dtype, as_floats, as_number, as_real, as_size
 from fastact._core import recurrent as core
+from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer, RunResult
 from fastact.nn.parameter import Parameter
 
-State = tuple[Array, Array]
+MERGES = ("concat", "sum", "mean", "none")
+
+_scratch = partial(empty, pooled=1 << 16)  # between two layers: handed out again at the next call
+
+#: Of one letter of the state: an array (directions, B, H) for each layer.
+Layers = list[Array]
 
 
-class LSTMBackward(Backward):
-    """The backward pass of one call of ``LSTM.forward``, single use.
+# ---- sequences -------------------------------------------------------------------------------------------------------
+
+
+class Equal:
+    """Sequences of one length: the core reads and writes the user's arrays in place."""
+
+    starts = None
+
+    def __init__(self, time_major: bool) -> None:
+        self.time_major = time_major
+
+    def pack(self, a: Array) -> Array:
+        """The user's array as the core takes it."""
+        return a if self.time_major else a.swapaxes(0, 1)
+
+    def mirror(self, a: Array) -> Array:
+        """Each sequence from its end to its beginning."""
+        return a[::-1]
+
+    def sort(self, state: Array) -> Array:
+        return state
+
+    unsort = sort
+
+
+class Ragged:
+    """Sequences of unequal lengths, longest first, the rows of each step one behind the other (src_c/recurrent.h).
+
+    Only steps that are there are computed: rows without gaps, as in PyTorch's packed sequences.
+    """
+
+    def __init__(self, lengths: Array, steps: int, time_major: bool) -> None:
+        batch = len(lengths)
+        self.order = np.argsort(-lengths, kind="stable")
+        lengths = lengths[self.order]
+        longest = int(lengths[0])
+        counts = np.searchsorted(-lengths, -np.arange(longest))  # sequences with a step t
+        self.starts = np.concatenate([[-batch, 0], np.cumsum(counts)]).astype(np.intp)
+        t = np.repeat(np.arange(longest), counts)
+        b = np.arange(len(t)) - self.starts[1:-1][t]
+        self._rows = t * batch + self.order[b] if time_major else self.order[b] * steps + t  # in the user's arrays
+        self._mirror = self.starts[lengths[b] - t] + b
+
+    def pack(self, a: Array) -> Array:
+        return a.reshape(-1, a.shape[-1])[self._rows]
+
+    def unpack(self, rows: Array, out: Array) -> None:
+        """Into the user's array, zero where there is no step."""
+        out.fill(0)
+        out.reshape(-1, rows.shape[-1])[self._rows] = rows
+
+    def mirror(self, a: Array) -> Array:
+        return a[self._mirror]
+
+    def sort(self, state: Array) -> Array:
+        return np.ascontiguousarray(state[:, self.order])
+
+    def unsort(self, state: Array) -> Array:
+        out = np.empty_like(state)
+        out[:, self.order] = state
+        return out
+
+
+def as_lengths(lengths: npt.ArrayLike, batch: int, steps: int) -> Array:
+    """``lengths`` as an integer array (B,), each from 1 to T."""
+    array = as_real(lengths, "lengths")
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"lengths: expected integers, got {array.dtype}")
+    if array.shape != (batch,):
+        raise ValueError(
+            f"lengths: expected one for each of the {batch} sequences, shape ({batch},), got {array.shape}"
+        )
+    wrong = np.flatnonzero((array < 1) | (array > steps))
+    if len(wrong):
+        raise ValueError(
+            f"lengths: expected each from 1 to T = {steps}, got {array[wrong[0]]} for sequence {wrong[0]}; "
+            "leave out sequences without a step"
+        )
+    return array.astype(np.intp)
+
+
+# ---- states ----------------------------------------------------------------------------------------------------------
+
+
+class States:
+    """Shapes and forms of a layer's state: (layers x directions, B, H) a letter, or, where the layers have different
+    sizes, a tuple of one (directions, B, H) a layer."""
+
+    def __init__(self, letters: str, sizes: tuple[int, ...], directions: int, dtype: np.dtype[Any]) -> None:
+        self.letters, self.sizes, self.directions, self.dtype = letters, sizes, directions, dtype
+        self.one_size = len(set(sizes)) == 1
+
+    def new(self, batch: int) -> list[Layers]:
+        """Uninitialised, by letter and layer."""
+        D = self.directions
+        if self.one_size:
+            shape = (len(self.sizes) * D, batch, self.sizes[0])
+            return [self._split(np.empty(shape, self.dtype)) for _ in self.letters]
+        return [[np.empty((D, batch, H), self.dtype) for H in self.sizes] for _ in self.letters]
+
+    def _split(self, whole: Array) -> Layers:
+        D = self.directions
+        return [whole] if len(self.sizes) == 1 else [whole[n * D : n * D + D] for n in range(len(self.sizes))]
+
+    def public(self, state: list[Layers]) -> Any:
+        """In the user's form."""
+        parts = [self.joined(layers) for layers in state]
+        return tuple(parts) if len(self.letters) > 1 else parts[0]
+
+    def joined(self, layers: Layers) -> Any:
+        """One letter in the user's form."""
+        if not self.one_size:
+            return tuple(layers)
+        if len(layers) == 1:
+            return layers[0]
+        whole = layers[0].base
+        shape = (len(layers) * self.directions, *layers[0].shape[1:])
+        return whole if whole is not None and whole.shape == shape else np.concatenate(layers)
+
+    def check(self, state: Any, name: str, batch: int) -> list[Layers] | None:
+        """The user's ``state`` by letter and layer, C-contiguous; None for None."""
+        if state is None:
+            return None
+        parts = [state]
+        if len(self.letters) > 1:
+            try:
+                parts = [*state]
+                if len(parts) != len(self.letters):
+                    raise ValueError
+            except (TypeError, ValueError):
+                raise TypeError(
+                    f"{name}: expected a pair (h, c) of arrays of shape {self._meaning()} = {self._shape(batch)}, "
+                    f"got {describe(state)}"
+                ) from None
+        if self.one_size:
+            shape = self._shape(batch)
+            return [
+                self._split(self._array(part, name, letter, shape, self._meaning()))
+                for part, letter in zip(parts, self.letters, strict=True)
+            ]
+        checked = []
+        for part, letter in zip(parts, self.letters, strict=True):
+            if not isinstance(part, (tuple, list)) or len(part) != len(self.sizes):
+                raise TypeError(
+                    f"{name}: expected {letter} as a tuple of {len(self.sizes)} arrays, one for each layer, as the "
+                    f"layers have different sizes, got {describe(part)}"
+                )
+            checked.append(
+                [
+                    self._array(p, name, f"{letter}[{n}]", (self.directions, batch, H), "(directions, B, H)")
+                    for n, (p, H) in enumerate(zip(part, self.sizes, strict=True))
+                ]
+            )
+        return checked
+
+    def _meaning(self) -> str:
+        return "(num_layers, B, H)" if self.directions == 1 else "(num_layers x 2 directions, B, H)"
+
+    def _shape(self, batch: int) -> Any:
+        if self.one_size:
+            return len(self.sizes) * self.directions, batch, self.sizes[0]
+        return tuple((self.directions, batch, H) for H in self.sizes)
+
+    def _array(self, part: Any, name: str, letter: str, shape: tuple[int, ...], meaning: str) -> Array:
+        array = as_floats(part, self.dtype, f"{name}: {letter}")
+        if array.shape != shape:
+            fix = f"; add the axis of layers: {letter}[None]" if array.shape == shape[1:] and shape[0] == 1 else ""
+            raise ValueError(f"{name}: expected {letter} of shape {meaning} = {shape}, got {array.shape}{fix}")
+        return np.ascontiguousarray(array)
+
+
+def part(state: list[Layers] | None, layer: int, direction: int) -> tuple[Array, ...] | None:
+    """What one pass of the core takes of a state."""
+    return None if state is None else tuple(layers[layer][direction] for layers in state)
+
+
+def flat(y: Array) -> Array:
+    """y, or dy, with the features of both directions on one axis."""
+    return y if y.ndim == 3 else y.reshape(*y.shape[:2], y.shape[2] * y.shape[3])
+
+
+def describe(value: Any) -> str:
+    """A value in an error message: arrays by shape, sequences by length."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return type(value).__name__
+
+
+class RecurrentBackward(Backward):
+    """The backward pass of one call of a recurrent layer's ``forward``, single use.
 
     Attributes
     ----------
-    state : (h, c)
-        Final state of the forward pass, each of shape (num_layers, B, H).
-    dstate : (dh, dc)
-        Gradient of the initial state, same shapes; there after the call.
+    state
+        Final state of the forward pass, in the form that ``state=`` takes.
+    dstate
+        Gradient of the initial state, same form; there after the call.
     """
 
-    __slots__ = ("dstate", "state")
+    __slots__ = ("_check_state", "dstate", "state")
 
     def __init__(
         self,
         run: Callable[..., Any],
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
-        state: State,
+        state: Any,
+        check_state: Callable[[Any, str], list[Layers] | None],
     ) -> None:
         super().__init__(run, shape, dtype)
         self.state = state
-        self.dstate: State | None = None
+        self.dstate: Any = None
+        self._check_state = check_state
 
     def __call__(  # type: ignore[override]
         self, dy: npt.ArrayLike | None, dstate: Any = None, *, input_gradient: bool = True
@@ -51,8 +253,8 @@ class LSTMBackward(Backward):
         ----------
         dy : array of the shape of y, or None
             None means zero: only the final state was used.
-        dstate : (dh, dc), optional
-            Gradient of the final state, each of shape (num_layers, B, H).
+        dstate : optional
+            Gradient of the final state, in the form of ``state``.
         input_gradient : bool
             False skips dx and returns None: the first layer of a model does not need it.
 
@@ -69,52 +271,26 @@ class LSTMBackward(Backward):
         """
         if dy is not None:
             dy = self._check(dy)
-        dh, dc = check_state(dstate, "dstate", self.state[0].shape, self._dtype)
-        dx, self.dstate = self._begin()(dy, dh, dc, input_gradient)
+        final = self._check_state(dstate, "dstate")
+        dx, self.dstate = self._begin()(dy, final, input_gradient)
         return dx
 
 
-def check_state(
-    state: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> tuple[Array, Array] | tuple[None, None]:
-    """``state`` as two C-contiguous arrays of this shape, or (None, None) for None."""
-    if state is None:
-        return None, None
-    try:
-        h, c = state
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"{name}: expected a pair (h, c) of arrays of shape (num_layers, B, H) = {shape}, got {describe(state)}"
-        ) from None
-    arrays = []
-    for part, letter in ((h, "h"), (c, "c")):
-        array = as_floats(part, dtype, f"{name}: {letter}")
-        if array.shape != shape:
-            fix = f"; add the axis of layers: {letter}[None]" if array.shape == shape[1:] and shape[0] == 1 else ""
-            raise ValueError(f"{name}: expected {letter} of shape (num_layers, B, H) = {shape}, got {array.shape}{fix}")
-        arrays.append(np.ascontiguousarray(array))
-    return arrays[0], arrays[1]
-
-
-def describe(value: Any) -> str:
-    """A value in an error message: arrays by shape, sequences by length."""
-    if isinstance(value, np.ndarray):
-        return f"an array of shape {value.shape}"
-    if isinstance(value, (tuple, list)):
-        return f"a {type(value).__name__} of {len(value)}"
-    return type(value).__name__
+# ---- layers ----------------------------------------------------------------------------------------------------------
 
 
 class PackedStack:
     """The packed weights of all layers and what they were made of; a class, so that no Parameter is found in it."""
 
-    __slots__ = ("for_training", "layers", "made_of", "parameters")
+    __slots__ = ("cells", "for_training", "made_of", "parameters")
 
-    def __init__(self, parameters: list[dict[str, Parameter | None]], for_training: bool) -> None:
-        self.parameters = parameters  # of each layer, by attribute
-        self.made_of = [(name, p, p.version) for layer in parameters for name, p in layer.items() if p is not None]
-        self.layers = [
-            core.pack_lstm(*(None if p is None else p.value for p in layer.values()), for_training)
+    def __init__(self, parameters: list[list[dict[str, Parameter | None]]], for_training: bool) -> None:
+        self.parameters = parameters  # by layer and direction, by attribute
+        self.made_of = [
+            (name, p, p.version) for layer in parameters for cell in layer for name, p in cell.items() if p is not None
+        ]
+        self.cells = [
+            [core.pack_cell(*(None if p is None else p.value for p in cell.values()), for_training) for cell in layer]
             for layer in parameters
         ]
         self.for_training = for_training
@@ -124,136 +300,104 @@ class PackedStack:
         for name, parameter, version in self.made_of:
             if parameter.version != version or parameters.get(name) is not parameter:
                 return False
-        return (self.for_training or not training) and self.layers[0].current
+        return (self.for_training or not training) and self.cells[0][0].current
 
 
-class LSTM(Layer):
-    r"""Long short-term memory, one or more layers over whole sequences.
-
-    For each step, with ``*`` elementwise:
-
-    .. math::
-
-        i, f, o &= \sigma(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}) \\
-        g &= \tanh(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}) \\
-        c_t &= f * c_{t-1} + i * g \\
-        h_t &= o * \tanh(c_t)
-
-    each gate with its own rows of the weights, in the order i, f, g, o.
-
-    Parameters
-    ----------
-    input_size : int
-        I, features of each step of the input.
-    hidden_size : int
-        H, units of each layer.
-    num_layers : int
-        Layers on top of each other: each reads the output of the one below.
-    bias : bool
-        False leaves both biases out.
-    double_bias : bool
-        PyTorch's two biases, ``bias_ih`` and ``bias_hh``; False keeps ``bias_ih`` alone. Only their sum matters, but
-        with two, an optimiser moves it twice as fast.
-    time_major : bool
-        Arrays are (T, B, I) and (T, B, H) instead of (B, T, I) and (B, T, H).
-    return_sequences : bool
-        False gives the last output only, (B, H).
-    forget_bias : float or None
-        Initial bias of the forget gate, written once: ``bias_ih`` holds it and ``bias_hh`` zero there. None draws it
-        like the others. Of no effect without bias.
-    dtype : float32 or float64
-    rng : numpy.random.Generator, int or None
-        Draws the initial weights, uniform on [-1/sqrt(H), 1/sqrt(H)) as in PyTorch; None is what ``fa.seed`` seeds.
-
-    Attributes
-    ----------
-    weight_ih_l0 : Parameter, (4H, I)
-        Further layers: ``weight_ih_l1`` (4H, H) and so on. Names, shapes and order of gates are PyTorch's.
-    weight_hh_l0 : Parameter, (4H, H)
-    bias_ih_l0, bias_hh_l0 : Parameter, (4H,)
-
-    Notes
-    -----
-    The cell is that of Hochreiter and Schmidhuber (1997, Neural Computation 9(8)) with the forget gate of Gers,
-    Schmidhuber and Cummins (2000, Neural Computation 12(10)); a forget bias of 1 follows Jozefowicz, Zaremba and
-    Sutskever (2015, ICML).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import fastact as fa
-    >>> layer = fa.nn.LSTM(3, 8, rng=0)
-    >>> x = np.ones((2, 5, 3), np.float32)  # (B, T, I)
-    >>> layer(x).shape
-    (2, 5, 8)
-    >>> y, backward = layer.forward(x)
-    >>> dx = backward(np.ones_like(y))
-    >>> dx.shape, layer.weight_hh_l0.grad.shape
-    ((2, 5, 3), (32, 8))
-    >>> h, c = backward.state  # final state, each (num_layers, B, H)
-    >>> bool((h[0] == y[:, -1]).all())
-    True
-    """
+class Recurrent(Layer):
+    """A stack of recurrent layers, each in one or both directions. Subclasses are LSTM and its kin."""
 
     stateful = True
     _transient = ("_packed",)
+    _letters: ClassVar[str]  # of the state
+    _gates: ClassVar[str]  # letters of the gates, in the order of the core
 
     def __init__(
         self,
         input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
+        hidden_size: int | Sequence[int],
+        num_layers: int,
         *,
-        bias: bool = True,
-        double_bias: bool = True,
-        time_major: bool = False,
-        return_sequences: bool = True,
-        forget_bias: float | None = 1.0,
-        dtype: npt.DTypeLike = np.float32,
-        rng: init.Rng = None,
+        bias: bool,
+        double_bias: bool,
+        bidirectional: bool,
+        merge: str,
+        reverse: bool,
+        dropout: float,
+        time_major: bool,
+        return_sequences: bool,
+        dtype: npt.DTypeLike,
+        rng: init.Rng,
     ) -> None:
         self.input_size = as_size(input_size, "input_size")
-        self.hidden_size = as_size(hidden_size, "hidden_size")
         self.num_layers = as_size(num_layers, "num_layers")
+        self.hidden_size: int | list[int]
+        if isinstance(hidden_size, (list, tuple)):
+            self.hidden_sizes = tuple(as_size(h, f"hidden_size[{n}]") for n, h in enumerate(hidden_size))
+            self.hidden_size = list(self.hidden_sizes)
+            if not self.hidden_sizes or self.num_layers not in (1, len(self.hidden_sizes)):
+                raise ValueError(
+                    f"hidden_size: expected one size for each of the {self.num_layers} layers, "
+                    f"got {len(self.hidden_sizes)}; leave num_layers out"
+                )
+            self.num_layers = len(self.hidden_sizes)
+        else:
+            self.hidden_size = as_size(hidden_size, "hidden_size")
+            self.hidden_sizes = (self.hidden_size,) * self.num_layers
         self.bias = bool(bias)
         self.double_bias = bool(double_bias)
+        self.bidirectional = bool(bidirectional)
+        self.reverse = bool(reverse)
+        if self.bidirectional and self.reverse:
+            raise ValueError("reverse: expected False for a bidirectional layer, which runs both ways; leave it out")
+        if merge not in MERGES:
+            raise ValueError(f"merge: expected one of {', '.join(MERGES)}, got {merge!r}")
+        self.merge = merge
+        self.dropout = as_number(dropout, "dropout", 0, 1)
+        if self.dropout and self.num_layers == 1:
+            raise ValueError(
+                f"dropout: expected 0 for a single layer, got {dropout!r}: it acts between layers; use two or more"
+            )
         self.time_major = bool(time_major)
         self.return_sequences = bool(return_sequences)
-        try:
-            if forget_bias is not None and not math.isfinite(forget_bias):
-                raise ValueError(f"forget_bias: expected a finite number or None, got {forget_bias!r}")
-        except TypeError:
-            raise TypeError(f"forget_bias: expected a finite number or None, got {forget_bias!r}") from None
-        self.forget_bias = None if forget_bias is None else float(forget_bias)
         self.dtype = as_dtype(dtype)
+        self.rng = None if rng is None else init.generator(rng)
         self._packed: PackedStack | None = None
-        rng = init.generator(rng)
-        H = self.hidden_size
-        for layer in range(self.num_layers):
-            for name, shape in self._shapes(layer).items():
-                if shape is None:
-                    continue
-                value = init.fan_in_uniform(shape, H, self.dtype, rng)
-                if len(shape) == 1 and self.forget_bias is not None:
-                    value[H : 2 * H] = self.forget_bias if name.startswith("bias_ih") else 0
-                self.add_parameter(name, value)
+        self._add_weights(init.generator(self.rng))
 
     # -- weights --------------------------------------------------------------------------------------------------
 
-    def _shapes(self, layer: int) -> dict[str, tuple[int, ...] | None]:
-        """Shapes of a layer's parameters by name, in the order that the core takes them; None for one that is not."""
-        rows = 4 * self.hidden_size
-        return {
-            f"weight_ih_l{layer}": (rows, self.hidden_size if layer else self.input_size),
-            f"weight_hh_l{layer}": (rows, self.hidden_size),
-            f"bias_ih_l{layer}": (rows,) if self.bias else None,
-            f"bias_hh_l{layer}": (rows,) if self.bias and self.double_bias else None,
-        }
+    def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
+        """Shapes of a cell's parameters by name, in the order that the core takes them; None for one that is not."""
+        raise NotImplementedError
 
-    def _parameters_of(self, layer: int) -> dict[str, Parameter | None]:
+    def _initial(self, name: str, shape: tuple[int, ...], hidden: int, rng: np.random.Generator) -> Array:
+        return init.fan_in_uniform(shape, hidden, self.dtype, rng)
+
+    @property
+    def _directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    def _width(self, layer: int) -> int:
+        """Features that a layer puts out."""
+        return self.hidden_sizes[layer] * (self._directions if self.merge in ("concat", "none") else 1)
+
+    def _shapes(self, layer: int, direction: int) -> dict[str, tuple[int, ...] | None]:
+        """``_cell_shapes`` under the names of the attributes."""
+        suffix = f"_l{layer}_reverse" if direction else f"_l{layer}"
+        shapes = self._cell_shapes(self._width(layer - 1) if layer else self.input_size, self.hidden_sizes[layer])
+        return {name + suffix: shape for name, shape in shapes.items()}
+
+    def _add_weights(self, rng: np.random.Generator) -> None:
+        for layer, hidden in enumerate(self.hidden_sizes):
+            for direction in range(self._directions):
+                for name, shape in self._shapes(layer, direction).items():
+                    if shape is not None:
+                        self.add_parameter(name, self._initial(name, shape, hidden, rng))
+
+    def _parameters_of(self, layer: int, direction: int) -> dict[str, Parameter | None]:
         """The parameters in the order of ``_shapes``; a shared one, put there by the user, must fit as well."""
         found: dict[str, Parameter | None] = {}
-        for name, shape in self._shapes(layer).items():
+        for name, shape in self._shapes(layer, direction).items():
             parameter = None if shape is None else getattr(self, name, None)
             if shape is not None and not (
                 isinstance(parameter, Parameter) and parameter.shape == shape and parameter.dtype == self.dtype
@@ -266,16 +410,19 @@ class LSTM(Layer):
         """Packed weights of all layers, made anew when a parameter's version or the instruction set has changed."""
         packed = self._packed  # one read: another thread may replace it
         if packed is None or not packed.is_current(self.__dict__, training):
-            parameters = [self._parameters_of(layer) for layer in range(self.num_layers)]
+            parameters = [
+                [self._parameters_of(layer, direction) for direction in range(self._directions)]
+                for layer in range(self.num_layers)
+            ]
             packed = self._packed = PackedStack(parameters, training)
         return packed
 
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """With ``double_bias=False``, both biases of a state dict add up to the one that is kept."""
         if self.bias and not self.double_bias:
-            for layer in range(self.num_layers):
-                first, second = f"bias_ih_l{layer}", f"bias_hh_l{layer}"
-                if first in state and second in state:
+            for first in [name for name in state if name.startswith("bias_ih_l")]:
+                second = first.replace("_ih_", "_hh_")
+                if second in state:
                     other = as_floats(state.pop(second), self.dtype, f"state[{second!r}]")
                     state[first] = as_floats(state[first], self.dtype, f"state[{first!r}]") + other
         return state
@@ -294,81 +441,300 @@ class LSTM(Layer):
                 fix = "; add the batch axis: x[:, None]" if self.time_major else "; add the batch axis: x[None]"
             raise ValueError(f"x: expected shape {axes} with I = {self.input_size}, got {shape}{fix}")
         batch = shape[1] if self.time_major else shape[0]
-        return x, batch, (shape[0], shape[1], self.hidden_size) if self.return_sequences else (batch, self.hidden_size)
+        rows = shape[:2] if self.return_sequences else (batch,)
+        if self.bidirectional and self.merge == "none":
+            return x, batch, (*rows, 2, self.hidden_sizes[-1])
+        return x, batch, (*rows, self._width(-1))
 
-    def __call__(self, x: npt.ArrayLike, /, state: Any = None) -> Array:
+    def _states(self) -> States:
+        return States(self._letters, self.hidden_sizes, self._directions, self.dtype)
+
+    def __call__(self, x: npt.ArrayLike, /, state: Any = None, lengths: npt.ArrayLike | None = None) -> Array:
         """Outputs of the last layer at all steps. Nothing is kept.
 
         Parameters
         ----------
         x : array of shape (B, T, I), or (T, B, I) if ``time_major``
-        state : (h, c), optional
-            Initial state, each of shape (num_layers, B, H); zero without.
+        state : optional
+            Initial state: zero without. See the class for its form.
+        lengths : integers of shape (B,), optional
+            Steps of each sequence, 1 to T. Steps beyond are not computed: y is zero there, and the final state of a
+            sequence is that of its last step. Backwards, a sequence begins at its own end.
 
         Returns
         -------
         y : array of shape (B, T, H) or (T, B, H); (B, H) without ``return_sequences``
+            2H features where two directions are concatenated.
 
         Raises
         ------
         ValueError, TypeError
-            If x or state do not fit.
+            If x, state or lengths do not fit.
         """
         x, batch, shape = self._input(x)
-        h0, c0 = check_state(state, "state", (self.num_layers, batch, self.hidden_size), self.dtype)
-        y = core.empty(shape, self.dtype)
-        core.lstm_forward(
-            self._pack(False).layers, x, y, h0, c0, None, None, self.time_major, self.return_sequences, False
-        )
-        return y
+        if state is not None:
+            state = self._states().check(state, "state", batch)
+        return self._run(x, batch, shape, state, lengths, self._pack(False))[0]
 
-    def run(self, x: npt.ArrayLike, state: Any = None) -> RunResult:
-        """Inference that also gives the final state.
+    def run(
+        self,
+        x: npt.ArrayLike,
+        state: Any = None,
+        lengths: npt.ArrayLike | None = None,
+        *,
+        all_cells: bool = False,
+        gates: bool = False,
+    ) -> RunResult:
+        """Inference that also gives the final state, and on request what went on inside.
 
         Parameters
         ----------
-        x, state
+        x, state, lengths
             As in a plain call.
+        all_cells : bool
+            The cell states of all layers after every step, for those that have one.
+        gates : bool
+            The gates of all layers at every step.
 
         Returns
         -------
         RunResult
-            With ``y`` and ``state``, which continues the sequence: ``layer.run(more, state=result.state)``.
+            With ``y`` and ``state``, which continues the sequence: ``layer.run(more, state=result.state)``; ``cells``
+            of shape (layers x directions, B, T, H), or (layers x directions, T, B, H) if ``time_major``; ``gates``, a
+            dict of such arrays by the gate's letter. Layers of different sizes give a tuple of one array a layer.
         """
         x, batch, shape = self._input(x)
-        state_shape = (self.num_layers, batch, self.hidden_size)
-        h0, c0 = check_state(state, "state", state_shape, self.dtype)
-        y, h, c = core.empty(shape, self.dtype), np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
-        core.lstm_forward(self._pack(False).layers, x, y, h0, c0, h, c, self.time_major, self.return_sequences, False)
-        return RunResult(y, (h, c))
+        states = self._states()
+        if all_cells and "c" not in self._letters:
+            raise ValueError(
+                f"all_cells: expected False, as {type(self).__name__} has no cell state; y holds its states"
+            )
+        initial = states.check(state, "state", batch)
+        final = states.new(batch)
+        y, sequences, tapes, _ = self._run(
+            x, batch, shape, initial, lengths, self._pack(False), final, tapes_wanted=all_cells or gates
+        )
+        result = RunResult(y, states.public([[sequences.unsort(a) for a in layers] for layers in final]))
 
-    def forward(self, x: npt.ArrayLike, /, state: Any = None) -> tuple[Array, LSTMBackward]:  # type: ignore[override]
-        """Outputs in training mode and their backward pass.
+        def traced(of: Callable[[Any], Array]) -> Any:
+            layers = [
+                np.stack([self._traced(of(tape), sequences, x.shape[:2], d) for d, tape in enumerate(of_layer)])
+                for of_layer in tapes
+            ]
+            return states.joined(layers)
+
+        if all_cells:
+            result.cells = traced(lambda tape: tape.sequence(1))
+        if gates:
+            result.gates = {
+                letter: traced(lambda tape, k=k: tape.gates()[k])  # type: ignore[misc]
+                for k, letter in enumerate(self._gates)
+            }
+        return result
+
+    def _traced(self, a: Array, sequences: Equal | Ragged, shape: tuple[int, ...], direction: int) -> Array:
+        """What a pass left at every step, in the user's layout."""
+        if self.reverse or direction == 1:
+            a = sequences.mirror(a)
+        if isinstance(sequences, Equal):
+            return sequences.pack(a)  # the same axes the other way round
+        out = np.empty((*shape, a.shape[-1]), self.dtype)
+        sequences.unpack(a, out)
+        return out
+
+    def forward(  # type: ignore[override]
+        self, x: npt.ArrayLike, /, state: Any = None, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Array, RecurrentBackward]:
+        """Outputs in training mode, dropout included, and their backward pass.
 
         Parameters
         ----------
-        x, state
+        x, state, lengths
             As in a plain call. x must not be written before backward has run.
 
         Returns
         -------
         y : array
-        backward : LSTMBackward
+        backward : RecurrentBackward
             ``dx = backward(dy, dstate=None)``; ``backward.state``, ``backward.dstate``.
         """
         x, batch, shape = self._input(x)
-        state_shape = (self.num_layers, batch, self.hidden_size)
-        h0, c0 = check_state(state, "state", state_shape, self.dtype)
-        y, h, c = core.empty(shape, self.dtype), np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
+        states = self._states()
+        initial = states.check(state, "state", batch)
+        final = states.new(batch)
         packed = self._pack(True)
-        tape = core.lstm_forward(packed.layers, x, y, h0, c0, h, c, self.time_major, self.return_sequences, True)
-        parameters = packed.parameters
+        y, sequences, tapes, masks = self._run(x, batch, shape, initial, lengths, packed, final, training=True)
 
-        def run(dy: Array | None, dh: Array | None, dc: Array | None, input_gradient: bool) -> Any:
-            dx = core.empty(x.shape, self.dtype) if input_gradient else None
-            dh0, dc0 = np.empty(state_shape, self.dtype), np.empty(state_shape, self.dtype)
-            gradients = [tuple(None if p is None else p.grad for p in layer.values()) for layer in parameters]
-            core.lstm_backward(tape, dy, dh, dc, dx, dh0, dc0, gradients)
-            return dx, (dh0, dc0)
+        def run(dy: Array | None, dfinal: list[Layers] | None, input_gradient: bool) -> Any:
+            dinitial = states.new(batch)
+            dx = empty(x.shape, self.dtype) if input_gradient else None
+            self._run_backward(dy, dfinal, dx, dinitial, sequences, tapes, masks, packed.parameters)
+            return dx, states.public([[sequences.unsort(a) for a in layers] for layers in dinitial])
 
-        return y, LSTMBackward(run, shape, self.dtype, (h, c))
+        state = states.public([[sequences.unsort(a) for a in layers] for layers in final])
+        return y, RecurrentBackward(run, y.shape, self.dtype, state, lambda s, name: states.check(s, name, batch))
+
+    def _run(
+        self,
+        x: Array,
+        batch: int,
+        shape: tuple[int, ...],
+        initial: list[Layers] | None,
+        lengths: npt.ArrayLike | None,
+        packed: PackedStack,
+        final: list[Layers] | None = None,
+        training: bool = False,
+        tapes_wanted: bool = False,
+    ) -> tuple[Array, Equal | Ragged, list[list[Any]], list[Array | None]]:
+        """y, the form of the sequences, and of each layer its tapes and the mask of its dropout.
+
+        ``final`` is filled, in the order of the sequences.
+        """
+        sequences: Equal | Ragged = Equal(self.time_major)
+        if lengths is not None:
+            steps = x.shape[0] if self.time_major else x.shape[1]
+            lengths = as_lengths(lengths, batch, steps)
+            if batch and lengths.min() < steps:
+                sequences = Ragged(lengths, steps, self.time_major)
+        keep = training or tapes_wanted
+        if final is None and not self.return_sequences:
+            final = self._states().new(batch)
+        if initial is not None and isinstance(sequences, Ragged):
+            initial = [[sequences.sort(a) for a in layers] for layers in initial]
+        y = empty(shape, self.dtype) if self.return_sequences else None
+        inner = sequences.pack(x)
+        rows = inner.shape[:-1]
+        tapes: list[list[Any]] = []
+        masks: list[Array | None] = []
+        for n, cells in enumerate(packed.cells):
+            H, last = self.hidden_sizes[n], n == self.num_layers - 1
+            merged = len(cells) == 2 and self.merge in ("sum", "mean")
+            direct = last and y is not None and isinstance(sequences, Equal) and not merged
+            kept = keep and len(cells) == 1 and not last  # the next layer reads the states where they are
+            out: Array | None = None
+            if direct:
+                assert y is not None
+                out = sequences.pack(flat(y))
+            elif not kept and not (last and y is None):
+                out = _scratch((*rows, len(cells) * H), self.dtype)
+            tapes.append([])
+            for d, cell in enumerate(cells):
+                backwards = self.reverse or d == 1
+                place = None if out is None else out[..., d * H : d * H + H]
+                into = place
+                if backwards and place is not None:
+                    into = place[::-1] if isinstance(sequences, Equal) else _scratch(place.shape, self.dtype)
+                seen = sequences.mirror(inner) if backwards else inner
+                tape = core.forward_pass(
+                    cell, seen, into, part(initial, n, d), part(final, n, d), sequences.starts, keep
+                )
+                if backwards and isinstance(sequences, Ragged) and into is not None:
+                    place[...] = sequences.mirror(into)  # type: ignore[index]
+                tapes[-1].append(tape)
+            if kept:
+                out = tapes[-1][0].sequence()
+                out = sequences.mirror(out) if self.reverse else out
+            if merged and out is not None:
+                to = sequences.pack(y) if last and isinstance(sequences, Equal) and y is not None else None
+                out = np.add(out[..., :H], out[..., H:], out=to)
+                if self.merge == "mean":
+                    out *= 0.5
+            masks.append(None)
+            if not last:
+                assert out is not None
+                inner = out
+                if self.dropout and training:
+                    masks[-1] = mask = self._dropout_mask(out.shape)
+                    inner = out * mask
+            elif y is not None and isinstance(sequences, Ragged):
+                assert out is not None
+                sequences.unpack(out, y)
+        if y is None:
+            assert final is not None
+            y = self._merge_final(sequences.unsort(final[0][-1]), shape)
+        return y, sequences, tapes, masks
+
+    def _dropout_mask(self, shape: tuple[int, ...]) -> Array:
+        """0, or 1 / (1 - dropout) where a number goes on."""
+        mask = (init.generator(self.rng).random(shape, np.float32) >= self.dropout).astype(self.dtype)
+        mask *= 1 / (1 - self.dropout)
+        return mask
+
+    def _merge_final(self, h: Array, shape: tuple[int, ...]) -> Array:
+        """The output without ``return_sequences``: the last layer's final h (directions, B, H), merged."""
+        if self._directions == 1:
+            return h[0].copy()
+        if self.merge in ("concat", "none"):
+            return h.swapaxes(0, 1).reshape(shape)
+        return h.sum(0) if self.merge == "sum" else h.mean(0, dtype=self.dtype)
+
+    def _run_backward(
+        self,
+        dy: Array | None,
+        dfinal: list[Layers] | None,
+        dx: Array | None,
+        dinitial: list[Layers],
+        sequences: Equal | Ragged,
+        tapes: list[list[Any]],
+        masks: list[Array | None],
+        parameters: list[list[dict[str, Parameter | None]]],
+    ) -> None:
+        """Backward of ``_run``; ``dx`` and ``dinitial`` are filled, the latter in the order of the sequences."""
+        if not self.return_sequences and dy is not None:
+            dfinal = self._split_final(dy, dfinal)
+            dy = None
+        if dfinal is not None and isinstance(sequences, Ragged):
+            dfinal = [[sequences.sort(a) for a in layers] for layers in dfinal]
+        d = None if dy is None else sequences.pack(flat(dy))
+        for n in reversed(range(self.num_layers)):
+            H, merged = self.hidden_sizes[n], self.bidirectional and self.merge in ("sum", "mean")
+            mask = masks[n]
+            if mask is not None:
+                assert d is not None
+                d *= mask
+            if merged and self.merge == "mean" and d is not None:
+                d = d * self.dtype.type(0.5)
+            into: Array | None = None
+            if n > 0:
+                into = _scratch((*tapes[n][0].x.shape[:-1], self._width(n - 1)), self.dtype)
+            elif dx is not None:
+                into = sequences.pack(dx) if isinstance(sequences, Equal) else np.empty(tapes[n][0].x.shape, self.dtype)
+            for direction, tape in enumerate(tapes[n]):
+                backwards = self.reverse or direction == 1
+                of_y = d if d is None or merged else d[..., direction * H : direction * H + H]
+                if backwards and of_y is not None:
+                    of_y = sequences.mirror(of_y)
+                target, adds = into, direction == 1
+                if backwards and into is not None:
+                    if isinstance(sequences, Equal):
+                        target = into[::-1]
+                    else:
+                        target, adds = _scratch(into.shape, self.dtype), False
+                initial = part(dinitial, n, direction)
+                assert initial is not None
+                gradients = tuple(None if p is None else p.grad for p in parameters[n][direction].values())
+                core.backward_pass(tape, of_y, part(dfinal, n, direction), target, adds, initial, gradients)
+                if backwards and isinstance(sequences, Ragged) and into is not None:
+                    assert target is not None
+                    if direction == 1:
+                        into += sequences.mirror(target)
+                    else:
+                        into[...] = sequences.mirror(target)
+            d = into
+        if dx is not None and isinstance(sequences, Ragged):
+            assert d is not None
+            sequences.unpack(d, dx)
+
+    def _split_final(self, dy: Array, dfinal: list[Layers] | None) -> list[Layers]:
+        """dy, the gradient of the final h of the last layer, added to that of the final state."""
+        H, D = self.hidden_sizes[-1], self._directions
+        of_h = np.empty((D, len(dy), H), self.dtype)
+        if D == 1 or self.merge in ("sum", "mean"):
+            of_h[:] = dy if D == 1 or self.merge == "sum" else dy * self.dtype.type(0.5)
+        else:
+            of_h[:] = dy.reshape(len(dy), D, H).swapaxes(0, 1)
+        if dfinal is None:
+            zeros = [[np.zeros((D, len(dy), size), self.dtype) for size in self.hidden_sizes] for _ in self._letters]
+            zeros[0][-1] = of_h
+            return zeros
+        return [[*dfinal[0][:-1], dfinal[0][-1] + of_h], *dfinal[1:]]
