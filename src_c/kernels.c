@@ -11,6 +11,8 @@
 #include "rows.inl"
 #include "tile.inl"
 #include "product.inl"
+#include "recurrent_products.inl"
+#include "cells.inl"
 #include "recurrent.inl"
 #include "training.inl"
 #include "probe.inl"

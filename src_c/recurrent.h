@@ -1,4 +1,4 @@
-/* Recurrent cells: packed weights, one time step forward and backward, and the products over many steps around them.
+/* Recurrent layers: packed weights, one time step forward and backward, and the products over many steps around them.
  *
  * Letters: T steps, B sequences, I inputs (`inputs` in code: C has a macro I), H hidden units. Units stand in groups of
  * VL (the lanes of a vector); the last group is padded with units whose weights are zero, so that they stay zero.
@@ -23,7 +23,7 @@
 #ifndef FA_RECURRENT_H
 #define FA_RECURRENT_H
 
-#include "config.h"
+#include "activations.h"
 
 /* Part of a step that one thread does: rows of the batch, groups of units (in backward: a block belongs to the share
  * that holds its first group). The bits of a result do not depend on the shares as long as a cut batch leaves 3 rows
@@ -33,18 +33,34 @@ typedef struct {
   fa_size group_begin, group_end;
 } fa_recurrent_share;
 
+enum { FA_GATE_I, FA_GATE_F, FA_GATE_G, FA_GATE_O, FA_CELL_OUTPUT, FA_CELL_FUNCTIONS };
+
+/* What a cell does between the products. */
+typedef struct {
+  int plain;         /* sigmoid gates, tanh for the rest and nothing more: a kernel of its own */
+  int row_ih[4];     /* which block of H rows of weight_ih and bias_ih a gate has; -1: none, it is 1 or follows from another */
+  int row_hh[4];     /* the same of weight_hh and bias_hh */
+  int coupled;       /* f = 1 - i */
+  int function[FA_CELL_FUNCTIONS]; /* FA_ACT_* of the gates and of the cell's output */
+  double parameter[FA_CELL_FUNCTIONS][FA_MAX_PARAMETERS];
+} fa_cell;
+
 typedef struct {
   fa_size inputs, H;
-  const void *weight_ih, *weight_hh; /* (4H, I), (4H, H), C order, gates i, f, g, o */
-  const void *bias_ih, *bias_hh;     /* (4H), either may be NULL */
+  const fa_cell *cell;
+  const void *weight_ih, *weight_hh; /* (G H, I), (G H, H), C order, of the G gates that have rows */
+  const void *bias_ih, *bias_hh;     /* (G H), either may be NULL */
+  const void *weight_peephole;       /* the gates with rows among i, f, o; H; or NULL */
   void *ih, *hh, *bias;              /* forward weights */
+  void *peephole;                    /* [3: i, f, o][Hp], or NULL */
   void *hh_back, *ih_back;           /* backward weights, or NULL */
 } fa_recurrent_pack;
 
 typedef struct {
   fa_size T, B, inputs, H;
   const fa_size *starts;
-  const void *ih, *hh, *bias;
+  const fa_cell *cell;
+  const void *ih, *hh, *bias, *peephole;
   const void *x; /* row (t, b) begins at x + t * x_t + b * x_b (x_t unused if ragged); its I elements are contiguous */
   fa_size x_t, x_b;
   void *y; /* the same for the H elements of each h; NULL if nobody wants them */
@@ -54,13 +70,14 @@ typedef struct {
   void *slabs; /* NULL if neither hoisted nor keep_gates */
   fa_size slab_rows, slab_ring;
   int hoisted;    /* the input product stands in the slabs already (input_product) */
-  int keep_gates; /* training: leave the gates in the slabs */
+  int keep_gates; /* training: leave the gates in the slabs, before their activation where its derivative needs that */
 } fa_recurrent_forward;
 
 typedef struct {
   fa_size T, B, inputs, H;
   const fa_size *starts;
-  const void *hh_back, *ih_back;
+  const fa_cell *cell;
+  const void *hh_back, *ih_back, *peephole;
   const void *dy; /* as y above, or NULL */
   fa_size dy_t, dy_b;
   void *dx; /* as x above, or NULL */
@@ -76,14 +93,18 @@ typedef struct {
 typedef struct {
   fa_size B, H, K;
   const fa_size *starts;
+  const fa_cell *cell;
+  const int *row; /* row_ih or row_hh of the cell */
   const void *a; /* row (t, b) begins at a + t * a_t + b * a_b, K elements; if ragged, at a + (a_starts[t] + b) * a_b */
   fa_size a_t, a_b;
   const fa_size *a_starts;
   void *packed; /* scratch of the chunk, [column block][row][block], ceil(K / VL) vectors a row */
   const void *slabs;
   fa_size slab_rows;
-  void *gradient;           /* (4H, K) in C order */
-  void *bias_a, *bias_b;    /* (4H), gradients of the biases, or NULL */
+  void *gradient;        /* (G H, K) in C order */
+  void *bias_a, *bias_b; /* (G H), gradients of bias_ih and bias_hh, or NULL */
+  const void *c;         /* slots of all steps, for the peepholes */
+  void *peephole;        /* gradient of weight_peephole, or NULL */
 } fa_recurrent_gradient;
 
 typedef struct {

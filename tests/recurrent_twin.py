@@ -83,11 +83,30 @@ def cell_weights(layer, n, d):
     return found, {k: [name + suffix for name in v] for k, v in names.items()}
 
 
+def twin_of(function):
+    """An activation as the reference has it, with its parameters as the layer's type holds them."""
+    twin, values = reference.activations[function.name], [*function.parameters.values()]
+    return reference.Elementwise(
+        lambda x: twin.forward(x, *values),
+        lambda x: twin.derivative1(x, *values),
+        lambda x: twin.derivative2(x, *values),
+    )
+
+
 def passes(layer):
     """Forward and backward of one cell by the reference."""
+    i, f, g, o, c = map(twin_of, layer._functions)
+    variant = reference.LSTMVariant(
+        i if layer.input_gate else None,
+        f if layer.forget_gate else None,
+        g,
+        o if layer.output_gate else None,
+        c,
+        layer.coupled_gates,
+    )
 
     def forward(x, weights, initial, lengths):
-        return reference.lstm_forward(x, weights, *(initial or ()), lengths=lengths)
+        return reference.lstm_forward(x, weights, *(initial or ()), lengths=lengths, variant=variant)
 
     return forward, reference.lstm_backward
 

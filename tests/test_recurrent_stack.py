@@ -276,7 +276,7 @@ def test_single_bias_loads_two_both_ways():
             ValueError,
             "hidden_size: expected one size for each of the 3 layers, got 2",
         ),
-        (lambda: fa.nn.LSTM(3, 4, peepholes=1), TypeError, "peepholes"),
+        (lambda: fa.nn.LSTM(3, 4, merges="sum"), TypeError, "merges"),
     ],
 )
 def test_bad_options(call, error, message):

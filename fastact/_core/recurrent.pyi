@@ -5,7 +5,12 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
+class Cell:
+    peepholes: bool
+    def __init__(self, rows: tuple[int, ...], functions: list[Any], coupled: bool, peepholes: bool) -> None: ...
+
 class PackedCell:
+    cell: Cell
     input_size: int
     hidden_size: int
     for_training: bool
@@ -21,7 +26,7 @@ class Tape:
     def sequence(self, which: int = 0) -> Array: ...
     def gates(self) -> Array: ...
 
-def pack_cell(*weights_and_training: Any) -> PackedCell: ...  # weight_ih, weight_hh, bias_ih, bias_hh, training
+def pack_cell(cell: Cell, training: bool, *weights: Array | None) -> PackedCell: ...  # ih, hh, both biases, peephole
 def force_plan(threads: int = 0, by_rows: bool = True) -> None: ...
 def forward_pass(
     cell: PackedCell,

@@ -18,6 +18,7 @@ from libc.string cimport memcpy, memset
 cimport numpy as cnp
 import numpy as np
 
+from fastact._core.activations cimport FA_MAX_PARAMETERS, Caller
 from fastact._core.runtime cimport active, fa_fpenv, fa_fpenv_enter, fa_fpenv_leave, threads_for, threads_limit
 from fastact._core.workspace cimport Workspace, no_memory
 
@@ -27,12 +28,23 @@ cdef extern from "kernels.h" nogil:
     ctypedef ptrdiff_t fa_size
     ctypedef struct fa_recurrent_share:
         fa_size row_begin, row_end, group_begin, group_end
+    enum: FA_CELL_FUNCTIONS
+    ctypedef struct fa_cell:
+        int plain
+        int row_ih[4]
+        int row_hh[4]
+        int coupled
+        int function[FA_CELL_FUNCTIONS]
+        double parameter[FA_CELL_FUNCTIONS][FA_MAX_PARAMETERS]
     ctypedef struct fa_recurrent_pack:
         fa_size inputs, H
+        const fa_cell *cell
         const void *weight_ih
         const void *weight_hh
         const void *bias_ih
         const void *bias_hh
+        const void *weight_peephole
+        void *peephole
         void *ih
         void *hh
         void *bias
@@ -41,9 +53,11 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fa_recurrent_forward:
         fa_size T, B, inputs, H
         const fa_size *starts
+        const fa_cell *cell
         const void *ih
         const void *hh
         const void *bias
+        const void *peephole
         const void *x
         fa_size x_t, x_b
         void *y
@@ -57,8 +71,10 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fa_recurrent_backward:
         fa_size T, B, inputs, H
         const fa_size *starts
+        const fa_cell *cell
         const void *hh_back
         const void *ih_back
+        const void *peephole
         const void *dy
         fa_size dy_t, dy_b
         void *dx
@@ -72,6 +88,8 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fa_recurrent_gradient:
         fa_size B, H, K
         const fa_size *starts
+        const fa_cell *cell
+        const int *row
         const void *a
         fa_size a_t, a_b
         const fa_size *a_starts
@@ -81,6 +99,8 @@ cdef extern from "kernels.h" nogil:
         void *gradient
         void *bias_a
         void *bias_b
+        const void *c
+        void *peephole
     ctypedef struct fa_recurrent_kernels:
         void (*pack)(const fa_recurrent_pack *, fa_size, fa_size) noexcept nogil
         void (*input)(const fa_recurrent_forward *, const fa_recurrent_share *, fa_size, fa_size) noexcept nogil
@@ -119,6 +139,10 @@ cdef inline size_t lines(size_t bytes) noexcept nogil:
     return (bytes + LINE - 1) // LINE * LINE
 
 
+cdef inline char *data_of(cnp.ndarray array) noexcept:
+    return NULL if array is None else <char *>cnp.PyArray_DATA(array)
+
+
 cdef inline fa_size groups_of(fa_size units, const kernel_table *kernels) noexcept nogil:
     return (units + kernels.lanes - 1) // kernels.lanes
 
@@ -149,15 +173,50 @@ cdef void run_team(team_body body, void *job, int threads) noexcept nogil:
 
 # ---- packed weights --------------------------------------------------------------------------------------------------
 
+cdef class Cell:
+    """What a layer's cells do between the products (fa_cell in src_c/recurrent.h).
+
+    Parameters
+    ----------
+    rows : tuple of int
+        Of the gates i, f, g, o: which block of H rows of the weights a gate has, or -1.
+    functions : list of Caller
+        Activations of the four gates and of the cell's output, each with a row in the table.
+    coupled, peepholes : bool
+    """
+    cdef fa_cell args
+    cdef readonly bint peepholes
+
+    def __init__(self, tuple rows, list functions, bint coupled, bint peepholes):
+        cdef int k, j
+        cdef Caller function
+        for k in range(GATES):
+            self.args.row_ih[k] = self.args.row_hh[k] = rows[k]
+        for k in range(FA_CELL_FUNCTIONS):
+            function = functions[k]
+            if function.index < 0:
+                raise ValueError(f"{function.name}: expected an activation of the table")
+            self.args.function[k] = function.index
+            for j in range(FA_MAX_PARAMETERS):
+                self.args.parameter[k][j] = function.values[j]
+        self.args.coupled = coupled
+        self.peepholes = peepholes
+        self.args.plain = (
+            rows == (0, 1, 2, 3) and not coupled and not peepholes
+            and [function.name for function in functions] == ["sigmoid", "sigmoid", "tanh", "sigmoid", "tanh"])
+
+
 cdef class PackedCell:
     """The weights of one layer in the layout of one instruction set (src_c/recurrent.h). Never changed once made."""
     cdef Workspace space
     cdef const kernel_table *kernels
+    cdef readonly Cell cell
     cdef readonly fa_size input_size, hidden_size
     cdef readonly bint for_training
     cdef void *ih
     cdef void *hh
     cdef void *bias
+    cdef void *peephole
     cdef void *hh_back
     cdef void *ih_back
 
@@ -179,14 +238,15 @@ cdef void pack_share(void *job, int rank, int size) noexcept nogil:
     kernels.recurrent.pack(args, groups * rank // size, groups * (rank + 1) // size)
 
 
-def pack_cell(cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih, cnp.ndarray bias_hh, bint training):
-    """Pack a layer's weights: (4H, I), (4H, H), (4H) or None twice, C-contiguous, all of one dtype."""
+def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih,
+              cnp.ndarray bias_hh, cnp.ndarray weight_peephole):
+    """Pack a layer's weights: (G H, I), (G H, H), (G H) or None twice, the peepholes or None; C-contiguous, of one dtype."""
     cdef PackedCell packed = PackedCell.__new__(PackedCell)
     cdef const kernel_table *kernels = <const kernel_table *>active(
         0 if cnp.PyArray_TYPE(weight_ih) == cnp.NPY_FLOAT32 else 1)
     cdef fa_size I = cnp.PyArray_DIM(weight_ih, 1), H = cnp.PyArray_DIM(weight_hh, 1)
     cdef fa_size row = GATES * padded(H, kernels) * kernels.itemsize
-    cdef size_t n_ih = lines(I * row), n_hh = lines(H * row), n_bias = lines(row)
+    cdef size_t n_ih = lines(I * row), n_hh = lines(H * row), n_bias = 2 * lines(row)  # with room for the peepholes
     cdef size_t n_hh_back = lines(padded(H, kernels) * row), n_ih_back = lines(padded(I, kernels) * row)
     cdef Workspace space = Workspace(n_ih + n_hh + n_bias + (n_hh_back + n_ih_back if training else 0))
     cdef char *p = space.data
@@ -202,14 +262,19 @@ def pack_cell(cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih,
     packed.ih = p
     packed.hh = p + n_ih
     packed.bias = p + n_ih + n_hh
+    packed.cell = cell
+    packed.peephole = NULL if weight_peephole is None else p + n_ih + n_hh + lines(row)
     packed.hh_back = p + n_ih + n_hh + n_bias if training else NULL
     packed.ih_back = p + n_ih + n_hh + n_bias + n_hh_back if training else NULL
     args.inputs = I
     args.H = H
+    args.cell = &cell.args
+    args.weight_peephole = data_of(weight_peephole)
+    args.peephole = packed.peephole
     args.weight_ih = cnp.PyArray_DATA(weight_ih)
     args.weight_hh = cnp.PyArray_DATA(weight_hh)
-    args.bias_ih = NULL if bias_ih is None else cnp.PyArray_DATA(bias_ih)
-    args.bias_hh = NULL if bias_hh is None else cnp.PyArray_DATA(bias_hh)
+    args.bias_ih = data_of(bias_ih)
+    args.bias_hh = data_of(bias_hh)
     args.ih = packed.ih
     args.hh = packed.hh
     args.bias = packed.bias
@@ -354,10 +419,6 @@ cdef inline fa_size starts_at(const fa_size *starts, fa_size B, fa_size t) noexc
 cdef inline fa_size state_row(const fa_size *starts, fa_size B, fa_size slot, fa_size ring) noexcept nogil:
     """The first row of a slot of h or c."""
     return (slot & ring) * B if ring >= 0 else starts_at(starts, B, slot - 1) + B
-
-
-cdef inline char *data_of(cnp.ndarray array) noexcept:
-    return NULL if array is None else <char *>cnp.PyArray_DATA(array)
 
 
 cdef inline fa_size stride_of(cnp.ndarray rows, bint ragged, bint of_time) noexcept:
@@ -505,9 +566,11 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     args.inputs = I
     args.H = H
     args.starts = starts_data
+    args.cell = &cell.cell.args
     args.ih = cell.ih
     args.hh = cell.hh
     args.bias = cell.bias
+    args.peephole = cell.peephole
     args.x = cnp.PyArray_DATA(x)
     args.x_t = stride_of(x, ragged, True)
     args.x_b = stride_of(x, ragged, False)
@@ -608,7 +671,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         With a contiguous last axis; filled, or added to with ``dx_adds``.
     initial : (dh, dc), arrays of shape (B, H)
         C-contiguous; filled.
-    gradients : (weight_ih, weight_hh, bias_ih or None, bias_hh or None)
+    gradients : (weight_ih, weight_hh, bias_ih, bias_hh, weight_peephole), the last three or None
         C-contiguous; added to.
     """
     cdef PackedCell cell = tape.cell
@@ -643,8 +706,10 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     args.inputs = I
     args.H = H
     args.starts = starts
+    args.cell = &cell.cell.args
     args.hh_back = cell.hh_back
     args.ih_back = cell.ih_back
+    args.peephole = cell.peephole
     args.slabs = tape.space.data
     args.slab_rows = tape.rows()
     args.c = tape.states(1)
@@ -667,6 +732,8 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     gradient.H = H
     gradient.K = I
     gradient.starts = starts
+    gradient.cell = &cell.cell.args
+    gradient.row = cell.cell.args.row_ih
     gradient.a = cnp.PyArray_DATA(x)
     gradient.a_t = stride_of(x, ragged, True)
     gradient.a_b = stride_of(x, ragged, False)
@@ -677,9 +744,13 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     gradient.gradient = cnp.PyArray_DATA(<cnp.ndarray>gradients[0])
     gradient.bias_a = data_of(<cnp.ndarray>gradients[2])
     gradient.bias_b = data_of(<cnp.ndarray>gradients[3])
+    gradient.c = args.c
+    gradient.peephole = data_of(<cnp.ndarray>gradients[4])
     job.of_hh = job.of_ih
     gradient = &job.of_hh
     gradient.K = H
+    gradient.row = cell.cell.args.row_hh
+    gradient.peephole = NULL
     gradient.a = tape.states(0)
     gradient.a_t = B * Hp
     gradient.a_b = Hp

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastact import init
+from fastact._activations import Activation, activations, as_activation
 from fastact._arguments import Array
+from fastact._core import recurrent as core
 from fastact.nn.recurrent import Recurrent
 
 
@@ -57,6 +60,17 @@ class LSTM(Recurrent):
     forget_bias : float or None
         Initial bias of the forget gate, written once: ``bias_ih`` holds it and ``bias_hh`` zero there. None draws it
         like the others. Of no effect without bias.
+    gate_activation : str or Activation
+        Of all three gates; ``input_gate_activation``, ``forget_gate_activation``, ``output_gate_activation`` give one
+        its own. Any elementwise activation of the catalogue; ``fa.hard_sigmoid.with_params(slope=0.2)`` has parameters.
+    candidate_activation, cell_activation : str or Activation
+        In place of the tanh of g, and of that of c.
+    input_gate, forget_gate, output_gate : bool
+        False removes the gate: it is 1, and has no rows in the weights.
+    coupled_gates : bool
+        The forget gate is 1 - i, and has no rows in the weights.
+    peepholes : bool
+        The gates see the cell state: z_i + p_i * c, z_f + p_f * c before the step, z_o + p_o * c after it.
     dtype : float32 or float64
     rng : numpy.random.Generator, int or None
         Draws the initial weights, uniform on [-1/sqrt(H), 1/sqrt(H)) as in PyTorch, and the masks of dropout; None is
@@ -69,6 +83,8 @@ class LSTM(Recurrent):
         order of gates are PyTorch's.
     weight_hh_l0 : Parameter, (4H, H)
     bias_ih_l0, bias_hh_l0 : Parameter, (4H,)
+    weight_peephole_l0 : Parameter, (3, H)
+        With ``peepholes``; of the gates i, f, o. A state dict may have rows of gates that are not there.
 
     Notes
     -----
@@ -77,7 +93,8 @@ class LSTM(Recurrent):
 
     The cell is that of Hochreiter and Schmidhuber (1997, Neural Computation 9(8)) with the forget gate of Gers,
     Schmidhuber and Cummins (2000, Neural Computation 12(10)); a forget bias of 1 follows Jozefowicz, Zaremba and
-    Sutskever (2015, ICML).
+    Sutskever (2015, ICML), peepholes Gers, Schraudolph and Schmidhuber (2002, JMLR 3). ``LSTM.variant`` has the
+    published cells by name. What differs from the plain cell costs what it computes.
 
     Examples
     --------
@@ -102,7 +119,9 @@ class LSTM(Recurrent):
     """
 
     _letters = "hc"
-    _gates = "ifgo"
+    input_gate_activation: Activation | None
+    forget_gate_activation: Activation | None
+    output_gate_activation: Activation | None
 
     def __init__(
         self,
@@ -119,6 +138,17 @@ class LSTM(Recurrent):
         time_major: bool = False,
         return_sequences: bool = True,
         forget_bias: float | None = 1.0,
+        gate_activation: str | Activation = "sigmoid",
+        input_gate_activation: str | Activation | None = None,
+        forget_gate_activation: str | Activation | None = None,
+        output_gate_activation: str | Activation | None = None,
+        candidate_activation: str | Activation = "tanh",
+        cell_activation: str | Activation = "tanh",
+        input_gate: bool = True,
+        forget_gate: bool = True,
+        output_gate: bool = True,
+        coupled_gates: bool = False,
+        peepholes: bool = False,
         dtype: npt.DTypeLike = np.float32,
         rng: init.Rng = None,
     ) -> None:
@@ -128,6 +158,27 @@ class LSTM(Recurrent):
         except TypeError:
             raise TypeError(f"forget_bias: expected a finite number or None, got {forget_bias!r}") from None
         self.forget_bias = None if forget_bias is None else float(forget_bias)
+        self.input_gate, self.forget_gate, self.output_gate = bool(input_gate), bool(forget_gate), bool(output_gate)
+        self.coupled_gates = bool(coupled_gates)
+        self.peepholes = bool(peepholes)
+        if self.coupled_gates and not (self.input_gate and self.forget_gate):
+            raise ValueError(
+                "coupled_gates: expected an input and a forget gate, as the forget gate is 1 - i; leave input_gate and "
+                "forget_gate True"
+            )
+        if self.peepholes and not self._rows.strip("g"):
+            raise ValueError("peepholes: expected a gate to look through them, got none; leave one of the gates True")
+        self.gate_activation = cell_function("gate_activation", gate_activation)
+        self.candidate_activation = cell_function("candidate_activation", candidate_activation)
+        self.cell_activation = cell_function("cell_activation", cell_activation)
+        given = (input_gate_activation, forget_gate_activation, output_gate_activation)
+        for letter, name, spec in zip("ifo", ("input", "forget", "output"), given, strict=True):
+            name += "_gate_activation"
+            if spec is not None and letter not in self._rows:
+                raise ValueError(
+                    f"{name}: expected None, as this layer computes no such gate, got {spec!r}; leave it out"
+                )
+            setattr(self, name, None if spec is None else cell_function(name, spec))
         super().__init__(
             input_size,
             hidden_size,
@@ -144,17 +195,124 @@ class LSTM(Recurrent):
             rng=rng,
         )
 
+    @classmethod
+    def variant(cls, name: str, input_size: int, hidden_size: int | Sequence[int], *args: Any, **options: Any) -> LSTM:
+        """A published cell by its name; every other argument is the class's.
+
+        Parameters
+        ----------
+        name : str
+            "1997": no forget gate, g = 4 sigmoid(z) - 2, output 2 sigmoid(c) - 1 (Hochreiter and Schmidhuber 1997).
+            "gang_chen": tanh output gate, sigmoid candidate (arXiv:1610.02583).
+            Those of "LSTM: A Search Space Odyssey" (arXiv:1503.04069): "vanilla", with peepholes, and what differs from
+            it in "NIG", "NFG", "NOG" (no input, forget, output gate), "NIAF", "NOAF" (candidate, output not squashed),
+            "CIFG" (forget gate 1 - i), "NP" (no peepholes: the plain cell).
+
+        Raises
+        ------
+        ValueError
+            For another name.
+
+        Examples
+        --------
+        >>> import fastact as fa
+        >>> layer = fa.nn.LSTM.variant("CIFG", 3, 8)
+        >>> layer.weight_ih_l0.shape, layer.weight_peephole_l0.shape  # rows of i, g, o; of i, o
+        ((24, 3), (2, 8))
+        """
+        if name not in VARIANTS:
+            raise ValueError(f"name: expected one of {', '.join(VARIANTS)}, got {name!r}")
+        return cls(input_size, hidden_size, *args, **(VARIANTS[name] | options))
+
+    # -- the cell -------------------------------------------------------------------------------------------------
+
+    @property
+    def _rows(self) -> str:
+        """Letters of the gates that have rows in the weights, in their order."""
+        present = (self.input_gate, self.forget_gate and not self.coupled_gates, True, self.output_gate)
+        return "".join(letter for letter, there in zip("ifgo", present, strict=True) if there)
+
+    @property
+    def _functions(self) -> list[Activation]:
+        """Of the gates i, f, g, o and of the cell's output."""
+        gates = (self.input_gate_activation, self.forget_gate_activation, self.output_gate_activation)
+        i, f, o = (self.gate_activation if each is None else each for each in gates)
+        return [i, f, self.candidate_activation, o, self.cell_activation]
+
+    def _make_cell(self) -> core.Cell:
+        rows = tuple(self._rows.find(letter) for letter in "ifgo")
+        return core.Cell(rows, self._functions, self.coupled_gates, self.peepholes)
+
+    def _gate_values(self, tape: core.Tape) -> dict[str, Array]:
+        values = {
+            letter: z if function.name in ("sigmoid", "tanh") else function(z)  # the others are kept as z
+            for letter, z, function in zip("ifgo", tape.gates(), self._functions, strict=False)
+            if letter in self._rows
+        }
+        if self.coupled_gates:
+            values["f"] = 1 - values["i"]
+        return values
+
+    # -- weights --------------------------------------------------------------------------------------------------
+
     def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
-        rows = 4 * hidden
+        rows = len(self._rows) * hidden
         return {
             "weight_ih": (rows, inputs),
             "weight_hh": (rows, hidden),
             "bias_ih": (rows,) if self.bias else None,
             "bias_hh": (rows,) if self.bias and self.double_bias else None,
+            "weight_peephole": (len(self._rows) - 1, hidden) if self.peepholes else None,
         }
 
     def _initial(self, name: str, shape: tuple[int, ...], hidden: int, rng: np.random.Generator) -> Array:
         value = super()._initial(name, shape, hidden, rng)
-        if len(shape) == 1 and self.forget_bias is not None:
-            value[hidden : 2 * hidden] = self.forget_bias if name.startswith("bias_ih") else 0
+        if len(shape) == 1 and self.forget_bias is not None and "f" in self._rows:
+            begin = self._rows.index("f") * hidden
+            value[begin : begin + hidden] = self.forget_bias if name.startswith("bias_ih") else 0
         return value
+
+    def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:
+        """With ``double_bias=False``, both biases add up; of all four gates, those that are there are taken."""
+        for name, parameter in self.parameters().items():
+            array = np.asarray(state[name]) if name in state else None
+            letters = "ifo" if name.startswith("weight_peephole") else "ifgo"
+            rows = [k for k in letters if k in self._rows]
+            if array is None or len(rows) == len(letters) or array.ndim != len(parameter.shape):
+                continue
+            each = parameter.shape[0] // len(rows)
+            if array.shape[0] == each * len(letters):
+                blocks = array.reshape(len(letters), each, *array.shape[1:])
+                state[name] = np.concatenate([blocks[letters.index(k)] for k in rows])
+        return super().adapt_state(state)
+
+
+def cell_function(name: str, spec: str | Activation) -> Activation:
+    """An activation that can run inside a cell."""
+    if spec is None:
+        raise TypeError(f'{name}: expected a name or an Activation, got None; "linear" passes its input on')
+    function = as_activation(spec)
+    if function.index < 0:
+        raise ValueError(
+            f"{name}: expected an elementwise activation of the catalogue, got {function.name}: it runs inside the "
+            "compiled cell"
+        )
+    return function
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vanilla": {"peepholes": True},
+    "1997": {
+        "forget_gate": False,
+        "candidate_activation": activations["scaled_tanh"].with_params(amplitude=2, slope=0.5),
+        "cell_activation": activations["scaled_tanh"].with_params(amplitude=1, slope=0.5),
+    },
+    "gang_chen": {"output_gate_activation": "tanh", "candidate_activation": "sigmoid"},
+    "NIG": {"peepholes": True, "input_gate": False},
+    "NFG": {"peepholes": True, "forget_gate": False},
+    "NOG": {"peepholes": True, "output_gate": False},
+    "NIAF": {"peepholes": True, "candidate_activation": "linear"},
+    "NOAF": {"peepholes": True, "cell_activation": "linear"},
+    "CIFG": {"peepholes": True, "coupled_gates": True},
+    "NP": {},
+}

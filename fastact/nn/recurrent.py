@@ -47,10 +47,14 @@ class Equal:
         """Each sequence from its end to its beginning."""
         return a[::-1]
 
-    def sort(self, state: Array) -> Array:
+    def sort(self, state: list[Layers]) -> list[Layers]:
+        """A state in the order in which the core has the sequences."""
         return state
 
     unsort = sort
+
+
+EQUAL = {False: Equal(False), True: Equal(True)}  # by time_major
 
 
 class Ragged:
@@ -82,13 +86,12 @@ class Ragged:
     def mirror(self, a: Array) -> Array:
         return a[self._mirror]
 
-    def sort(self, state: Array) -> Array:
-        return np.ascontiguousarray(state[:, self.order])
+    def sort(self, state: list[Layers]) -> list[Layers]:
+        return [[np.ascontiguousarray(a[:, self.order]) for a in layers] for layers in state]
 
-    def unsort(self, state: Array) -> Array:
-        out = np.empty_like(state)
-        out[:, self.order] = state
-        return out
+    def unsort(self, state: list[Layers]) -> list[Layers]:
+        back = np.argsort(self.order)
+        return [[np.ascontiguousarray(a[:, back]) for a in layers] for layers in state]
 
 
 def as_lengths(lengths: npt.ArrayLike, batch: int, steps: int) -> Array:
@@ -122,10 +125,12 @@ class States:
 
     def new(self, batch: int) -> list[Layers]:
         """Uninitialised, by letter and layer."""
-        D = self.directions
+        D, count = self.directions, len(self.sizes)
+        if count == 1:
+            shape = (D, batch, self.sizes[0])
+            return [[np.empty(shape, self.dtype)] for _ in self.letters]
         if self.one_size:
-            shape = (len(self.sizes) * D, batch, self.sizes[0])
-            return [self._split(np.empty(shape, self.dtype)) for _ in self.letters]
+            return [self._split(np.empty((count * D, batch, self.sizes[0]), self.dtype)) for _ in self.letters]
         return [[np.empty((D, batch, H), self.dtype) for H in self.sizes] for _ in self.letters]
 
     def _split(self, whole: Array) -> Layers:
@@ -134,7 +139,7 @@ class States:
 
     def public(self, state: list[Layers]) -> Any:
         """In the user's form."""
-        parts = [self.joined(layers) for layers in state]
+        parts = [layers[0] if len(layers) == 1 else self.joined(layers) for layers in state]
         return tuple(parts) if len(self.letters) > 1 else parts[0]
 
     def joined(self, layers: Layers) -> Any:
@@ -229,20 +234,22 @@ class RecurrentBackward(Backward):
         Gradient of the initial state, same form; there after the call.
     """
 
-    __slots__ = ("_check_state", "dstate", "state")
+    __slots__ = ("_batch", "_states", "dstate", "state")
 
     def __init__(
         self,
         run: Callable[..., Any],
         shape: tuple[int, ...],
         dtype: np.dtype[Any],
+        states: States,
         state: Any,
-        check_state: Callable[[Any, str], list[Layers] | None],
+        batch: int,
     ) -> None:
         super().__init__(run, shape, dtype)
         self.state = state
         self.dstate: Any = None
-        self._check_state = check_state
+        self._states = states
+        self._batch = batch
 
     def __call__(  # type: ignore[override]
         self, dy: npt.ArrayLike | None, dstate: Any = None, *, input_gradient: bool = True
@@ -271,7 +278,7 @@ class RecurrentBackward(Backward):
         """
         if dy is not None:
             dy = self._check(dy)
-        final = self._check_state(dstate, "dstate")
+        final = None if dstate is None else self._states.check(dstate, "dstate", self._batch)
         dx, self.dstate = self._begin()(dy, final, input_gradient)
         return dx
 
@@ -284,13 +291,15 @@ class PackedStack:
 
     __slots__ = ("cells", "for_training", "made_of", "parameters")
 
-    def __init__(self, parameters: list[list[dict[str, Parameter | None]]], for_training: bool) -> None:
+    def __init__(
+        self, cell: core.Cell, parameters: list[list[dict[str, Parameter | None]]], for_training: bool
+    ) -> None:
         self.parameters = parameters  # by layer and direction, by attribute
         self.made_of = [
-            (name, p, p.version) for layer in parameters for cell in layer for name, p in cell.items() if p is not None
+            (name, p, p.version) for layer in parameters for w in layer for name, p in w.items() if p is not None
         ]
         self.cells = [
-            [core.pack_cell(*(None if p is None else p.value for p in cell.values()), for_training) for cell in layer]
+            [core.pack_cell(cell, for_training, *(None if p is None else p.value for p in w.values())) for w in layer]
             for layer in parameters
         ]
         self.for_training = for_training
@@ -307,9 +316,8 @@ class Recurrent(Layer):
     """A stack of recurrent layers, each in one or both directions. Subclasses are LSTM and its kin."""
 
     stateful = True
-    _transient = ("_packed",)
+    _transient = ("_packed", "_cell")
     _letters: ClassVar[str]  # of the state
-    _gates: ClassVar[str]  # letters of the gates, in the order of the core
 
     def __init__(
         self,
@@ -361,6 +369,8 @@ class Recurrent(Layer):
         self.return_sequences = bool(return_sequences)
         self.dtype = as_dtype(dtype)
         self.rng = None if rng is None else init.generator(rng)
+        self._states = States(self._letters, self.hidden_sizes, self._directions, self.dtype)
+        self._cell: core.Cell | None = None
         self._packed: PackedStack | None = None
         self._add_weights(init.generator(self.rng))
 
@@ -368,6 +378,14 @@ class Recurrent(Layer):
 
     def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
         """Shapes of a cell's parameters by name, in the order that the core takes them; None for one that is not."""
+        raise NotImplementedError
+
+    def _make_cell(self) -> core.Cell:
+        """What the core does between the products."""
+        raise NotImplementedError
+
+    def _gate_values(self, tape: core.Tape) -> dict[str, Array]:
+        """The gates of a pass at every step by letter."""
         raise NotImplementedError
 
     def _initial(self, name: str, shape: tuple[int, ...], hidden: int, rng: np.random.Generator) -> Array:
@@ -414,7 +432,9 @@ class Recurrent(Layer):
                 [self._parameters_of(layer, direction) for direction in range(self._directions)]
                 for layer in range(self.num_layers)
             ]
-            packed = self._packed = PackedStack(parameters, training)
+            if self._cell is None:
+                self._cell = self._make_cell()
+            packed = self._packed = PackedStack(self._cell, parameters, training)
         return packed
 
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:
@@ -446,9 +466,6 @@ class Recurrent(Layer):
             return x, batch, (*rows, 2, self.hidden_sizes[-1])
         return x, batch, (*rows, self._width(-1))
 
-    def _states(self) -> States:
-        return States(self._letters, self.hidden_sizes, self._directions, self.dtype)
-
     def __call__(self, x: npt.ArrayLike, /, state: Any = None, lengths: npt.ArrayLike | None = None) -> Array:
         """Outputs of the last layer at all steps. Nothing is kept.
 
@@ -473,7 +490,7 @@ class Recurrent(Layer):
         """
         x, batch, shape = self._input(x)
         if state is not None:
-            state = self._states().check(state, "state", batch)
+            state = self._states.check(state, "state", batch)
         return self._run(x, batch, shape, state, lengths, self._pack(False))[0]
 
     def run(
@@ -504,7 +521,7 @@ class Recurrent(Layer):
             dict of such arrays by the gate's letter. Layers of different sizes give a tuple of one array a layer.
         """
         x, batch, shape = self._input(x)
-        states = self._states()
+        states = self._states
         if all_cells and "c" not in self._letters:
             raise ValueError(
                 f"all_cells: expected False, as {type(self).__name__} has no cell state; y holds its states"
@@ -514,22 +531,27 @@ class Recurrent(Layer):
         y, sequences, tapes, _ = self._run(
             x, batch, shape, initial, lengths, self._pack(False), final, tapes_wanted=all_cells or gates
         )
-        result = RunResult(y, states.public([[sequences.unsort(a) for a in layers] for layers in final]))
+        result = RunResult(y, states.public(sequences.unsort(final)))
 
-        def traced(of: Callable[[Any], Array]) -> Any:
-            layers = [
-                np.stack([self._traced(of(tape), sequences, x.shape[:2], d) for d, tape in enumerate(of_layer)])
-                for of_layer in tapes
-            ]
-            return states.joined(layers)
+        def joined(layers: list[list[Array]]) -> Any:
+            return states.joined([np.stack(directions) for directions in layers])
 
         if all_cells:
-            result.cells = traced(lambda tape: tape.sequence(1))
+            result.cells = joined(
+                [
+                    [self._traced(tape.sequence(1), sequences, x.shape[:2], d) for d, tape in enumerate(layer)]
+                    for layer in tapes
+                ]
+            )
         if gates:
-            result.gates = {
-                letter: traced(lambda tape, k=k: tape.gates()[k])  # type: ignore[misc]
-                for k, letter in enumerate(self._gates)
-            }
+            values = [
+                [
+                    {k: self._traced(a, sequences, x.shape[:2], d) for k, a in self._gate_values(tape).items()}
+                    for d, tape in enumerate(layer)
+                ]
+                for layer in tapes
+            ]
+            result.gates = {k: joined([[each[k] for each in layer] for layer in values]) for k in values[0][0]}
         return result
 
     def _traced(self, a: Array, sequences: Equal | Ragged, shape: tuple[int, ...], direction: int) -> Array:
@@ -559,7 +581,7 @@ class Recurrent(Layer):
             ``dx = backward(dy, dstate=None)``; ``backward.state``, ``backward.dstate``.
         """
         x, batch, shape = self._input(x)
-        states = self._states()
+        states = self._states
         initial = states.check(state, "state", batch)
         final = states.new(batch)
         packed = self._pack(True)
@@ -569,10 +591,9 @@ class Recurrent(Layer):
             dinitial = states.new(batch)
             dx = empty(x.shape, self.dtype) if input_gradient else None
             self._run_backward(dy, dfinal, dx, dinitial, sequences, tapes, masks, packed.parameters)
-            return dx, states.public([[sequences.unsort(a) for a in layers] for layers in dinitial])
+            return dx, states.public(sequences.unsort(dinitial))
 
-        state = states.public([[sequences.unsort(a) for a in layers] for layers in final])
-        return y, RecurrentBackward(run, y.shape, self.dtype, state, lambda s, name: states.check(s, name, batch))
+        return y, RecurrentBackward(run, y.shape, self.dtype, states, states.public(sequences.unsort(final)), batch)
 
     def _run(
         self,
@@ -590,7 +611,7 @@ class Recurrent(Layer):
 
         ``final`` is filled, in the order of the sequences.
         """
-        sequences: Equal | Ragged = Equal(self.time_major)
+        sequences: Equal | Ragged = EQUAL[self.time_major]
         if lengths is not None:
             steps = x.shape[0] if self.time_major else x.shape[1]
             lengths = as_lengths(lengths, batch, steps)
@@ -598,9 +619,9 @@ class Recurrent(Layer):
                 sequences = Ragged(lengths, steps, self.time_major)
         keep = training or tapes_wanted
         if final is None and not self.return_sequences:
-            final = self._states().new(batch)
-        if initial is not None and isinstance(sequences, Ragged):
-            initial = [[sequences.sort(a) for a in layers] for layers in initial]
+            final = self._states.new(batch)
+        if initial is not None:
+            initial = sequences.sort(initial)
         y = empty(shape, self.dtype) if self.return_sequences else None
         inner = sequences.pack(x)
         rows = inner.shape[:-1]
@@ -651,7 +672,7 @@ class Recurrent(Layer):
                 sequences.unpack(out, y)
         if y is None:
             assert final is not None
-            y = self._merge_final(sequences.unsort(final[0][-1]), shape)
+            y = self._merge_final(sequences.unsort(final)[0][-1], shape)
         return y, sequences, tapes, masks
 
     def _dropout_mask(self, shape: tuple[int, ...]) -> Array:
@@ -683,8 +704,8 @@ class Recurrent(Layer):
         if not self.return_sequences and dy is not None:
             dfinal = self._split_final(dy, dfinal)
             dy = None
-        if dfinal is not None and isinstance(sequences, Ragged):
-            dfinal = [[sequences.sort(a) for a in layers] for layers in dfinal]
+        if dfinal is not None:
+            dfinal = sequences.sort(dfinal)
         d = None if dy is None else sequences.pack(flat(dy))
         for n in reversed(range(self.num_layers)):
             H, merged = self.hidden_sizes[n], self.bidirectional and self.merge in ("sum", "mean")

@@ -1,0 +1,244 @@
+/* The pointwise part of a step: from the products to the new state, and back to the gradients of the products.
+ *
+ *   i, f, o = sigmoid(z_i, z_f, z_o)   g = tanh(z_g)   c' = f c + i g   h' = o tanh(c')
+ *
+ * The plain cell above stands in registers. A variant has any activation in any place, peepholes (z_i + p_i c,
+ * z_f + p_f c, z_o + p_o c'), a forget gate 1 - i, gates that are 1: the pieces of a few tiles are collected in L1, gate by
+ * gate, and each activation is one call of its kernel in activations.inl over all of them, so it has the bits of the
+ * ufunc, and a new activation is usable here without a line of code. */
+
+/* ---- plain LSTM ----------------------------------------------------------------------------------------------- */
+
+/* The pointwise part for `rows` tile rows of one group. `keep` is a literal: inference stores no gates. */
+FA_INLINE void lstm_cell(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, const real *z,
+                         const int keep) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), units = s->H - g * VL;
+  const real *c_in = (const real *)s->c + (state_row(s->starts, s->B, t, s->c_ring) + first) * Hp + g * VL;
+  real *c_out = (real *)s->c + (state_row(s->starts, s->B, t + 1, s->c_ring) + first) * Hp + g * VL;
+  real *h_out = (real *)s->h + (state_row(s->starts, s->B, t + 1, s->h_ring) + first) * Hp + g * VL;
+  real *y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) + first * s->y_b + g * VL : NULL;
+  real *gates = keep ? (real *)s->slabs + (g * s->slab_rows + slab_row(s, t) + first) * TILE_COLS : NULL;
+  for (fa_size m = 0; m < rows; m++, z += TILE_COLS) {
+    vec i = math_sigmoid(v_load(z)), f = math_sigmoid(v_load(z + VL));
+    vec candidate = math_tanh(v_load(z + 2 * VL)), o = math_sigmoid(v_load(z + 3 * VL));
+    vec c = v_mac(f, v_load(c_in + m * Hp), v_mul(i, candidate));
+    vec h = v_mul(o, math_tanh(c));
+    v_store(c_out + m * Hp, c);
+    v_store(h_out + m * Hp, h);
+    if (y) store_columns(y + m * s->y_b, h, units);
+    if (keep) {
+      v_store(gates + m * TILE_COLS, i);
+      v_store(gates + m * TILE_COLS + VL, f);
+      v_store(gates + m * TILE_COLS + 2 * VL, candidate);
+      v_store(gates + m * TILE_COLS + 3 * VL, o);
+    }
+  }
+}
+
+/* dZ of one unit vector in `rows` rows, in place of the gates; dh holds what came from the step after. */
+FA_INLINE void lstm_cell_backward(const fa_recurrent_backward *s, fa_size t, fa_size g, fa_size first, fa_size rows,
+                                  const real *dh, fa_size dh_row) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), units = s->H - g * VL;
+  const real *c_before = (const real *)s->c + (state_row(s->starts, s->B, t, -1) + first) * Hp + g * VL;
+  const real *c_after = (const real *)s->c + (state_row(s->starts, s->B, t + 1, -1) + first) * Hp + g * VL;
+  const real *dy = s->dy ? (const real *)s->dy + step_offset(s->starts, t, s->dy_t, s->dy_b) + first * s->dy_b + g * VL
+                         : NULL;
+  real *dc_state = (real *)s->dc + first * Hp + g * VL;
+  real *slab = (real *)s->slabs + (g * s->slab_rows + step_row(s->starts, s->B, t) + first) * TILE_COLS;
+  const vec one = v_set1(1);
+  for (fa_size m = 0; m < rows; m++, slab += TILE_COLS) {
+    vec d = v_load(dh + m * dh_row);
+    if (dy) d = v_add(d, load_columns(dy + m * s->dy_b, units));
+    vec i = v_load(slab), f = v_load(slab + VL), candidate = v_load(slab + 2 * VL), o = v_load(slab + 3 * VL);
+    vec tanh_c = math_tanh(v_load(c_after + m * Hp));
+    vec through = v_mul(d, o);
+    vec dc = v_add(v_load(dc_state + m * Hp), v_sub(through, v_mul(through, v_mul(tanh_c, tanh_c))));
+    vec i_dc = v_mul(i, dc), f_dc = v_mul(f, dc);
+    v_store(slab, v_mul(v_mul(i_dc, candidate), v_sub(one, i)));
+    v_store(slab + VL, v_mul(v_mul(f_dc, v_load(c_before + m * Hp)), v_sub(one, f)));
+    v_store(slab + 2 * VL, v_sub(i_dc, v_mul(i_dc, v_mul(candidate, candidate))));
+    v_store(slab + 3 * VL, v_mul(v_mul(through, tanh_c), v_sub(one, o)));
+    v_store(dc_state + m * Hp, f_dc);
+  }
+}
+
+/* ---- any other ------------------------------------------------------------------------------------------------ */
+
+enum { CELL_SLOTS = 24 }; /* 6 KB of gates in float32 with AVX-512; the backward cell holds 20 KB */
+
+/* Pieces of VL units: one row of the batch in one group each. */
+typedef struct {
+  FA_ALIGN(64) real z[4][CELL_SLOTS * VL];
+  struct {
+    fa_size g, row;
+  } at[CELL_SLOTS];
+  fa_size count;
+} cell_slots;
+
+typedef real cell_buffer[CELL_SLOTS * VL];
+
+/* One call of an activation's kernel over two operands or one; in place is fine. */
+FA_INLINE void cell_map(fa_map_kernel kernel, const int operands, const double *parameters, const real *a, const real *b,
+                        real *out, fa_size n) {
+  const real p[FA_MAX_PARAMETERS] = {(real)parameters[0], (real)parameters[1]};
+  fa_map_args args = {.n = n, .in = {a, b}, .in_stride = {sizeof(real), operands == 2 ? sizeof(real) : 0}, .out = out,
+                      .out_stride = sizeof(real)};
+  for (int k = 0; k < FA_MAX_PARAMETERS; k++) args.in[operands + k] = &p[k];
+  kernel(&args);
+}
+FA_INLINE void cell_forward(const fa_cell *cell, int k, const real *z, real *y, fa_size n) {
+  cell_map(map_kernels[cell->function[k]].forward, 1, cell->parameter[k], z, NULL, y, n);
+}
+/* d *= f'(z): from y where that is cheaper and exact enough, else from z. The gate that backward finds in the slab is y
+ * or z accordingly. */
+FA_INLINE int cell_keeps_y(const fa_cell *cell, int k) {
+  return cell->function[k] == FA_ACT_sigmoid || cell->function[k] == FA_ACT_tanh;
+}
+FA_INLINE void cell_backward(const fa_cell *cell, int k, real *d, const real *z, const real *y, fa_size n) {
+  const fa_map_kernels *kernels = &map_kernels[cell->function[k]];
+  if (cell_keeps_y(cell, k))
+    cell_map(kernels->backward_y, 2, cell->parameter[k], d, y, d, n);
+  else
+    cell_map(kernels->backward_x, 2, cell->parameter[k], d, z, d, n);
+}
+
+#define FOR_SLOTS(q, j) for (fa_size j = 0, o = 0; j < (q)->count; j++, o += VL)
+FA_INLINE void slots_fill(const cell_slots *q, real *out, vec value) { FOR_SLOTS(q, j) v_store(out + o, value); }
+
+FA_NOINLINE void lstm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
+  const fa_cell *cell = s->cell;
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
+  const real *c_in = (const real *)s->c + state_row(s->starts, s->B, t, s->c_ring) * Hp;
+  real *c_out = (real *)s->c + state_row(s->starts, s->B, t + 1, s->c_ring) * Hp;
+  real *h_out = (real *)s->h + state_row(s->starts, s->B, t + 1, s->h_ring) * Hp;
+  real *y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) : NULL;
+  real *slabs = s->keep_gates ? (real *)s->slabs + slab_row(s, t) * TILE_COLS : NULL;
+  const real *peephole = s->peephole;
+  FA_ALIGN(64) cell_buffer c, squashed;
+  FOR_SLOTS(q, j) v_store(c + o, v_load(c_in + q->at[j].row * Hp + q->at[j].g * VL));
+  for (int k = 0; k < 4; k++) {
+    static const int order[4] = {FA_GATE_I, FA_GATE_F, FA_GATE_G, FA_GATE_O}, peephole_of[4] = {0, 1, -1, 2};
+    const int gate = order[k];
+    real *z = q->z[gate];
+    if (gate == FA_GATE_O) /* the others are there: the new state */
+      FOR_SLOTS(q, j) {
+        vec i = v_load(q->z[FA_GATE_I] + o), f = v_load(q->z[FA_GATE_F] + o), g = v_load(q->z[FA_GATE_G] + o);
+        vec new_c = v_mac(f, v_load(c + o), v_mul(i, g));
+        v_store(c + o, new_c);
+        v_store(c_out + q->at[j].row * Hp + q->at[j].g * VL, new_c);
+      }
+    if (cell->row_hh[gate] >= 0) {
+      if (peephole && peephole_of[gate] >= 0)
+        FOR_SLOTS(q, j) {
+          vec p = v_load(peephole + peephole_of[gate] * Hp + q->at[j].g * VL);
+          v_store(z + o, v_mac(p, v_load(c + o), v_load(z + o)));
+        }
+      const int keeps_y = cell_keeps_y(cell, gate);
+      for (int done = 0; done < 2; done++) {
+        if (slabs && keeps_y == done)
+          FOR_SLOTS(q, j)
+            v_store(slabs + (q->at[j].g * s->slab_rows + q->at[j].row) * TILE_COLS + gate * VL, v_load(z + o));
+        if (!done) cell_forward(cell, gate, z, z, n);
+      }
+    } else if (gate == FA_GATE_F && cell->coupled)
+      FOR_SLOTS(q, j) v_store(z + o, v_sub(v_set1(1), v_load(q->z[FA_GATE_I] + o)));
+    else
+      slots_fill(q, z, v_set1(1));
+  }
+  cell_forward(cell, FA_CELL_OUTPUT, c, squashed, n);
+  FOR_SLOTS(q, j) {
+    vec h = v_mul(v_load(q->z[FA_GATE_O] + o), v_load(squashed + o));
+    v_store(h_out + q->at[j].row * Hp + q->at[j].g * VL, h);
+    if (y) store_columns(y + q->at[j].row * s->y_b + q->at[j].g * VL, h, s->H - q->at[j].g * VL);
+  }
+}
+
+/* dZ of the collected pieces, whose dh stands in d, in place of the gates. */
+FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d) {
+  const fa_cell *cell = s->cell;
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
+  const real *c_before = (const real *)s->c + state_row(s->starts, s->B, t, -1) * Hp;
+  const real *c_after = (const real *)s->c + state_row(s->starts, s->B, t + 1, -1) * Hp;
+  const real *dy = s->dy ? (const real *)s->dy + step_offset(s->starts, t, s->dy_t, s->dy_b) : NULL;
+  real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS, *dc_state = s->dc;
+  const real *peephole = s->peephole;
+  FA_ALIGN(64) cell_buffer value[4], c, squashed, dc;
+  FOR_SLOTS(q, j) {
+    const fa_size g = q->at[j].g, row = q->at[j].row;
+    const real *slab = slabs + (g * s->slab_rows + row) * TILE_COLS;
+    FA_UNROLL for (int gate = 0; gate < 4; gate++) v_store(q->z[gate] + o, v_load(slab + gate * VL));
+    v_store(c + o, v_load(c_after + row * Hp + g * VL));
+    if (dy) v_store(d + o, v_add(v_load(d + o), load_columns(dy + row * s->dy_b + g * VL, s->H - g * VL)));
+  }
+  for (int gate = 0; gate < 4; gate++) {
+    if (cell->row_hh[gate] < 0)
+      slots_fill(q, value[gate], v_set1(1));
+    else if (cell_keeps_y(cell, gate))
+      FOR_SLOTS(q, j) v_store(value[gate] + o, v_load(q->z[gate] + o));
+    else
+      cell_forward(cell, gate, q->z[gate], value[gate], n);
+  }
+  if (cell->coupled)
+    FOR_SLOTS(q, j) v_store(value[FA_GATE_F] + o, v_sub(v_set1(1), v_load(value[FA_GATE_I] + o)));
+  cell_forward(cell, FA_CELL_OUTPUT, c, squashed, n);
+
+  FOR_SLOTS(q, j) {
+    vec dh = v_load(d + o);
+    v_store(dc + o, v_mul(dh, v_load(value[FA_GATE_O] + o)));
+    v_store(d + o, v_mul(dh, v_load(squashed + o)));
+  }
+  cell_backward(cell, FA_CELL_OUTPUT, dc, c, squashed, n);
+  /* From here on a gate's dZ takes the place of its z. */
+#define GATE_BACKWARD(gate)                                                          if (cell->row_hh[gate] < 0)                                                          slots_fill(q, q->z[gate], v_zero());                                             else {                                                                               cell_backward(cell, gate, d, q->z[gate], value[gate], n);                          FOR_SLOTS(q, j) v_store(q->z[gate] + o, v_load(d + o));                          }
+  GATE_BACKWARD(FA_GATE_O)
+  FOR_SLOTS(q, j) {
+    const fa_size g = q->at[j].g, at = q->at[j].row * Hp + g * VL;
+    vec sum = v_add(v_load(dc_state + at), v_load(dc + o));
+    if (peephole) sum = v_mac(v_load(peephole + 2 * Hp + g * VL), v_load(q->z[FA_GATE_O] + o), sum);
+    v_store(dc + o, sum);
+    v_store(c + o, v_load(c_before + at));
+    v_store(d + o, v_mul(sum, v_load(value[FA_GATE_I] + o)));
+  }
+  GATE_BACKWARD(FA_GATE_G)
+  if (cell->coupled)
+    FOR_SLOTS(q, j) v_store(d + o, v_mul(v_load(dc + o), v_sub(v_load(value[FA_GATE_G] + o), v_load(c + o))));
+  else
+    FOR_SLOTS(q, j) v_store(d + o, v_mul(v_load(dc + o), v_load(value[FA_GATE_G] + o)));
+  GATE_BACKWARD(FA_GATE_I)
+  FOR_SLOTS(q, j) v_store(d + o, v_mul(v_load(dc + o), v_load(c + o)));
+  GATE_BACKWARD(FA_GATE_F)
+#undef GATE_BACKWARD
+  FOR_SLOTS(q, j) {
+    const fa_size g = q->at[j].g, row = q->at[j].row;
+    vec before = v_mul(v_load(dc + o), v_load(value[FA_GATE_F] + o));
+    if (peephole) {
+      before = v_mac(v_load(peephole + g * VL), v_load(q->z[FA_GATE_I] + o), before);
+      before = v_mac(v_load(peephole + Hp + g * VL), v_load(q->z[FA_GATE_F] + o), before);
+    }
+    v_store(dc_state + row * Hp + g * VL, before);
+    real *slab = slabs + (g * s->slab_rows + row) * TILE_COLS;
+    /* The units that only fill up the last group may hold anything; their dZ is 0. */
+    FA_UNROLL for (int gate = 0; gate < 4; gate++) v_store(slab + gate * VL, load_columns(q->z[gate] + o, s->H - g * VL));
+  }
+}
+
+/* The backward cell of `vecs` groups in `rows` rows: the plain one in place, any other by collected pieces. */
+FA_INLINE void cells_backward(const fa_recurrent_backward *s, fa_size t, fa_size g, fa_size vecs, fa_size first,
+                              fa_size rows, const real *dh, fa_size dh_row) {
+  if (s->cell->plain) {
+    for (fa_size v = 0; v < vecs; v++) lstm_cell_backward(s, t, g + v, first, rows, dh + v * VL, dh_row);
+    return;
+  }
+  cell_slots q = {.count = 0};
+  FA_ALIGN(64) cell_buffer d;
+  for (fa_size v = 0; v < vecs; v++)
+    for (fa_size m = 0; m < rows; m++) {
+      v_store(d + q.count * VL, v_load(dh + m * dh_row + v * VL));
+      q.at[q.count].g = g + v;
+      q.at[q.count].row = first + m;
+      if (++q.count == CELL_SLOTS || (v == vecs - 1 && m == rows - 1)) {
+        lstm_slots_backward(s, t, &q, d);
+        q.count = 0;
+      }
+    }
+}

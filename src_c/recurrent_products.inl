@@ -1,0 +1,292 @@
+/* What the steps of a recurrent layer stand on: where rows are, the products with packed weights, packing. See
+ * recurrent.h for the layouts.
+ *
+ * A tile of up to TILE_ROWS sequences x 4 gates x VL units is computed in registers and passed through a small buffer
+ * on the stack to the pointwise part (cells.inl), so the gates never travel through memory in inference. Order of
+ * summation: bias, inputs, hidden units, each in order; tiles of one row (two, with 32 registers) are too short a chain
+ * for the FMA pipes and sum k in SPLIT interleaved parts. */
+
+/* Gates of the three rows of peephole weights. */
+static const int cell_peephole_gate[3] = {FA_GATE_I, FA_GATE_F, FA_GATE_O};
+
+/* ---- rows ----------------------------------------------------------------------------------------------------- */
+
+/* The first row of step t where rows stand one behind the other, and the first slot of a state of which h or c is made. */
+FA_INLINE fa_size step_row(const fa_size *starts, fa_size B, fa_size t) { return starts ? starts[t] : t * B; }
+FA_INLINE fa_size state_row(const fa_size *starts, fa_size B, fa_size slot, fa_size ring) {
+  return ring >= 0 ? (slot & ring) * B : step_row(starts, B, slot - 1) + B;
+}
+/* Sequences that have a step t. */
+FA_INLINE fa_size step_rows(const fa_size *starts, fa_size B, fa_size t) {
+  return starts ? starts[t + 1] - starts[t] : B;
+}
+/* Offset of the rows of step t in x, y or one of their gradients. */
+FA_INLINE fa_size step_offset(const fa_size *starts, fa_size t, fa_size row_t, fa_size row_b) {
+  return starts ? starts[t] * row_b : t * row_t;
+}
+/* The first slab row of step t: in a ring, slots begin anew at every multiple of its length. */
+FA_INLINE fa_size slab_row(const fa_recurrent_forward *s, fa_size t) {
+  return step_row(s->starts, s->B, t) - step_row(s->starts, s->B, t & ~s->slab_ring);
+}
+
+/* ---- products ------------------------------------------------------------------------------------------------- */
+
+/* Interleaved partial sums in a tile of so many rows: at least 8 chains in flight, at most the registers. */
+#if FA_REGISTERS >= 32
+#define SPLIT(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
+#define MAX_SPLIT_ROWS 2
+#else
+#define SPLIT(rows) ((rows) == 1 ? 2 : 1)
+#define MAX_SPLIT_ROWS 1
+#endif
+#define MAX_SPLIT 4
+
+/* part[s][m][v] += a[m][k] * b[k][v], k mod split = s; k past the last whole round goes to part 0. */
+FA_INLINE void split_accumulate(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
+                                const int vecs, const real *a, fa_size a_row, const real *b, fa_size K) {
+  fa_size k = 0;
+  for (; k + split <= K; k += split, b += split * vecs * VL)
+    FA_UNROLL for (int s = 0; s < split; s++) FA_UNROLL for (int m = 0; m < rows; m++) {
+      vec am = v_set1(a[m * a_row + k + s]);
+      FA_UNROLL for (int v = 0; v < vecs; v++)
+        part[s][m][v] = v_mac(am, v_load(b + (s * vecs + v) * VL), part[s][m][v]);
+    }
+  for (; k < K; k++, b += vecs * VL)
+    FA_UNROLL for (int m = 0; m < rows; m++) {
+      vec am = v_set1(a[m * a_row + k]);
+      FA_UNROLL for (int v = 0; v < vecs; v++) part[0][m][v] = v_mac(am, v_load(b + v * VL), part[0][m][v]);
+    }
+}
+
+FA_INLINE void split_zero(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
+                          const int vecs) {
+  FA_UNROLL for (int s = 0; s < split; s++)
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) part[s][m][v] = v_zero();
+}
+
+/* The sum of the parts, pairwise: (0 + 1) + (2 + 3). */
+FA_INLINE vec split_sum(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int m, const int v) {
+  if (split == 1) return part[0][m][v];
+  vec low = v_add(part[0][m][v], part[1][m][v]);
+  return split == 2 ? low : v_add(low, v_add(part[2][m][v], part[3][m][v]));
+}
+
+/* out = init + a A + b B for rows x TILE_COLS; A and B are panels of packed weights. */
+typedef struct {
+  const real *init;
+  fa_size init_row; /* 0: the same for all rows */
+  const real *a, *panel_a;
+  fa_size a_row, a_size;
+  const real *b, *panel_b;
+  fa_size b_row, b_size;
+  real *out;
+  fa_size out_row, out_vec; /* from row to row, from vector to vector */
+} gate_product;
+
+#define GATE_PRODUCT(rows)                                                                                          \
+  FA_NOINLINE void gate_product_##rows(const gate_product *p) {                                                     \
+    vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
+      acc[m][v] = v_load(p->init + m * p->init_row + v * VL);                                                       \
+    tile_accumulate(acc, rows, TILE_VECS, p->a, p->a_row, 1, p->panel_a, TILE_COLS, p->a_size);                     \
+    tile_accumulate(acc, rows, TILE_VECS, p->b, p->b_row, 1, p->panel_b, TILE_COLS, p->b_size);                     \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
+      v_store(p->out + m * p->out_row + v * p->out_vec, acc[m][v]);                                                 \
+  }
+#define GATE_PRODUCT_SPLIT(rows)                                                                                    \
+  FA_NOINLINE void gate_product_##rows(const gate_product *p) {                                                     \
+    vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];                                                                 \
+    split_zero(part, SPLIT(rows), rows, TILE_VECS);                                                                 \
+    split_accumulate(part, SPLIT(rows), rows, TILE_VECS, p->a, p->a_row, p->panel_a, p->a_size);                    \
+    split_accumulate(part, SPLIT(rows), rows, TILE_VECS, p->b, p->b_row, p->panel_b, p->b_size);                    \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
+      v_store(p->out + m * p->out_row + v * p->out_vec,                                                             \
+              v_add(v_load(p->init + m * p->init_row + v * VL), split_sum(part, SPLIT(rows), m, v)));               \
+  }
+GATE_PRODUCT_SPLIT(1)
+#if MAX_SPLIT_ROWS >= 2
+GATE_PRODUCT_SPLIT(2)
+#else
+GATE_PRODUCT(2)
+#endif
+GATE_PRODUCT(3)
+#if TILE_ROWS == 6
+GATE_PRODUCT(4)
+GATE_PRODUCT(5)
+GATE_PRODUCT(6)
+#endif
+
+FA_INLINE void gate_product_rows(fa_size rows, const gate_product *p) {
+  static void (*const product[TILE_ROWS])(const gate_product *) = {
+      gate_product_1, gate_product_2, gate_product_3,
+#if TILE_ROWS == 6
+      gate_product_4, gate_product_5, gate_product_6,
+#endif
+  };
+  product[rows - 1](p);
+}
+
+/* out = dZ panel (or out += with `accumulate`) for rows x (vecs * VL) columns, of which `columns` are there. dZ rows lie
+ * in slabs. The depth 4 Hp is cut in runs of BACK_GROUPS groups, so that a run of the panel stays in L2 for all tiles. */
+#define BACK_GROUPS FA_MAX(1, 512 / TILE_COLS)
+typedef struct {
+  const real *slabs; /* row 0 of group 0 */
+  fa_size slab_row, slab_group, groups;
+  const real *panel;
+  real *out;
+  fa_size out_row, columns;
+  int accumulate;
+} back_product;
+
+FA_INLINE vec load_columns(const real *p, fa_size columns) {
+  return FA_LIKELY(columns >= VL) ? v_load(p) : v_load_n(p, columns);
+}
+FA_INLINE void store_columns(real *p, vec v, fa_size columns) {
+  if (FA_LIKELY(columns >= VL))
+    v_store(p, v);
+  else
+    v_store_n(p, v, columns);
+}
+
+#define BACK_PRODUCT(rows, vecs)                                                                                    \
+  FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) {                                            \
+    vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
+    if (p->accumulate)                                                                                              \
+      FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                             \
+        acc[m][v] = load_columns(p->out + m * p->out_row + v * VL, p->columns - v * VL);                            \
+    else                                                                                                            \
+      tile_zero(acc, rows, vecs);                                                                                   \
+    const real *panel = p->panel;                                                                                   \
+    for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
+      tile_accumulate(acc, rows, vecs, p->slabs + g * p->slab_group, p->slab_row, 1, panel, vecs * VL, TILE_COLS);  \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
+      store_columns(p->out + m * p->out_row + v * VL, acc[m][v], p->columns - v * VL);                              \
+  }
+#define BACK_PRODUCT_SPLIT(rows, vecs)                                                                              \
+  FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) {                                            \
+    vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];                                                                 \
+    split_zero(part, SPLIT(rows), rows, vecs);                                                                      \
+    const real *panel = p->panel;                                                                                   \
+    for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
+      split_accumulate(part, SPLIT(rows), rows, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, TILE_COLS); \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
+    {                                                                                                               \
+      real *out = p->out + m * p->out_row + v * VL;                                                                 \
+      vec sum = split_sum(part, SPLIT(rows), m, v);                                                                 \
+      store_columns(out, p->accumulate ? v_add(load_columns(out, p->columns - v * VL), sum) : sum,                  \
+                    p->columns - v * VL);                                                                           \
+    }                                                                                                               \
+  }
+
+#define BACK_PRODUCTS(KIND, rows) KIND(rows, 1) KIND(rows, 2) KIND(rows, 4)
+BACK_PRODUCTS(BACK_PRODUCT_SPLIT, 1)
+#if MAX_SPLIT_ROWS >= 2
+BACK_PRODUCTS(BACK_PRODUCT_SPLIT, 2)
+#else
+BACK_PRODUCTS(BACK_PRODUCT, 2)
+#endif
+BACK_PRODUCTS(BACK_PRODUCT, 3)
+#if TILE_ROWS == 6
+BACK_PRODUCTS(BACK_PRODUCT, 4)
+BACK_PRODUCTS(BACK_PRODUCT, 5)
+BACK_PRODUCTS(BACK_PRODUCT, 6)
+#endif
+
+FA_INLINE void back_product_rows(fa_size rows, fa_size vecs, const back_product *p) {
+#define ROW(rows) {back_product_##rows##_1, back_product_##rows##_2, back_product_##rows##_4}
+  static void (*const product[TILE_ROWS][3])(const back_product *) = {
+      ROW(1), ROW(2), ROW(3),
+#if TILE_ROWS == 6
+      ROW(4), ROW(5), ROW(6),
+#endif
+  };
+#undef ROW
+  product[rows - 1][vecs / 2](p);
+}
+
+/* Run r of the depth: its groups, and whether it adds to the run before. One tile needs the panel only once: one run. */
+FA_INLINE fa_size run_count(fa_size tiles, fa_size groups) { return tiles == 1 ? 1 : FA_CEIL_DIV(groups, BACK_GROUPS); }
+FA_INLINE void set_run(back_product *p, fa_size r, fa_size runs, fa_size groups, fa_size vecs) {
+  fa_size begin = r * BACK_GROUPS;
+  p->slabs += begin * p->slab_group;
+  p->panel += begin * TILE_COLS * vecs * VL;
+  p->groups = runs == 1 ? groups : FA_MIN(groups - begin, BACK_GROUPS);
+  p->accumulate = r > 0;
+}
+
+/* Vectors in the column block that begins at vector v of n: 4 as long as there are 4, then 2, then 1. */
+FA_INLINE fa_size block_vecs(fa_size v, fa_size n) { return n - v >= 4 ? 4 : n - v >= 2 ? 2 : 1; }
+
+FA_INLINE fa_size block_count(fa_size n) { return n / 4 + n % 4 / 2 + n % 2; }
+FA_INLINE fa_size block_begin(fa_size n, fa_size i) { return i <= n / 4 ? 4 * i : n / 4 * 4 + 2; }
+
+/* n rows in equal tiles (8 = 4 + 4: a tile of 2 rows runs at half speed): where tile i of `tiles` begins. */
+FA_INLINE fa_size tile_count(fa_size n) { return FA_CEIL_DIV(n, TILE_ROWS); }
+FA_INLINE fa_size tile_begin(fa_size n, fa_size i) { return n * i / tile_count(n); }
+
+/* ---- packing -------------------------------------------------------------------------------------------------- */
+
+/* Panels of groups group_begin .. group_end - 1 of a matrix of K columns, by VL x VL transpositions. `row` says which
+ * block of H rows a gate has; one without is zero. */
+static void pack_forward(const real *weight, const int row[4], fa_size H, fa_size K, real *out, fa_size group_begin,
+                         fa_size group_end) {
+  for (fa_size g = group_begin; g < group_end; g++) {
+    for (fa_size k = 0; k < K; k += VL)
+      for (fa_size gate = 0; gate < 4; gate++) {
+        const fa_size units = row[gate] < 0 ? 0 : FA_MIN(VL, H - g * VL);
+        const real *from = weight + (FA_MAX(row[gate], 0) * H + g * VL) * K + k;
+        real *to = out + (g * K + k) * TILE_COLS + gate * VL;
+        vec rows[VL];
+        if (FA_LIKELY(units == VL && K - k >= VL)) {
+          FA_UNROLL for (int u = 0; u < VL; u++) rows[u] = v_load(from + u * K);
+          v_transpose(rows);
+          FA_UNROLL for (int j = 0; j < VL; j++) v_store(to + j * TILE_COLS, rows[j]);
+        } else
+          for (fa_size j = 0; j < VL && j < K - k; j++) v_store(to + j * TILE_COLS, v_load_strided(from + j, K, units));
+      }
+  }
+}
+
+/* The same matrix with its rows in slab order, in blocks of columns. */
+static void pack_backward(const real *weight, const int row[4], fa_size H, fa_size K, real *out, fa_size group_begin,
+                          fa_size group_end) {
+  fa_size groups = FA_CEIL_DIV(H, VL), n = FA_CEIL_DIV(K, VL);
+  for (fa_size v = 0, vecs; v < n; v += vecs) {
+    vecs = block_vecs(v, n);
+    real *to = out + (v * groups + group_begin * vecs) * 4 * VL * VL;
+    for (fa_size g = group_begin; g < group_end; g++)
+      for (fa_size gate = 0; gate < 4; gate++)
+        for (fa_size u = 0; u < VL; u++) {
+          const real *from = weight + (FA_MAX(row[gate], 0) * H + g * VL + u) * K + v * VL;
+          fa_size columns = row[gate] >= 0 && g * VL + u < H ? K - v * VL : 0;
+          for (fa_size j = 0; j < vecs; j++, to += VL)
+            v_store(to, columns - j * VL >= VL ? v_load(from + j * VL) : v_load_n(from + j * VL, columns - j * VL));
+        }
+  }
+}
+
+static void cell_pack(const fa_recurrent_pack *p, fa_size group_begin, fa_size group_end) {
+  const fa_cell *cell = p->cell;
+  const fa_size Hp = FA_ROUND_UP(p->H, VL);
+  pack_forward(p->weight_ih, cell->row_ih, p->H, p->inputs, p->ih, group_begin, group_end);
+  pack_forward(p->weight_hh, cell->row_hh, p->H, p->H, p->hh, group_begin, group_end);
+  const real *bias_ih = p->bias_ih, *bias_hh = p->bias_hh;
+  real *bias = (real *)p->bias + group_begin * TILE_COLS;
+  for (fa_size g = group_begin; g < group_end; g++) {
+    const fa_size units = p->H - g * VL;
+    for (fa_size gate = 0; gate < 4; gate++, bias += VL) {
+      const int ih = cell->row_ih[gate], hh = cell->row_hh[gate];
+      vec sum = bias_ih && ih >= 0 ? v_load_n(bias_ih + ih * p->H + g * VL, units) : v_zero();
+      v_store(bias, bias_hh && hh >= 0 ? v_add(sum, v_load_n(bias_hh + hh * p->H + g * VL, units)) : sum);
+    }
+    if (p->peephole)
+      for (int k = 0, row = 0; k < 3; k++) {
+        const int there = cell->row_hh[cell_peephole_gate[k]] >= 0;
+        const real *from = (const real *)p->weight_peephole + row * p->H + g * VL;
+        v_store((real *)p->peephole + k * Hp + g * VL, there ? v_load_n(from, units) : v_zero());
+        row += there;
+      }
+  }
+  if (p->hh_back) pack_backward(p->weight_hh, cell->row_hh, p->H, p->H, p->hh_back, group_begin, group_end);
+  if (p->ih_back) pack_backward(p->weight_ih, cell->row_ih, p->H, p->inputs, p->ih_back, group_begin, group_end);
+}
