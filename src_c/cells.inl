@@ -62,7 +62,7 @@ FA_INLINE void lstm_cell_backward(const fa_recurrent_backward *s, fa_size t, fa_
   }
 }
 
-/* ---- any other ------------------------------------------------------------------------------------------------ */
+/* ---- any other LSTM ------------------------------------------------------------------------------------------- */
 
 enum { CELL_SLOTS = 24 }; /* 6 KB of gates in float32 with AVX-512; the backward cell holds 20 KB */
 
@@ -105,6 +105,23 @@ FA_INLINE void cell_backward(const fa_cell *cell, int k, real *d, const real *z,
 #define FOR_SLOTS(q, j) for (fa_size j = 0, o = 0; j < (q)->count; j++, o += VL)
 FA_INLINE void slots_fill(const cell_slots *q, real *out, vec value) { FOR_SLOTS(q, j) v_store(out + o, value); }
 
+/* y = f(z) in place of one gate's z; one of them goes to the slab. */
+FA_INLINE void slots_activate(const fa_cell *cell, int k, cell_slots *q, real *slabs, fa_size slab_rows, fa_size n) {
+  real *z = q->z[k];
+  const int keeps_y = cell_keeps_y(cell, k);
+  if (keeps_y) cell_forward(cell, k, z, z, n);
+  if (slabs)
+    FOR_SLOTS(q, j) v_store(slabs + (q->at[j].g * slab_rows + q->at[j].row) * TILE_COLS + k * VL, v_load(z + o));
+  if (!keeps_y) cell_forward(cell, k, z, z, n);
+}
+/* The value of a gate from what the slab had of it. */
+FA_INLINE void slots_value(const fa_cell *cell, int k, const cell_slots *q, real *value, fa_size n) {
+  if (cell_keeps_y(cell, k))
+    FOR_SLOTS(q, j) v_store(value + o, v_load(q->z[k] + o));
+  else
+    cell_forward(cell, k, q->z[k], value, n);
+}
+
 FA_NOINLINE void lstm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
   const fa_cell *cell = s->cell;
   const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
@@ -133,13 +150,7 @@ FA_NOINLINE void lstm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots
           vec p = v_load(peephole + peephole_of[gate] * Hp + q->at[j].g * VL);
           v_store(z + o, v_mac(p, v_load(c + o), v_load(z + o)));
         }
-      const int keeps_y = cell_keeps_y(cell, gate);
-      for (int done = 0; done < 2; done++) {
-        if (slabs && keeps_y == done)
-          FOR_SLOTS(q, j)
-            v_store(slabs + (q->at[j].g * s->slab_rows + q->at[j].row) * TILE_COLS + gate * VL, v_load(z + o));
-        if (!done) cell_forward(cell, gate, z, z, n);
-      }
+      slots_activate(cell, gate, q, slabs, s->slab_rows, n);
     } else if (gate == FA_GATE_F && cell->coupled)
       FOR_SLOTS(q, j) v_store(z + o, v_sub(v_set1(1), v_load(q->z[FA_GATE_I] + o)));
     else
@@ -173,10 +184,8 @@ FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, 
   for (int gate = 0; gate < 4; gate++) {
     if (cell->row_hh[gate] < 0)
       slots_fill(q, value[gate], v_set1(1));
-    else if (cell_keeps_y(cell, gate))
-      FOR_SLOTS(q, j) v_store(value[gate] + o, v_load(q->z[gate] + o));
     else
-      cell_forward(cell, gate, q->z[gate], value[gate], n);
+      slots_value(cell, gate, q, value[gate], n);
   }
   if (cell->coupled)
     FOR_SLOTS(q, j) v_store(value[FA_GATE_F] + o, v_sub(v_set1(1), v_load(value[FA_GATE_I] + o)));
@@ -222,6 +231,115 @@ FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, 
   }
 }
 
+/* ---- GRU ------------------------------------------------------------------------------------------------------ */
+
+/* r, z = gates of z_r, z_z; n = f(z_n + r (W h + b)); h' = (1 - z) n + z h. The column of h goes to the slab as it is. */
+FA_NOINLINE void gru_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
+  const fa_cell *cell = s->cell;
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
+  const real *h_in = (const real *)s->h + state_row(s->starts, s->B, t, s->h_ring) * Hp;
+  real *h_out = (real *)s->h + state_row(s->starts, s->B, t + 1, s->h_ring) * Hp;
+  real *y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) : NULL;
+  real *slabs = s->keep_gates ? (real *)s->slabs + slab_row(s, t) * TILE_COLS : NULL;
+  static const int order[3] = {FA_GRU_R, FA_GRU_Z, FA_GRU_N};
+  for (int k = 0; k < 3; k++) {
+    real *z = q->z[order[k]];
+    if (order[k] == FA_GRU_N)
+      FOR_SLOTS(q, j)
+        v_store(z + o, v_mac(v_load(q->z[FA_GRU_R] + o), v_load(q->z[FA_GRU_H] + o), v_load(z + o)));
+    slots_activate(cell, order[k], q, slabs, s->slab_rows, n);
+  }
+  FOR_SLOTS(q, j) {
+    const fa_size g = q->at[j].g, row = q->at[j].row;
+    vec candidate = v_load(q->z[FA_GRU_N] + o), update = v_load(q->z[FA_GRU_Z] + o);
+    vec h = v_mac(update, v_load(h_in + row * Hp + g * VL), v_mul(v_sub(v_set1(1), update), candidate));
+    v_store(h_out + row * Hp + g * VL, h);
+    if (y) store_columns(y + row * s->y_b + g * VL, h, s->H - g * VL);
+    if (slabs) v_store(slabs + (g * s->slab_rows + row) * TILE_COLS + FA_GRU_H * VL, v_load(q->z[FA_GRU_H] + o));
+  }
+}
+
+FA_NOINLINE void gru_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d) {
+  const fa_cell *cell = s->cell;
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
+  const real *h_before = (const real *)s->h + state_row(s->starts, s->B, t, -1) * Hp;
+  const real *dy = s->dy ? (const real *)s->dy + step_offset(s->starts, t, s->dy_t, s->dy_b) : NULL;
+  real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS, *past = s->dc;
+  FA_ALIGN(64) cell_buffer value[4], of_r, of_z;
+  FOR_SLOTS(q, j) {
+    const fa_size g = q->at[j].g, row = q->at[j].row;
+    const real *slab = slabs + (g * s->slab_rows + row) * TILE_COLS;
+    FA_UNROLL for (int k = 0; k < 4; k++) v_store(q->z[k] + o, v_load(slab + k * VL));
+    vec dh = v_add(v_load(d + o), v_load(past + row * Hp + g * VL));
+    if (dy) dh = v_add(dh, load_columns(dy + row * s->dy_b + g * VL, s->H - g * VL));
+    v_store(d + o, dh);
+  }
+  for (int k = FA_GRU_N; k <= FA_GRU_Z; k++) slots_value(cell, k, q, value[k], n);
+  FOR_SLOTS(q, j) {
+    const fa_size at = q->at[j].row * Hp + q->at[j].g * VL;
+    vec dh = v_load(d + o), update = v_load(value[FA_GRU_Z] + o);
+    v_store(past + at, v_mul(dh, update));
+    v_store(of_z + o, v_mul(dh, v_sub(v_load(h_before + at), v_load(value[FA_GRU_N] + o))));
+    v_store(d + o, v_mul(dh, v_sub(v_set1(1), update)));
+  }
+  cell_backward(cell, FA_GRU_N, d, q->z[FA_GRU_N], value[FA_GRU_N], n);
+  FOR_SLOTS(q, j) v_store(of_r + o, v_mul(v_load(d + o), v_load(q->z[FA_GRU_H] + o)));
+  cell_backward(cell, FA_GRU_R, of_r, q->z[FA_GRU_R], value[FA_GRU_R], n);
+  cell_backward(cell, FA_GRU_Z, of_z, q->z[FA_GRU_Z], value[FA_GRU_Z], n);
+  FOR_SLOTS(q, j) {
+    const fa_size g = q->at[j].g, units = s->H - g * VL;
+    real *slab = slabs + (g * s->slab_rows + q->at[j].row) * TILE_COLS;
+    v_store(slab + FA_GRU_N * VL, load_columns(d + o, units));
+    v_store(slab + FA_GRU_R * VL, load_columns(of_r + o, units));
+    v_store(slab + FA_GRU_Z * VL, load_columns(of_z + o, units));
+    v_store(d + o, v_mul(v_load(d + o), v_load(value[FA_GRU_R] + o)));
+    v_store(slab + FA_GRU_H * VL, load_columns(d + o, units));
+  }
+}
+
+/* ---- RNN ------------------------------------------------------------------------------------------------------ */
+
+/* h' = f(z); columns are vectors of units. */
+FA_NOINLINE void rnn_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
+  const fa_size Hp = cell_units(s->cell, s->H), n = q->count * VL;
+  real *h_out = (real *)s->h + state_row(s->starts, s->B, t + 1, s->h_ring) * Hp;
+  real *y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) : NULL;
+  real *slabs = s->keep_gates ? (real *)s->slabs + slab_row(s, t) * TILE_COLS : NULL;
+  for (int k = 0; k < 4; k++) {
+    slots_activate(s->cell, k, q, slabs, s->slab_rows, n);
+    FOR_SLOTS(q, j) {
+      const fa_size unit = column_begin(s->cell, q->at[j].g, k), row = q->at[j].row;
+      vec h = v_load(q->z[k] + o);
+      v_store(h_out + row * Hp + unit, h);
+      if (y && unit < s->H) store_columns(y + row * s->y_b + unit, h, s->H - unit);
+    }
+  }
+}
+
+/* Here a piece is one vector of units, which g counts. */
+FA_NOINLINE void rnn_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d) {
+  const fa_size n = q->count * VL;
+  const real *dy = s->dy ? (const real *)s->dy + step_offset(s->starts, t, s->dy_t, s->dy_b) : NULL;
+  real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS;
+#define SLAB_OF(j) (slabs + (q->at[j].g / 4 * s->slab_rows + q->at[j].row) * TILE_COLS + q->at[j].g % 4 * VL)
+  FOR_SLOTS(q, j) {
+    const fa_size units = s->H - q->at[j].g * VL;
+    v_store(q->z[0] + o, v_load(SLAB_OF(j)));
+    if (dy && units > 0)
+      v_store(d + o, v_add(v_load(d + o), load_columns(dy + q->at[j].row * s->dy_b + q->at[j].g * VL, units)));
+  }
+  cell_backward(s->cell, 0, d, q->z[0], q->z[0], n);
+  FOR_SLOTS(q, j) v_store(SLAB_OF(j), load_columns(d + o, s->H - q->at[j].g * VL));
+#undef SLAB_OF
+}
+
+/* ---- whichever it is ------------------------------------------------------------------------------------------ */
+
+FA_INLINE void cells_forward(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
+  static void (*const cells[])(const fa_recurrent_forward *, fa_size, cell_slots *) = {lstm_slots, gru_slots, rnn_slots};
+  cells[s->cell->kind](s, t, q);
+}
+
 /* The backward cell of `vecs` groups in `rows` rows: the plain one in place, any other by collected pieces. */
 FA_INLINE void cells_backward(const fa_recurrent_backward *s, fa_size t, fa_size g, fa_size vecs, fa_size first,
                               fa_size rows, const real *dh, fa_size dh_row) {
@@ -229,7 +347,10 @@ FA_INLINE void cells_backward(const fa_recurrent_backward *s, fa_size t, fa_size
     for (fa_size v = 0; v < vecs; v++) lstm_cell_backward(s, t, g + v, first, rows, dh + v * VL, dh_row);
     return;
   }
-  cell_slots q = {.count = 0};
+  static void (*const cells[])(const fa_recurrent_backward *, fa_size, cell_slots *, real *) = {
+      lstm_slots_backward, gru_slots_backward, rnn_slots_backward};
+  cell_slots q;
+  q.count = 0;
   FA_ALIGN(64) cell_buffer d;
   for (fa_size v = 0; v < vecs; v++)
     for (fa_size m = 0; m < rows; m++) {
@@ -237,7 +358,7 @@ FA_INLINE void cells_backward(const fa_recurrent_backward *s, fa_size t, fa_size
       q.at[q.count].g = g + v;
       q.at[q.count].row = first + m;
       if (++q.count == CELL_SLOTS || (v == vecs - 1 && m == rows - 1)) {
-        lstm_slots_backward(s, t, &q, d);
+        cells[s->cell->kind](s, t, &q, d);
         q.count = 0;
       }
     }

@@ -2,10 +2,11 @@
  *
  * Letters: T steps, B sequences, I inputs (`inputs` in code: C has a macro I), H hidden units. Units stand in groups of
  * VL (the lanes of a vector); the last group is padded with units whose weights are zero, so that they stay zero.
- * Hp = groups * VL. Four gates i, f, g, o.
+ * Hp = groups * VL. Four gates, see fa_cell.
  *
  * Layouts that only these kernels see ("row" = one (t, b) pair):
- *   forward weights   [group][k][4 gates][VL]      one register tile holds all four gates of its units
+ *   forward weights   [group][k][4 gates][VL]      one register tile holds all four gates of its units (an RNN: four
+ *                                                  vectors of units, a group has 4 VL)
  *   bias              [group][4 gates][VL]         the sum of both biases
  *   backward weights  [column block][4 Hp][block]  rows in the order (group, gate, lane) of the gates' slabs;
  *                                                  blocks of 4, then 2, then 1 vectors of columns
@@ -33,15 +34,21 @@ typedef struct {
   fa_size group_begin, group_end;
 } fa_recurrent_share;
 
+typedef enum { FA_LSTM, FA_GRU, FA_RNN } fa_cell_kind;
 enum { FA_GATE_I, FA_GATE_F, FA_GATE_G, FA_GATE_O, FA_CELL_OUTPUT, FA_CELL_FUNCTIONS };
+/* The columns of a GRU: the candidate's product with x, two gates, the candidate's product with h. The products leave out
+ * the column that they do not have. */
+enum { FA_GRU_N, FA_GRU_R, FA_GRU_Z, FA_GRU_H };
 
-/* What a cell does between the products. */
+/* What a cell does between the products. The columns of its slabs are the gates i, f, g, o of one vector of units, those of
+ * a GRU, or, as an RNN has but one, four vectors of units. */
 typedef struct {
-  int plain;         /* sigmoid gates, tanh for the rest and nothing more: a kernel of its own */
-  int row_ih[4];     /* which block of H rows of weight_ih and bias_ih a gate has; -1: none, it is 1 or follows from another */
+  fa_cell_kind kind;
+  int plain;         /* LSTM with sigmoid gates, tanh for the rest and nothing more: a kernel of its own */
+  int row_ih[4];     /* which block of H rows of weight_ih and bias_ih a column has; -1: none */
   int row_hh[4];     /* the same of weight_hh and bias_hh */
   int coupled;       /* f = 1 - i */
-  int function[FA_CELL_FUNCTIONS]; /* FA_ACT_* of the gates and of the cell's output */
+  int function[FA_CELL_FUNCTIONS]; /* FA_ACT_* of the columns and of the LSTM's output */
   double parameter[FA_CELL_FUNCTIONS][FA_MAX_PARAMETERS];
 } fa_cell;
 
@@ -83,10 +90,11 @@ typedef struct {
   void *dx; /* as x above, or NULL */
   fa_size dx_t, dx_b;
   int dx_adds; /* dx += instead of = */
-  const void *c;     /* slots of all steps, as forward left them */
+  const void *h, *c; /* slots of all steps, as forward left them; c of an LSTM alone */
   void *slabs;       /* gates of all steps; dZ when a step is done */
   fa_size slab_rows;
-  void *dh, *dc;     /* [B][Hp]: gradient of the final state; of the initial one after step -1 */
+  void *dh, *dc;     /* [B][Hp]: gradient of the final state; of the initial one after step -1. dc of a GRU is what goes
+                        past the products to h before the step */
 } fa_recurrent_backward;
 
 /* dW += dZ^T A for the rows of some steps, where row (t, b) of A is what dZ was multiplied with. */

@@ -29,11 +29,12 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
             .a_row = a_row,
             .a_size = s->inputs,
             .panel_a = (const real *)s->ih + g * s->inputs * TILE_COLS,
+            .panel_b = s->hh,
             .out = z + first * z_row + b * TILE_COLS,
             .out_row = z_row,
             .out_vec = VL,
         };
-        gate_product_rows(tile_begin(n, i + 1) - first, &product);
+        gate_product_rows(s->cell, tile_begin(n, i + 1) - first, &product);
       }
   }
 }
@@ -41,7 +42,7 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
 /* The products of one tile: rows first .. first + rows - 1 of step t in group g. */
 FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, real *out,
                             fa_size out_row, fa_size out_vec) {
-  const fa_size Hp = FA_ROUND_UP(s->H, VL);
+  const fa_size Hp = cell_units(s->cell, s->H);
   gate_product product = {
       .init = (const real *)s->bias + g * TILE_COLS,
       .a = (const real *)s->x + step_offset(s->starts, t, s->x_t, s->x_b) + first * s->x_b,
@@ -61,7 +62,7 @@ FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g,
     product.init_row = TILE_COLS;
     product.a_size = 0;
   }
-  gate_product_rows(rows, &product);
+  gate_product_rows(s->cell, rows, &product);
 }
 
 /* `plain` and `keep` are literals. */
@@ -85,11 +86,11 @@ FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurre
       step_product(s, t, g, first, rows, q.z[0] + q.count * VL, VL, CELL_SLOTS * VL);
       for (fa_size m = 0; m < rows; m++, q.count++) q.at[q.count].g = g, q.at[q.count].row = first + m;
       if (q.count + TILE_ROWS <= CELL_SLOTS) continue;
-      lstm_slots(s, t, &q);
+      cells_forward(s, t, &q);
       q.count = 0;
     }
   }
-  if (!plain && q.count) lstm_slots(s, t, &q);
+  if (!plain && q.count) cells_forward(s, t, &q);
 }
 
 static void forward_step(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t) {
@@ -108,7 +109,7 @@ static void forward_step(const fa_recurrent_forward *s, const fa_recurrent_share
 /* The rows of a share that go on after step t: their dh comes from dZ of step t + 1. That of the others, whose last step
  * this is, stands in s->dh; there it goes before the first step, too. */
 static void backward_step(const fa_recurrent_backward *s, const fa_recurrent_share *share, fa_size t) {
-  const fa_size groups = FA_CEIL_DIV(s->H, VL), Hp = groups * VL, slab_group = s->slab_rows * TILE_COLS;
+  const fa_size groups = cell_groups(s->cell, s->H), Hp = cell_units(s->cell, s->H);
   const fa_size row_end = t < 0 ? share->row_end : FA_MIN(share->row_end, step_rows(s->starts, s->B, t));
   const fa_size going_on = t < s->T - 1 ? FA_MIN(row_end, step_rows(s->starts, s->B, t + 1)) : share->row_begin;
   const fa_size n = going_on - share->row_begin, tiles = tile_count(n), runs = run_count(tiles, groups);
@@ -129,26 +130,31 @@ static void backward_step(const fa_recurrent_backward *s, const fa_recurrent_sha
           back_product product = {
               .slabs = (const real *)s->slabs + (step_row(s->starts, s->B, t + 1) + first) * TILE_COLS,
               .slab_row = TILE_COLS,
-              .slab_group = slab_group,
-              .panel = (const real *)s->hh_back + g * VL * 4 * Hp,
+              .slab_group = s->slab_rows * TILE_COLS,
+              .panel = (const real *)s->hh_back + g * VL * groups * TILE_COLS,
               .out = dh + (first - from) * dh_row,
               .out_row = dh_row,
               .columns = vecs * VL,
           };
           set_run(&product, r, runs, groups, vecs);
+          set_depth(&product, s->cell, 1, vecs);
           back_product_rows(rows, vecs, &product);
         }
       if (t >= 0) cells_backward(s, t, g, vecs, from, share->row_begin + tile_begin(n, i_end) - from, dh, dh_row);
     }
     if (t >= 0 && going_on < row_end)
       cells_backward(s, t, g, vecs, going_on, row_end - going_on, (real *)s->dh + going_on * Hp + g * VL, Hp);
+    if (t < 0 && s->cell->kind == FA_GRU)
+      for (fa_size b = share->row_begin; b < share->row_end; b++)
+        for (fa_size at = b * Hp + g * VL; at < b * Hp + (g + vecs) * VL; at += VL)
+          v_store((real *)s->dh + at, v_add(v_load((real *)s->dh + at), v_load((const real *)s->dc + at)));
   }
 }
 
 /* dX = dZ W_ih. Tiles run over the batch, or over time where the batch is smaller than a tile; over all rows at once where
  * those stand one behind the other. */
 static void input_gradient(const fa_recurrent_backward *s, fa_size t_begin, fa_size t_end, int part, int parts) {
-  const fa_size groups = FA_CEIL_DIV(s->H, VL), n_vecs = FA_CEIL_DIV(s->inputs, VL), steps = t_end - t_begin;
+  const fa_size groups = cell_groups(s->cell, s->H), n_vecs = FA_CEIL_DIV(s->inputs, VL), steps = t_end - t_begin;
   const int ragged = s->starts != NULL, over_batch = ragged || s->B >= TILE_ROWS;
   const fa_size row_begin = step_row(s->starts, s->B, t_begin);
   const fa_size inner = ragged ? s->starts[t_end] - row_begin : over_batch ? s->B : steps;
@@ -172,6 +178,7 @@ static void input_gradient(const fa_recurrent_backward *s, fa_size t_begin, fa_s
             .columns = s->inputs - v * VL,
         };
         set_run(&product, r, runs, groups, vecs);
+        set_depth(&product, s->cell, 0, vecs);
         product.accumulate |= s->dx_adds;
         back_product_rows(rows, vecs, &product);
       }
@@ -202,14 +209,14 @@ static void gradient_pack(const fa_recurrent_gradient *s, fa_size t_begin, fa_si
 typedef struct {
   const real *slab, *block;
   fa_size size; /* rows (t, b) of the chunk */
-  real *out;    /* row of unit 0 of the group in gate 0, first column of the block */
-  const int *row; /* the block of rows of each gate */
-  fa_size first, gate_stride, row_stride, columns;
+  real *out;      /* row 0, first column of the block */
+  fa_size row[4]; /* of the first unit of each column of the group */
+  fa_size first, row_stride, columns;
 } gradient_product;
 
 FA_INLINE real *gradient_row(const gradient_product *p, fa_size m) {
   fa_size j = p->first + m;
-  return p->out + p->row[j / VL] * p->gate_stride + j % VL * p->row_stride;
+  return p->out + (p->row[j / VL] + j % VL) * p->row_stride;
 }
 
 #define GRADIENT_PRODUCT(rows, vecs)                                                                                \
@@ -261,9 +268,11 @@ static void bias_gradient(const fa_recurrent_gradient *s, fa_size g, const real 
   for (fa_size r = 0; r < n; r++)
     FA_UNROLL for (int v = 0; v < TILE_VECS; v++) sum[v] = v_add(sum[v], v_load(slab + r * TILE_COLS + v * VL));
   FA_UNROLL for (int v = 0; v < TILE_VECS; v++) {
-    const int a = s->bias_a ? s->cell->row_ih[v] : -1, b = s->bias_b ? s->cell->row_hh[v] : -1;
-    if (a >= 0) add_columns((real *)s->bias_a + a * s->H + g * VL, sum[v], s->H - g * VL);
-    if (b >= 0) add_columns((real *)s->bias_b + b * s->H + g * VL, sum[v], s->H - g * VL);
+    const fa_cell *cell = s->cell;
+    const fa_size a = s->bias_a ? column_size(cell, cell->row_ih, s->H, g, v) : 0;
+    const fa_size b = s->bias_b ? column_size(cell, cell->row_hh, s->H, g, v) : 0;
+    if (a) add_columns((real *)s->bias_a + column_row(cell, cell->row_ih, s->H, g, v), sum[v], a);
+    if (b) add_columns((real *)s->bias_b + column_row(cell, cell->row_hh, s->H, g, v), sum[v], b);
   }
 }
 
@@ -288,13 +297,13 @@ static void peephole_gradient(const fa_recurrent_gradient *s, fa_size g, fa_size
 
 static void weight_gradient(const fa_recurrent_gradient *s, fa_size t_begin, fa_size t_end, int part, int parts) {
   const fa_size row_begin = step_row(s->starts, s->B, t_begin), n = step_row(s->starts, s->B, t_end) - row_begin;
-  const fa_size groups = FA_CEIL_DIV(s->H, VL), n_vecs = FA_CEIL_DIV(s->K, VL);
-  const int all_gates = FA_MIN(FA_MIN(s->row[0], s->row[1]), FA_MIN(s->row[2], s->row[3])) >= 0;
+  const fa_size groups = cell_groups(s->cell, s->H), n_vecs = FA_CEIL_DIV(s->K, VL);
   /* Units of work are (group, vector of columns), a block belongs to the part that holds its first vector. */
   const fa_size begin = groups * n_vecs * part / parts, end = groups * n_vecs * (part + 1) / parts;
   for (fa_size g = begin / n_vecs; g * n_vecs < end; g++) {
     const real *slab = (const real *)s->slabs + (g * s->slab_rows + row_begin) * TILE_COLS;
-    const fa_size units = FA_MIN(VL, s->H - g * VL);
+    fa_size units[4], all = 0;
+    for (int v = 0; v < 4; v++) all += units[v] = column_size(s->cell, s->row, s->H, g, v);
     if (g * n_vecs >= begin && (s->bias_a || s->bias_b)) bias_gradient(s, g, slab, n);
     if (g * n_vecs >= begin && s->peephole) peephole_gradient(s, g, t_begin, t_end);
     for (fa_size v = 0, vecs; v < n_vecs && g * n_vecs + v < end; v += vecs) {
@@ -304,19 +313,21 @@ static void weight_gradient(const fa_recurrent_gradient *s, fa_size t_begin, fa_
           .slab = slab,
           .block = (const real *)s->packed + v * n * VL,
           .size = n,
-          .out = (real *)s->gradient + g * VL * s->K + v * VL,
-          .row = s->row,
-          .gate_stride = s->H * s->K,
+          .out = (real *)s->gradient + v * VL,
           .row_stride = s->K,
           .columns = s->K - v * VL,
       };
-      /* A whole group is one run of columns of dZ; in the last one, and where gates are missing, each gate is. */
-      const fa_size run = units == VL && all_gates ? TILE_COLS : units, tiles = tile_count(run);
-      for (fa_size from = 0; from < TILE_COLS; from += run == TILE_COLS ? TILE_COLS : VL)
-        for (fa_size i = 0; i < tiles && s->row[from / VL] >= 0; i++) {
-          product.first = from + tile_begin(run, i);
-          gradient_product_rows(from + tile_begin(run, i + 1) - product.first, vecs, &product);
+      for (int column = 0; column < 4; column++)
+        product.row[column] = column_row(s->cell, s->row, s->H, g, column);
+      /* A whole group is one run of dZ; where units or columns are missing, each column is. */
+      for (int column = 0; column < 4; column++) {
+        const fa_size run = all == TILE_COLS ? TILE_COLS : units[column], tiles = tile_count(run);
+        for (fa_size i = 0; i < tiles; i++) {
+          product.first = column * VL + tile_begin(run, i);
+          gradient_product_rows(column * VL + tile_begin(run, i + 1) - product.first, vecs, &product);
         }
+        if (all == TILE_COLS) break;
+      }
     }
   }
 }

@@ -29,6 +29,22 @@ FA_INLINE fa_size slab_row(const fa_recurrent_forward *s, fa_size t) {
   return step_row(s->starts, s->B, t) - step_row(s->starts, s->B, t & ~s->slab_ring);
 }
 
+/* Groups of a layer, and where the units of one of its columns stand. */
+FA_INLINE int cell_vectors(const fa_cell *cell) { return cell->kind == FA_RNN ? 4 : 1; }
+FA_INLINE fa_size cell_groups(const fa_cell *cell, fa_size H) { return FA_CEIL_DIV(H, VL * cell_vectors(cell)); }
+FA_INLINE fa_size cell_units(const fa_cell *cell, fa_size H) { return cell_groups(cell, H) * VL * cell_vectors(cell); }
+FA_INLINE fa_size column_begin(const fa_cell *cell, fa_size g, fa_size column) {
+  return cell->kind == FA_RNN ? (4 * g + column) * VL : g * VL;
+}
+/* How many units there are. */
+FA_INLINE fa_size column_size(const fa_cell *cell, const int row[4], fa_size H, fa_size g, fa_size column) {
+  return row[column] < 0 ? 0 : FA_MAX(0, FA_MIN(VL, H - column_begin(cell, g, column)));
+}
+/* The first row of theirs in the weights. */
+FA_INLINE fa_size column_row(const fa_cell *cell, const int row[4], fa_size H, fa_size g, fa_size column) {
+  return FA_MAX(row[column], 0) * H + column_begin(cell, g, column);
+}
+
 /* ---- products ------------------------------------------------------------------------------------------------- */
 
 /* Interleaved partial sums in a tile of so many rows: at least 8 chains in flight, at most the registers. */
@@ -43,15 +59,15 @@ FA_INLINE fa_size slab_row(const fa_recurrent_forward *s, fa_size t) {
 
 /* part[s][m][v] += a[m][k] * b[k][v], k mod split = s; k past the last whole round goes to part 0. */
 FA_INLINE void split_accumulate(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
-                                const int vecs, const real *a, fa_size a_row, const real *b, fa_size K) {
+                                const int vecs, const real *a, fa_size a_row, const real *b, fa_size b_row, fa_size K) {
   fa_size k = 0;
-  for (; k + split <= K; k += split, b += split * vecs * VL)
+  for (; k + split <= K; k += split, b += split * b_row)
     FA_UNROLL for (int s = 0; s < split; s++) FA_UNROLL for (int m = 0; m < rows; m++) {
       vec am = v_set1(a[m * a_row + k + s]);
       FA_UNROLL for (int v = 0; v < vecs; v++)
-        part[s][m][v] = v_mac(am, v_load(b + (s * vecs + v) * VL), part[s][m][v]);
+        part[s][m][v] = v_mac(am, v_load(b + s * b_row + v * VL), part[s][m][v]);
     }
-  for (; k < K; k++, b += vecs * VL)
+  for (; k < K; k++, b += b_row)
     FA_UNROLL for (int m = 0; m < rows; m++) {
       vec am = v_set1(a[m * a_row + k]);
       FA_UNROLL for (int v = 0; v < vecs; v++) part[0][m][v] = v_mac(am, v_load(b + v * VL), part[0][m][v]);
@@ -83,55 +99,75 @@ typedef struct {
   fa_size out_row, out_vec; /* from row to row, from vector to vector */
 } gate_product;
 
-#define GATE_PRODUCT(rows)                                                                                          \
-  FA_NOINLINE void gate_product_##rows(const gate_product *p) {                                                     \
+/* With 3 vecs, of a GRU: x has columns 0 to 2 and h has 1 to 3. The sums turn by one in between, and stand in their places
+ * again in memory. */
+FA_INLINE void turn_columns(vec acc[TILE_VECS]) {
+  vec first = acc[0];
+  FA_UNROLL for (int v = 0; v < TILE_VECS - 1; v++) acc[v] = acc[v + 1];
+  acc[TILE_VECS - 1] = first;
+}
+#define COLUMN_OF(v, vecs) (((v) + 4 - (vecs)) % 4)
+
+#define GATE_PRODUCT(rows, vecs)                                                                                    \
+  FA_NOINLINE void gate_product_##rows##_##vecs(const gate_product *p) {                                            \
     vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
       acc[m][v] = v_load(p->init + m * p->init_row + v * VL);                                                       \
-    tile_accumulate(acc, rows, TILE_VECS, p->a, p->a_row, 1, p->panel_a, TILE_COLS, p->a_size);                     \
-    tile_accumulate(acc, rows, TILE_VECS, p->b, p->b_row, 1, p->panel_b, TILE_COLS, p->b_size);                     \
+    tile_accumulate(acc, rows, vecs, p->a, p->a_row, 1, p->panel_a, TILE_COLS, p->a_size);                          \
+    if (vecs < TILE_VECS) FA_UNROLL for (int m = 0; m < rows; m++) turn_columns(acc[m]);                            \
+    tile_accumulate(acc, rows, vecs, p->b, p->b_row, 1, p->panel_b + (4 - vecs) * VL, TILE_COLS, p->b_size);        \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
-      v_store(p->out + m * p->out_row + v * p->out_vec, acc[m][v]);                                                 \
+      v_store(p->out + m * p->out_row + COLUMN_OF(v, vecs) * p->out_vec, acc[m][v]);                                \
   }
-#define GATE_PRODUCT_SPLIT(rows)                                                                                    \
-  FA_NOINLINE void gate_product_##rows(const gate_product *p) {                                                     \
+#define GATE_PRODUCT_SPLIT(rows, vecs)                                                                              \
+  FA_NOINLINE void gate_product_##rows##_##vecs(const gate_product *p) {                                            \
     vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];                                                                 \
     split_zero(part, SPLIT(rows), rows, TILE_VECS);                                                                 \
-    split_accumulate(part, SPLIT(rows), rows, TILE_VECS, p->a, p->a_row, p->panel_a, p->a_size);                    \
-    split_accumulate(part, SPLIT(rows), rows, TILE_VECS, p->b, p->b_row, p->panel_b, p->b_size);                    \
-    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
-      v_store(p->out + m * p->out_row + v * p->out_vec,                                                             \
-              v_add(v_load(p->init + m * p->init_row + v * VL), split_sum(part, SPLIT(rows), m, v)));               \
+    split_accumulate(part, SPLIT(rows), rows, vecs, p->a, p->a_row, p->panel_a, TILE_COLS, p->a_size);              \
+    if (vecs < TILE_VECS)                                                                                           \
+      FA_UNROLL for (int s = 0; s < SPLIT(rows); s++) FA_UNROLL for (int m = 0; m < rows; m++)                      \
+        turn_columns(part[s][m]);                                                                                   \
+    split_accumulate(part, SPLIT(rows), rows, vecs, p->b, p->b_row, p->panel_b + (4 - vecs) * VL, TILE_COLS,        \
+                     p->b_size);                                                                                    \
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++) {                        \
+      const int column = COLUMN_OF(v, vecs);                                                                        \
+      v_store(p->out + m * p->out_row + column * p->out_vec,                                                        \
+              v_add(v_load(p->init + m * p->init_row + column * VL), split_sum(part, SPLIT(rows), m, v)));          \
+    }                                                                                                               \
   }
-GATE_PRODUCT_SPLIT(1)
+#define GATE_PRODUCTS(KIND, rows) KIND(rows, 3) KIND(rows, 4)
+GATE_PRODUCTS(GATE_PRODUCT_SPLIT, 1)
 #if MAX_SPLIT_ROWS >= 2
-GATE_PRODUCT_SPLIT(2)
+GATE_PRODUCTS(GATE_PRODUCT_SPLIT, 2)
 #else
-GATE_PRODUCT(2)
+GATE_PRODUCTS(GATE_PRODUCT, 2)
 #endif
-GATE_PRODUCT(3)
+GATE_PRODUCTS(GATE_PRODUCT, 3)
 #if TILE_ROWS == 6
-GATE_PRODUCT(4)
-GATE_PRODUCT(5)
-GATE_PRODUCT(6)
+GATE_PRODUCTS(GATE_PRODUCT, 4)
+GATE_PRODUCTS(GATE_PRODUCT, 5)
+GATE_PRODUCTS(GATE_PRODUCT, 6)
 #endif
 
-FA_INLINE void gate_product_rows(fa_size rows, const gate_product *p) {
-  static void (*const product[TILE_ROWS])(const gate_product *) = {
-      gate_product_1, gate_product_2, gate_product_3,
+FA_INLINE void gate_product_rows(const fa_cell *cell, fa_size rows, const gate_product *p) {
+#define ROW(rows) {gate_product_##rows##_4, gate_product_##rows##_3}
+  static void (*const product[TILE_ROWS][2])(const gate_product *) = {
+      ROW(1), ROW(2), ROW(3),
 #if TILE_ROWS == 6
-      gate_product_4, gate_product_5, gate_product_6,
+      ROW(4), ROW(5), ROW(6),
 #endif
   };
-  product[rows - 1](p);
+#undef ROW
+  product[rows - 1][cell->kind == FA_GRU](p);
 }
 
 /* out = dZ panel (or out += with `accumulate`) for rows x (vecs * VL) columns, of which `columns` are there. dZ rows lie
  * in slabs. The depth 4 Hp is cut in runs of BACK_GROUPS groups, so that a run of the panel stays in L2 for all tiles. */
 #define BACK_GROUPS FA_MAX(1, 512 / TILE_COLS)
 typedef struct {
-  const real *slabs; /* row 0 of group 0 */
+  const real *slabs; /* row 0 of group 0, first column */
   fa_size slab_row, slab_group, groups;
+  fa_size depth; /* columns of dZ times VL: all four, or a GRU's three */
   const real *panel;
   real *out;
   fa_size out_row, columns;
@@ -158,7 +194,7 @@ FA_INLINE void store_columns(real *p, vec v, fa_size columns) {
       tile_zero(acc, rows, vecs);                                                                                   \
     const real *panel = p->panel;                                                                                   \
     for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
-      tile_accumulate(acc, rows, vecs, p->slabs + g * p->slab_group, p->slab_row, 1, panel, vecs * VL, TILE_COLS);  \
+      tile_accumulate(acc, rows, vecs, p->slabs + g * p->slab_group, p->slab_row, 1, panel, vecs * VL, p->depth);   \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
       store_columns(p->out + m * p->out_row + v * VL, acc[m][v], p->columns - v * VL);                              \
   }
@@ -168,7 +204,8 @@ FA_INLINE void store_columns(real *p, vec v, fa_size columns) {
     split_zero(part, SPLIT(rows), rows, vecs);                                                                      \
     const real *panel = p->panel;                                                                                   \
     for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
-      split_accumulate(part, SPLIT(rows), rows, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, TILE_COLS); \
+      split_accumulate(part, SPLIT(rows), rows, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, vecs * VL,  \
+                       p->depth);                                                                                   \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
     {                                                                                                               \
       real *out = p->out + m * p->out_row + v * VL;                                                                 \
@@ -204,6 +241,14 @@ FA_INLINE void back_product_rows(fa_size rows, fa_size vecs, const back_product 
   product[rows - 1][vecs / 2](p);
 }
 
+/* Leave the column out that a GRU's product does not have: the first one for h, the last one for x. */
+FA_INLINE void set_depth(back_product *p, const fa_cell *cell, int of_h, fa_size vecs) {
+  p->depth = TILE_COLS;
+  if (cell->kind != FA_GRU) return;
+  p->depth = TILE_COLS - VL;
+  if (of_h) p->slabs += VL, p->panel += VL * vecs * VL;
+}
+
 /* Run r of the depth: its groups, and whether it adds to the run before. One tile needs the panel only once: one run. */
 FA_INLINE fa_size run_count(fa_size tiles, fa_size groups) { return tiles == 1 ? 1 : FA_CEIL_DIV(groups, BACK_GROUPS); }
 FA_INLINE void set_run(back_product *p, fa_size r, fa_size runs, fa_size groups, fa_size vecs) {
@@ -226,15 +271,15 @@ FA_INLINE fa_size tile_begin(fa_size n, fa_size i) { return n * i / tile_count(n
 
 /* ---- packing -------------------------------------------------------------------------------------------------- */
 
-/* Panels of groups group_begin .. group_end - 1 of a matrix of K columns, by VL x VL transpositions. `row` says which
- * block of H rows a gate has; one without is zero. */
-static void pack_forward(const real *weight, const int row[4], fa_size H, fa_size K, real *out, fa_size group_begin,
-                         fa_size group_end) {
+/* Panels of groups group_begin .. group_end - 1 of a matrix of K columns, by VL x VL transpositions; zero where a column
+ * has no rows. */
+static void pack_forward(const fa_cell *cell, const int row[4], const real *weight, fa_size H, fa_size K, real *out,
+                         fa_size group_begin, fa_size group_end) {
   for (fa_size g = group_begin; g < group_end; g++) {
     for (fa_size k = 0; k < K; k += VL)
       for (fa_size gate = 0; gate < 4; gate++) {
-        const fa_size units = row[gate] < 0 ? 0 : FA_MIN(VL, H - g * VL);
-        const real *from = weight + (FA_MAX(row[gate], 0) * H + g * VL) * K + k;
+        const fa_size units = column_size(cell, row, H, g, gate);
+        const real *from = weight + (units ? column_row(cell, row, H, g, gate) : 0) * K + k;
         real *to = out + (g * K + k) * TILE_COLS + gate * VL;
         vec rows[VL];
         if (FA_LIKELY(units == VL && K - k >= VL)) {
@@ -248,45 +293,48 @@ static void pack_forward(const real *weight, const int row[4], fa_size H, fa_siz
 }
 
 /* The same matrix with its rows in slab order, in blocks of columns. */
-static void pack_backward(const real *weight, const int row[4], fa_size H, fa_size K, real *out, fa_size group_begin,
-                          fa_size group_end) {
-  fa_size groups = FA_CEIL_DIV(H, VL), n = FA_CEIL_DIV(K, VL);
+static void pack_backward(const fa_cell *cell, const int row[4], const real *weight, fa_size H, fa_size K, real *out,
+                          fa_size group_begin, fa_size group_end) {
+  fa_size groups = cell_groups(cell, H), n = FA_CEIL_DIV(K, VL);
   for (fa_size v = 0, vecs; v < n; v += vecs) {
     vecs = block_vecs(v, n);
     real *to = out + (v * groups + group_begin * vecs) * 4 * VL * VL;
     for (fa_size g = group_begin; g < group_end; g++)
-      for (fa_size gate = 0; gate < 4; gate++)
+      for (fa_size gate = 0; gate < 4; gate++) {
+        const fa_size units = column_size(cell, row, H, g, gate);
+        const real *from = weight + (units ? column_row(cell, row, H, g, gate) : 0) * K + v * VL;
         for (fa_size u = 0; u < VL; u++) {
-          const real *from = weight + (FA_MAX(row[gate], 0) * H + g * VL + u) * K + v * VL;
-          fa_size columns = row[gate] >= 0 && g * VL + u < H ? K - v * VL : 0;
+          const fa_size columns = u < units ? K - v * VL : 0;
           for (fa_size j = 0; j < vecs; j++, to += VL)
             v_store(to, columns - j * VL >= VL ? v_load(from + j * VL) : v_load_n(from + j * VL, columns - j * VL));
+          if (u + 1 < units) from += K;
         }
+      }
   }
 }
 
 static void cell_pack(const fa_recurrent_pack *p, fa_size group_begin, fa_size group_end) {
   const fa_cell *cell = p->cell;
-  const fa_size Hp = FA_ROUND_UP(p->H, VL);
-  pack_forward(p->weight_ih, cell->row_ih, p->H, p->inputs, p->ih, group_begin, group_end);
-  pack_forward(p->weight_hh, cell->row_hh, p->H, p->H, p->hh, group_begin, group_end);
+  const fa_size H = p->H, Hp = cell_units(cell, H);
+  pack_forward(cell, cell->row_ih, p->weight_ih, H, p->inputs, p->ih, group_begin, group_end);
+  pack_forward(cell, cell->row_hh, p->weight_hh, H, H, p->hh, group_begin, group_end);
   const real *bias_ih = p->bias_ih, *bias_hh = p->bias_hh;
   real *bias = (real *)p->bias + group_begin * TILE_COLS;
   for (fa_size g = group_begin; g < group_end; g++) {
-    const fa_size units = p->H - g * VL;
     for (fa_size gate = 0; gate < 4; gate++, bias += VL) {
-      const int ih = cell->row_ih[gate], hh = cell->row_hh[gate];
-      vec sum = bias_ih && ih >= 0 ? v_load_n(bias_ih + ih * p->H + g * VL, units) : v_zero();
-      v_store(bias, bias_hh && hh >= 0 ? v_add(sum, v_load_n(bias_hh + hh * p->H + g * VL, units)) : sum);
+      const fa_size ih = column_size(cell, cell->row_ih, H, g, gate), hh = column_size(cell, cell->row_hh, H, g, gate);
+      vec sum = bias_ih && ih ? v_load_n(bias_ih + column_row(cell, cell->row_ih, H, g, gate), ih) : v_zero();
+      if (bias_hh && hh) sum = v_add(sum, v_load_n(bias_hh + column_row(cell, cell->row_hh, H, g, gate), hh));
+      v_store(bias, sum);
     }
     if (p->peephole)
       for (int k = 0, row = 0; k < 3; k++) {
         const int there = cell->row_hh[cell_peephole_gate[k]] >= 0;
-        const real *from = (const real *)p->weight_peephole + row * p->H + g * VL;
-        v_store((real *)p->peephole + k * Hp + g * VL, there ? v_load_n(from, units) : v_zero());
+        const real *from = (const real *)p->weight_peephole + row * H + g * VL;
+        v_store((real *)p->peephole + k * Hp + g * VL, there ? v_load_n(from, H - g * VL) : v_zero());
         row += there;
       }
   }
-  if (p->hh_back) pack_backward(p->weight_hh, cell->row_hh, p->H, p->H, p->hh_back, group_begin, group_end);
-  if (p->ih_back) pack_backward(p->weight_ih, cell->row_ih, p->H, p->inputs, p->ih_back, group_begin, group_end);
+  if (p->hh_back) pack_backward(cell, cell->row_hh, p->weight_hh, H, H, p->hh_back, group_begin, group_end);
+  if (p->ih_back) pack_backward(cell, cell->row_ih, p->weight_ih, H, p->inputs, p->ih_back, group_begin, group_end);
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+import fastact as fa
 from fastact import reference
 
 # One product sums up to 2 * (I + H) terms in another order than the reference, over T steps that add up: k eps of the
@@ -76,6 +77,9 @@ def cell_weights(layer, n, d):
     names = {k: [k] for k in found}
     biases = [k for k in ("bias_ih", "bias_hh") if k in found]
     zero = np.zeros(len(found["weight_ih"]))
+    if isinstance(layer, fa.nn.GRU):  # whose biases act apart
+        found = {"bias_ih": zero, "bias_hh": zero} | found
+        return found, {k: [name + suffix for name in names.get(k, [])] for k in found}
     for k in biases:
         del names[k]
     found["bias"] = sum((found.pop(k).astype(np.float64) for k in biases), zero)
@@ -95,6 +99,19 @@ def twin_of(function):
 
 def passes(layer):
     """Forward and backward of one cell by the reference."""
+    if isinstance(layer, fa.nn.GRU):
+        gate, candidate = twin_of(layer.gate_activation), twin_of(layer.candidate_activation)
+
+        def gru(x, weights, initial, lengths):
+            return reference.gru_forward(x, weights, *(initial or [None]), lengths, gate, candidate)
+
+        return gru, reference.gru_backward
+    if isinstance(layer, fa.nn.RNN):
+
+        def rnn(x, weights, initial, lengths):
+            return reference.rnn_forward(x, weights, *(initial or [None]), lengths, twin_of(layer.activation))
+
+        return rnn, reference.rnn_backward
     i, f, g, o, c = map(twin_of, layer._functions)
     variant = reference.LSTMVariant(
         i if layer.input_gate else None,

@@ -1,4 +1,4 @@
-"""LSTM against PyTorch from the same weights; skipped where PyTorch is not installed."""
+"""Recurrent layers against PyTorch from the same weights; skipped where PyTorch is not installed."""
 
 from __future__ import annotations
 
@@ -71,6 +71,48 @@ def test_directions_and_packed_sequences(T, B, I, H, layers, bidirectional, leng
     pairs = {"y": (y, ty), "inference": (layer(x, state=(h, c), lengths=lengths), ty), "dx": (dx, tx.grad)}
     pairs |= {"h": (backward.state[0], final_h), "c": (backward.state[1], final_c)}
     pairs |= {"dh0": (backward.dstate[0], th.grad), "dc0": (backward.dstate[1], tc.grad)}
+    pairs |= {name: (getattr(layer, name).grad, p.grad) for name, p in peer.named_parameters()}
+    tolerance = 4e-5 if dtype == np.float32 else 1e-12
+    for name, (got, want) in pairs.items():
+        want = want.detach().numpy()
+        assert np.abs(got - want).max() <= tolerance * max(1, np.abs(want).max()), name
+
+
+@pytest.mark.parametrize("kind", ["GRU", "RNN", "RNN relu"])
+@pytest.mark.parametrize(
+    ("T", "B", "I", "H", "layers", "bidirectional", "lengths"),
+    [
+        (5, 1, 3, 4, 1, False, None),
+        (7, 13, 32, 128, 1, False, None),
+        (6, 3, 5, 7, 2, True, None),
+        (9, 12, 17, 33, 2, True, [9, 1, 4, 4, 7, 9, 2, 3, 8, 5, 1, 6]),
+    ],
+)
+def test_gru_and_rnn(kind, T, B, I, H, layers, bidirectional, lengths, dtype):  # noqa: E741
+    options = {"bidirectional": bidirectional}
+    name, *activation = kind.split()
+    extra = {"nonlinearity": activation[0]} if activation else {}
+    peer = getattr(torch.nn, name)(I, H, layers, batch_first=True, dtype=getattr(torch, dtype.name), **options, **extra)
+    extra = {"activation": activation[0]} if activation else {}
+    layer = getattr(fa.nn, name)(I, H, layers, dtype=dtype, **options, **extra)
+    layer.load_state_dict({name: value.numpy() for name, value in peer.state_dict().items()})
+    rng = np.random.default_rng(1)
+    D = 2 if bidirectional else 1
+    x, dy = rng.normal(size=(B, T, I)).astype(dtype), rng.normal(size=(B, T, D * H)).astype(dtype)
+    h, dh = rng.normal(size=(2, layers * D, B, H)).astype(dtype)
+    tx, th = (torch.tensor(a, requires_grad=True) for a in (x, h))
+    if lengths is None:
+        ty, final = peer(tx, th)
+    else:
+        packed = torch.nn.utils.rnn.pack_padded_sequence(tx, lengths, batch_first=True, enforce_sorted=False)
+        out, final = peer(packed, th)
+        ty, _ = torch.nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=T)
+    torch.autograd.backward((ty, final), [torch.tensor(a) for a in (dy, dh)])
+
+    y, backward = layer.forward(x, state=h, lengths=lengths)
+    dx = backward(dy, dstate=dh)
+    pairs = {"y": (y, ty), "inference": (layer(x, state=h, lengths=lengths), ty), "dx": (dx, tx.grad)}
+    pairs |= {"h": (backward.state, final), "dh0": (backward.dstate, th.grad)}
     pairs |= {name: (getattr(layer, name).grad, p.grad) for name, p in peer.named_parameters()}
     tolerance = 4e-5 if dtype == np.float32 else 1e-12
     for name, (got, want) in pairs.items():

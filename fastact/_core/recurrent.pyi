@@ -7,7 +7,15 @@ Array = npt.NDArray[Any]
 
 class Cell:
     peepholes: bool
-    def __init__(self, rows: tuple[int, ...], functions: list[Any], coupled: bool, peepholes: bool) -> None: ...
+    def __init__(
+        self,
+        kind: str,
+        row_ih: tuple[int, ...],
+        row_hh: tuple[int, ...],
+        functions: list[Any],
+        coupled: bool = False,
+        peepholes: bool = False,
+    ) -> None: ...
 
 class PackedCell:
     cell: Cell

@@ -29,7 +29,10 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fa_recurrent_share:
         fa_size row_begin, row_end, group_begin, group_end
     enum: FA_CELL_FUNCTIONS
+    ctypedef enum fa_cell_kind:
+        FA_LSTM, FA_GRU, FA_RNN
     ctypedef struct fa_cell:
+        fa_cell_kind kind
         int plain
         int row_ih[4]
         int row_hh[4]
@@ -80,6 +83,7 @@ cdef extern from "kernels.h" nogil:
         void *dx
         fa_size dx_t, dx_b
         int dx_adds
+        const void *h
         const void *c
         void *slabs
         fa_size slab_rows
@@ -124,7 +128,7 @@ cdef extern from "sync.h" nogil:
     void fa_barrier_wait(fa_barrier *, int rank, int size, unsigned *count)
 
 cdef enum:
-    GATES = 4
+    COLUMNS = 4              # of a group in the slabs
     IN_STEP_BATCH = 8        # from this batch on, the input product is part of the step
     HOIST_ROWS = 256         # rows of the input product done at a time in inference
     GRADIENT_ROWS = 384      # rows of a chunk of the weight gradients
@@ -143,12 +147,26 @@ cdef inline char *data_of(cnp.ndarray array) noexcept:
     return NULL if array is None else <char *>cnp.PyArray_DATA(array)
 
 
-cdef inline fa_size groups_of(fa_size units, const kernel_table *kernels) noexcept nogil:
+cdef inline fa_size vectors_of(fa_size units, const kernel_table *kernels) noexcept nogil:
     return (units + kernels.lanes - 1) // kernels.lanes
 
 
 cdef inline fa_size padded(fa_size units, const kernel_table *kernels) noexcept nogil:
-    return groups_of(units, kernels) * kernels.lanes
+    return vectors_of(units, kernels) * kernels.lanes
+
+
+cdef inline fa_size groups_of(fa_size units, const kernel_table *kernels, const fa_cell *cell) noexcept nogil:
+    return (vectors_of(units, kernels) + 3) // 4 if cell.kind == FA_RNN else vectors_of(units, kernels)
+
+
+cdef inline fa_size state_width(fa_size units, const kernel_table *kernels, const fa_cell *cell) noexcept nogil:
+    """Elements of a row of h or c: Hp."""
+    return groups_of(units, kernels, cell) * kernels.lanes * (4 if cell.kind == FA_RNN else 1)
+
+
+cdef inline fa_size slab_width(fa_size units, const kernel_table *kernels, const fa_cell *cell) noexcept nogil:
+    """Elements of a row of all slabs."""
+    return groups_of(units, kernels, cell) * kernels.lanes * COLUMNS
 
 
 # ---- teams -----------------------------------------------------------------------------------------------------------
@@ -178,20 +196,23 @@ cdef class Cell:
 
     Parameters
     ----------
-    rows : tuple of int
-        Of the gates i, f, g, o: which block of H rows of the weights a gate has, or -1.
+    kind : "LSTM", "GRU" or "RNN"
+    row_ih, row_hh : tuple of int
+        Of the four columns of the slabs: which block of H rows of the weights a column has, or -1.
     functions : list of Caller
-        Activations of the four gates and of the cell's output, each with a row in the table.
+        Activations of the columns and of an LSTM's output, each with a row in the table.
     coupled, peepholes : bool
     """
     cdef fa_cell args
     cdef readonly bint peepholes
 
-    def __init__(self, tuple rows, list functions, bint coupled, bint peepholes):
+    def __init__(self, str kind, tuple row_ih, tuple row_hh, list functions, bint coupled=False, bint peepholes=False):
         cdef int k, j
         cdef Caller function
-        for k in range(GATES):
-            self.args.row_ih[k] = self.args.row_hh[k] = rows[k]
+        self.args.kind = {"LSTM": FA_LSTM, "GRU": FA_GRU, "RNN": FA_RNN}[kind]
+        for k in range(COLUMNS):
+            self.args.row_ih[k] = row_ih[k]
+            self.args.row_hh[k] = row_hh[k]
         for k in range(FA_CELL_FUNCTIONS):
             function = functions[k]
             if function.index < 0:
@@ -202,8 +223,12 @@ cdef class Cell:
         self.args.coupled = coupled
         self.peepholes = peepholes
         self.args.plain = (
-            rows == (0, 1, 2, 3) and not coupled and not peepholes
+            kind == "LSTM" and row_ih == (0, 1, 2, 3) and not coupled and not peepholes
             and [function.name for function in functions] == ["sigmoid", "sigmoid", "tanh", "sigmoid", "tanh"])
+
+    cdef double columns(self) noexcept:
+        """Columns that the products compute, per vector of units."""
+        return 1 if self.args.kind == FA_RNN else 3 if self.args.kind == FA_GRU else 4
 
 
 cdef class PackedCell:
@@ -234,7 +259,7 @@ cdef struct PackJob:
 cdef void pack_share(void *job, int rank, int size) noexcept nogil:
     cdef const kernel_table *kernels = (<PackJob *>job).kernels
     cdef const fa_recurrent_pack *args = &(<PackJob *>job).args
-    cdef fa_size groups = groups_of(args.H, kernels)
+    cdef fa_size groups = groups_of(args.H, kernels, args.cell)
     kernels.recurrent.pack(args, groups * rank // size, groups * (rank + 1) // size)
 
 
@@ -245,7 +270,7 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
     cdef const kernel_table *kernels = <const kernel_table *>active(
         0 if cnp.PyArray_TYPE(weight_ih) == cnp.NPY_FLOAT32 else 1)
     cdef fa_size I = cnp.PyArray_DIM(weight_ih, 1), H = cnp.PyArray_DIM(weight_hh, 1)
-    cdef fa_size row = GATES * padded(H, kernels) * kernels.itemsize
+    cdef fa_size row = slab_width(H, kernels, &cell.args) * kernels.itemsize
     cdef size_t n_ih = lines(I * row), n_hh = lines(H * row), n_bias = 2 * lines(row)  # with room for the peepholes
     cdef size_t n_hh_back = lines(padded(H, kernels) * row), n_ih_back = lines(padded(I, kernels) * row)
     cdef Workspace space = Workspace(n_ih + n_hh + n_bias + (n_hh_back + n_ih_back if training else 0))
@@ -280,7 +305,7 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
     args.bias = packed.bias
     args.hh_back = packed.hh_back
     args.ih_back = packed.ih_back
-    n = threads_for((I + H) * row * (0.05 if training else 0.03), <int>groups_of(H, kernels))
+    n = threads_for((I + H) * row * (0.05 if training else 0.03), <int>groups_of(H, kernels, &cell.args))
     with nogil:
         run_team(pack_share, &job, n)
     return packed
@@ -302,12 +327,12 @@ def force_plan(int threads=0, bint by_rows=True):
     forced.by_rows = by_rows
 
 
-cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_size I, fa_size H,
-                       double passes, bint ragged) noexcept nogil:
-    """How a pass is cut. ``passes``: 1 for forward, 2 for backward, in units of the forward product."""
+cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_size I, fa_size H, fa_size groups,
+                       double columns, double passes, bint ragged) noexcept nogil:
+    """How a pass is cut. ``passes``: 1 for forward, 2 for backward, in units of the forward product; ``groups`` that can
+    be cut, ``columns`` of the products."""
     cdef Plan plan
-    cdef double step_ns = B * H * (8.0 * (I + H) / 12.5 + 14.0) / kernels.lanes * passes
-    cdef fa_size groups = groups_of(H, kernels)
+    cdef double step_ns = B * H * columns * (2.0 * (I + H) / 12.5 + 3.5) / kernels.lanes * passes
     cdef int limit
     if passes > 1:
         groups = (groups + TILE_GROUPS - 1) // TILE_GROUPS
@@ -360,7 +385,8 @@ cdef struct ForwardJob:
 cdef void forward_share(void *of, int rank, int size) noexcept nogil:
     cdef ForwardJob *job = <ForwardJob *>of
     cdef const fa_recurrent_forward *args = &job.args
-    cdef fa_recurrent_share share = share_of(job.plan, args.B, groups_of(args.H, job.kernels), 1, rank, size)
+    cdef fa_recurrent_share share = share_of(
+        job.plan, args.B, groups_of(args.H, job.kernels, args.cell), 1, rank, size)
     cdef bint meet = size > 1 and not job.plan.by_rows
     cdef unsigned met = 0
     cdef fa_size t, begin = 0, end
@@ -375,9 +401,8 @@ cdef void forward_share(void *of, int rank, int size) noexcept nogil:
         begin = end
 
 
-cdef void load_state(const kernel_table *kernels, char *rows, const char *state, fa_size B, fa_size H) noexcept nogil:
-    """(B, H) into [B][Hp], padded with zeros; a NULL state is zero."""
-    cdef size_t n = H * kernels.itemsize, n_padded = padded(H, kernels) * kernels.itemsize
+cdef void load_state(char *rows, const char *state, fa_size B, size_t n, size_t n_padded) noexcept nogil:
+    """(B, H) into [B][Hp], n and n_padded bytes a row, padded with zeros; a NULL state is zero."""
     cdef fa_size b
     if state == NULL or n != n_padded:
         memset(rows, 0, B * n_padded)
@@ -389,9 +414,8 @@ cdef void load_state(const kernel_table *kernels, char *rows, const char *state,
                 memcpy(rows + b * n_padded, state + b * n, n)
 
 
-cdef void save_state(const kernel_table *kernels, const char *rows, char *state, fa_size B, fa_size H) noexcept nogil:
+cdef void save_state(const char *rows, char *state, fa_size B, size_t n, size_t n_padded) noexcept nogil:
     """[B][Hp] into (B, H)."""
-    cdef size_t n = H * kernels.itemsize, n_padded = padded(H, kernels) * kernels.itemsize
     cdef fa_size b
     if n == n_padded:
         memcpy(state, rows, B * n)
@@ -428,17 +452,16 @@ cdef inline fa_size stride_of(cnp.ndarray rows, bint ragged, bint of_time) noexc
     return cnp.PyArray_STRIDE(rows, 0 if ragged or of_time else 1) // cnp.PyArray_ITEMSIZE(rows)
 
 
-cdef void save_final(const kernel_table *kernels, const char *rows, char *state, const fa_size *starts, fa_size ring,
-                     fa_size T, fa_size B, fa_size H) noexcept nogil:
+cdef void save_final(const char *rows, char *state, const fa_size *starts, fa_size ring, fa_size T, fa_size B,
+                     size_t n, size_t n_padded) noexcept nogil:
     """The state of each sequence after its last step into (B, H)."""
-    cdef size_t n_padded = padded(H, kernels) * kernels.itemsize
     cdef fa_size slot, begin, end = B
     if state == NULL:
         return
     for slot in range(0 if starts != NULL else T, T + 1):  # sequences of so many steps, the shortest stand last
         begin = 0 if slot == T else starts_at(starts, B, slot + 1) - starts_at(starts, B, slot)
-        save_state(kernels, rows + (state_row(starts, B, slot, ring) + begin) * n_padded,
-                   state + begin * H * kernels.itemsize, end - begin, H)
+        save_state(rows + (state_row(starts, B, slot, ring) + begin) * n_padded, state + begin * n, end - begin, n,
+                   n_padded)
         end = begin
 
 
@@ -463,14 +486,15 @@ cdef class Tape:
     cdef char *states(self, int which) noexcept:
         """All slots of h (0) or c (1)."""
         cdef const kernel_table *kernels = self.cell.kernels
-        cdef fa_size Hp = padded(self.cell.hidden_size, kernels)
-        return (self.space.data + lines(self.rows() * GATES * Hp * kernels.itemsize)
-                + which * lines((self.B + self.rows()) * Hp * kernels.itemsize))
+        cdef fa_size H = self.cell.hidden_size, size = kernels.itemsize
+        cdef const fa_cell *cell = &self.cell.cell.args
+        return (self.space.data + lines(self.rows() * slab_width(H, kernels, cell) * size)
+                + which * lines((self.B + self.rows()) * state_width(H, kernels, cell) * size))
 
     def sequence(self, int which=0):
         """h (0) or c (1) after each step, (T, B, H), or (N, H) if ragged; in place, not to be written."""
         cdef const kernel_table *kernels = self.cell.kernels
-        cdef fa_size Hp = padded(self.cell.hidden_size, kernels)
+        cdef fa_size Hp = state_width(self.cell.hidden_size, kernels, &self.cell.cell.args)
         cdef cnp.npy_intp dims[2]
         dims[0] = self.rows()
         dims[1] = Hp
@@ -482,17 +506,20 @@ cdef class Tape:
         return rows if self.starts is not None else rows.reshape(self.T, self.B, self.cell.hidden_size)
 
     def gates(self):
-        """The gates of all steps, a copy (4, T, B, H) or (4, N, H), before ``backward_pass`` turns them into gradients."""
+        """The columns of all steps, a copy (4, T, B, H) or (4, N, H), before ``backward_pass`` turns them into gradients.
+
+        Not of an RNN, whose columns are units.
+        """
         cdef const kernel_table *kernels = self.cell.kernels
         cdef cnp.npy_intp dims[4]
-        dims[0] = groups_of(self.cell.hidden_size, kernels)
+        dims[0] = vectors_of(self.cell.hidden_size, kernels)
         dims[1] = self.rows()
-        dims[2] = GATES
+        dims[2] = COLUMNS
         dims[3] = kernels.lanes
         slabs = cnp.PyArray_SimpleNewFromData(
             4, dims, cnp.NPY_FLOAT32 if kernels.itemsize == 4 else cnp.NPY_FLOAT64, self.space.data)
-        units = slabs.transpose(2, 1, 0, 3).reshape(GATES, dims[1], -1)[:, :, :self.cell.hidden_size].copy()
-        return units if self.starts is not None else units.reshape(GATES, self.T, self.B, self.cell.hidden_size)
+        units = slabs.transpose(2, 1, 0, 3).reshape(COLUMNS, dims[1], -1)[:, :, :self.cell.hidden_size].copy()
+        return units if self.starts is not None else units.reshape(COLUMNS, self.T, self.B, self.cell.hidden_size)
 
 
 cdef inline fa_size next_power_of_2(fa_size n) noexcept nogil:
@@ -532,7 +559,9 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     cdef fa_size B = -(<const fa_size *>cnp.PyArray_DATA(starts))[0] if ragged else cnp.PyArray_DIM(x, 1)
     cdef const fa_size *starts_data = NULL
     cdef fa_size size = cell.kernels.itemsize, I = cell.input_size, H = cell.hidden_size
-    cdef fa_size Hp = padded(H, cell.kernels), steps
+    cdef const fa_cell *kind = &cell.cell.args
+    cdef fa_size Hp = state_width(H, cell.kernels, kind), width = slab_width(H, cell.kernels, kind), steps
+    cdef bint has_c = kind.kind == FA_LSTM
     cdef int axes = 2 if ragged else 3
     cdef const kernel_table *kernels = cell.kernels
     cdef Workspace space
@@ -556,17 +585,17 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     ):
         raise ValueError("x, y: expected the sizes and the type that the weights were packed with")
     # An array of stride 0 may have more steps than memory has bytes: no size below, nor of the backward pass, overflows.
-    bytes_at_most = (T + 2.0) * B * size * ((GATES + 3.0) * Hp + padded(I, kernels))
+    bytes_at_most = (T + 2.0) * B * size * (width + 3.0 * Hp + padded(I, kernels))
     if bytes_at_most > 1LL << 62:
         raise no_memory(bytes_at_most)
     job.kernels = kernels
-    job.plan = plan_threads(kernels, T, B, I, H, 1, ragged)
+    job.plan = plan_threads(kernels, T, B, I, H, groups_of(H, kernels, kind), cell.cell.columns(), 1, ragged)
     args.T = T
     args.B = B
     args.inputs = I
     args.H = H
     args.starts = starts_data
-    args.cell = &cell.cell.args
+    args.cell = kind
     args.ih = cell.ih
     args.hh = cell.hh
     args.bias = cell.bias
@@ -590,19 +619,20 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     args.c_ring = -1 if training else 0
     args.slab_ring = -1 if training else steps - 1
     args.slab_rows = starts_at(starts_data, B, T) if training else steps * B if args.hoisted else 0
-    n_slabs = lines(args.slab_rows * GATES * Hp * size)
+    n_slabs = lines(args.slab_rows * width * size)
     n_h = lines((starts_at(starts_data, B, T) + B) * Hp * size if training else 2 * state_bytes)
-    space = Workspace(n_slabs + n_h + (n_h if training else lines(state_bytes)))
+    space = Workspace(n_slabs + n_h + (0 if not has_c else n_h if training else lines(state_bytes)))
     args.slabs = space.data
     args.h = space.data + n_slabs
     args.c = space.data + n_slabs + n_h
     with nogil:
-        load_state(kernels, <char *>args.h, h_first, B, H)
-        load_state(kernels, <char *>args.c, c_first, B, H)
+        load_state(<char *>args.h, h_first, B, H * size, Hp * size)
+        if has_c:
+            load_state(<char *>args.c, c_first, B, H * size, Hp * size)
         fa_barrier_init(&job.barrier)
         run_team(forward_share, &job, job.plan.threads)
-        save_final(kernels, <char *>args.h, h_last, starts_data, args.h_ring, T, B, H)
-        save_final(kernels, <char *>args.c, c_last, starts_data, args.c_ring, T, B, H)
+        save_final(<char *>args.h, h_last, starts_data, args.h_ring, T, B, H * size, Hp * size)
+        save_final(<char *>args.c, c_last, starts_data, args.c_ring, T, B, H * size, Hp * size)
     if not training:
         return None
     tape = Tape.__new__(Tape)
@@ -631,7 +661,7 @@ cdef void backward_share(void *of, int rank, int size) noexcept nogil:
     cdef const fa_recurrent_backward *args = &job.args
     cdef const fa_recurrent_kernels *kernels = &job.kernels.recurrent
     cdef fa_recurrent_share share = share_of(
-        job.plan, args.B, groups_of(args.H, job.kernels), TILE_GROUPS, rank, size)
+        job.plan, args.B, vectors_of(args.H, job.kernels), TILE_GROUPS, rank, size)
     cdef bint meet = size > 1 and not job.plan.by_rows
     cdef unsigned met = 0
     cdef fa_size t, begin, end = args.T
@@ -679,7 +709,8 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     cdef bint ragged = tape.starts is not None
     cdef const fa_size *starts = tape.starts_data()
     cdef fa_size T = tape.T, B = tape.B, size = kernels.itemsize, I = cell.input_size, H = cell.hidden_size
-    cdef fa_size Hp = padded(H, kernels), rows
+    cdef const fa_cell *kind = &cell.cell.args
+    cdef fa_size Hp = state_width(H, kernels, kind), rows
     cdef size_t state_bytes = lines(B * Hp * size), n_packed_ih
     cdef Workspace scratch
     cdef BackwardJob job
@@ -695,23 +726,24 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         raise RuntimeError("backward_pass: this tape has been used")
     x = tape.x
     job.kernels = kernels
-    job.plan = plan_threads(kernels, T, B, I, H, 2, ragged)
+    job.plan = plan_threads(kernels, T, B, I, H, vectors_of(H, kernels), cell.cell.columns(), 2, ragged)
     job.chunk_steps = max(1, min(T, (GRADIENT_ROWS + B - 1) // max(B, 1)))
     rows = job.chunk_steps * B
     n_packed_ih = lines(rows * padded(I, kernels) * size)
-    scratch = Workspace(2 * state_bytes + n_packed_ih + lines(rows * Hp * size))
+    scratch = Workspace(2 * state_bytes + n_packed_ih + lines(rows * padded(H, kernels) * size))
 
     args.T = T
     args.B = B
     args.inputs = I
     args.H = H
     args.starts = starts
-    args.cell = &cell.cell.args
+    args.cell = kind
     args.hh_back = cell.hh_back
     args.ih_back = cell.ih_back
     args.peephole = cell.peephole
     args.slabs = tape.space.data
     args.slab_rows = tape.rows()
+    args.h = tape.states(0)
     args.c = tape.states(1)
     args.dh = scratch.data
     args.dc = scratch.data + state_bytes
@@ -732,8 +764,8 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     gradient.H = H
     gradient.K = I
     gradient.starts = starts
-    gradient.cell = &cell.cell.args
-    gradient.row = cell.cell.args.row_ih
+    gradient.cell = kind
+    gradient.row = &kind.row_ih[0]
     gradient.a = cnp.PyArray_DATA(x)
     gradient.a_t = stride_of(x, ragged, True)
     gradient.a_b = stride_of(x, ragged, False)
@@ -749,7 +781,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     job.of_hh = job.of_ih
     gradient = &job.of_hh
     gradient.K = H
-    gradient.row = cell.cell.args.row_hh
+    gradient.row = &kind.row_hh[0]
     gradient.peephole = NULL
     gradient.a = tape.states(0)
     gradient.a_t = B * Hp
@@ -762,19 +794,20 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     gradient.bias_a = NULL
     gradient.bias_b = NULL
     with nogil:
-        load_state(kernels, <char *>args.dh, dh_first, B, H)
-        load_state(kernels, <char *>args.dc, dc_first, B, H)
+        load_state(<char *>args.dh, dh_first, B, H * size, Hp * size)
+        load_state(<char *>args.dc, dc_first, B, H * size, Hp * size)
         if B > 0:
             fa_barrier_init(&job.barrier)
             run_team(backward_share, &job, job.plan.threads)
-        save_state(kernels, <char *>args.dh, dh_last, B, H)
-        save_state(kernels, <char *>args.dc, dc_last, B, H)
+        save_state(<char *>args.dh, dh_last, B, H * size, Hp * size)
+        if dc_last != NULL:
+            save_state(<char *>args.dc, dc_last, B, H * size, Hp * size)
     tape.space = None
     tape.x = None
 
 
 def plan(dtype, fa_size T, fa_size B, fa_size I, fa_size H, double passes=1):
-    """(threads, whether the batch is cut rather than the units) for a shape; ``passes`` 1 forward, 2 backward."""
-    cdef Plan found = plan_threads(
-        <const kernel_table *>active(0 if dtype == np.float32 else 1), T, B, I, H, passes, False)
+    """(threads, whether the batch is cut rather than the units) of an LSTM for a shape; ``passes`` 1 forward, 2 backward."""
+    cdef const kernel_table *kernels = <const kernel_table *>active(0 if dtype == np.float32 else 1)
+    cdef Plan found = plan_threads(kernels, T, B, I, H, vectors_of(H, kernels), 4, passes, False)
     return found.threads, bool(found.by_rows)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact import init
-from fastact._activations import Activation, activations, as_activation
+from fastact._activations import Activation, activations
 from fastact._arguments import Array
 from fastact._core import recurrent as core
-from fastact.nn.recurrent import Recurrent
+from fastact.nn.recurrent import Recurrent, cell_function
 
 
 class LSTM(Recurrent):
@@ -241,7 +241,7 @@ class LSTM(Recurrent):
 
     def _make_cell(self) -> core.Cell:
         rows = tuple(self._rows.find(letter) for letter in "ifgo")
-        return core.Cell(rows, self._functions, self.coupled_gates, self.peepholes)
+        return core.Cell("LSTM", rows, rows, self._functions, self.coupled_gates, self.peepholes)
 
     def _gate_values(self, tape: core.Tape) -> dict[str, Array]:
         values = {
@@ -285,19 +285,6 @@ class LSTM(Recurrent):
                 blocks = array.reshape(len(letters), each, *array.shape[1:])
                 state[name] = np.concatenate([blocks[letters.index(k)] for k in rows])
         return super().adapt_state(state)
-
-
-def cell_function(name: str, spec: str | Activation) -> Activation:
-    """An activation that can run inside a cell."""
-    if spec is None:
-        raise TypeError(f'{name}: expected a name or an Activation, got None; "linear" passes its input on')
-    function = as_activation(spec)
-    if function.index < 0:
-        raise ValueError(
-            f"{name}: expected an elementwise activation of the catalogue, got {function.name}: it runs inside the "
-            "compiled cell"
-        )
-    return function
 
 
 VARIANTS: dict[str, dict[str, Any]] = {

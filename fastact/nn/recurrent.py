@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact import init
+from fastact._activations import Activation, as_activation
 from fastact._arguments import Array, as_dtype, as_floats, as_number, as_real, as_size
 from fastact._core import recurrent as core
 from fastact._core.workspace import empty
@@ -318,6 +319,7 @@ class Recurrent(Layer):
     stateful = True
     _transient = ("_packed", "_cell")
     _letters: ClassVar[str]  # of the state
+    _biases_add_up: ClassVar[bool] = True  # one bias can stand for both
 
     def __init__(
         self,
@@ -386,7 +388,7 @@ class Recurrent(Layer):
 
     def _gate_values(self, tape: core.Tape) -> dict[str, Array]:
         """The gates of a pass at every step by letter."""
-        raise NotImplementedError
+        raise ValueError(f"gates: expected False, as {type(self).__name__} has no gates; y holds its states")
 
     def _initial(self, name: str, shape: tuple[int, ...], hidden: int, rng: np.random.Generator) -> Array:
         return init.fan_in_uniform(shape, hidden, self.dtype, rng)
@@ -439,7 +441,7 @@ class Recurrent(Layer):
 
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """With ``double_bias=False``, both biases of a state dict add up to the one that is kept."""
-        if self.bias and not self.double_bias:
+        if self.bias and not self.double_bias and self._biases_add_up:
             for first in [name for name in state if name.startswith("bias_ih_l")]:
                 second = first.replace("_ih_", "_hh_")
                 if second in state:
@@ -759,3 +761,16 @@ class Recurrent(Layer):
             zeros[0][-1] = of_h
             return zeros
         return [[*dfinal[0][:-1], dfinal[0][-1] + of_h], *dfinal[1:]]
+
+
+def cell_function(name: str, spec: str | Activation) -> Activation:
+    """An activation that can run inside a cell."""
+    if spec is None:
+        raise TypeError(f'{name}: expected a name or an Activation, got None; "linear" passes its input on')
+    function = as_activation(spec)
+    if function.index < 0:
+        raise ValueError(
+            f"{name}: expected an elementwise activation of the catalogue, got {function.name}: it runs inside the "
+            "compiled cell"
+        )
+    return function

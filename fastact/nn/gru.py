@@ -1,0 +1,132 @@
+"""``GRU``: gated recurrent units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fastact import init
+from fastact._activations import Activation
+from fastact._arguments import Array
+from fastact._core import recurrent as core
+from fastact.nn.recurrent import Recurrent, cell_function
+
+
+class GRU(Recurrent):
+    r"""Gated recurrent units, one or more layers over whole sequences.
+
+    For each step, with ``*`` elementwise:
+
+    .. math::
+
+        r, z &= \sigma(W_{ih} x_t + b_{ih} + W_{hh} h_{t-1} + b_{hh}) \\
+        n &= \tanh(W_{ih} x_t + b_{ih} + r * (W_{hh} h_{t-1} + b_{hh})) \\
+        h_t &= (1 - z) * n + z * h_{t-1}
+
+    each with its own rows of the weights, in the order r, z, n. The reset gate acts after the product, as in PyTorch.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, bidirectional, merge, reverse, dropout, time_major, return_sequences
+        As for ``LSTM``.
+    double_bias : bool
+        PyTorch's two biases. They do not act alike: that of n within the reset gate is ``bias_hh``. False keeps
+        ``bias_ih`` alone.
+    gate_activation, candidate_activation : str or Activation
+        Of r and z, and in place of tanh: any elementwise activation of the catalogue.
+    dtype : float32 or float64
+    rng : numpy.random.Generator, int or None
+        Draws the initial weights, uniform on [-1/sqrt(H), 1/sqrt(H)) as in PyTorch, and the masks of dropout; None is
+        what ``fa.seed`` seeds.
+
+    Attributes
+    ----------
+    weight_ih_l0 : Parameter, (3H, I)
+        Further layers: ``weight_ih_l1`` (3H, H) and so on; the way back: ``weight_ih_l0_reverse``. Names, shapes and
+        order of gates are PyTorch's.
+    weight_hh_l0 : Parameter, (3H, H)
+    bias_ih_l0, bias_hh_l0 : Parameter, (3H,)
+
+    Notes
+    -----
+    A state is h, of shape (num_layers, B, H), or (num_layers x 2, B, H) with both directions of a layer one after the
+    other. Layers of different sizes have a tuple of one (1 or 2, B, H) a layer instead.
+
+    The cell is that of Cho et al. (2014, arXiv:1406.1078), its reset gate where cuDNN and PyTorch have it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastact as fa
+    >>> layer = fa.nn.GRU(3, 8, rng=0)
+    >>> y, backward = layer.forward(np.ones((2, 5, 3), np.float32))
+    >>> y.shape, backward(np.ones_like(y)).shape, layer.weight_hh_l0.grad.shape
+    ((2, 5, 8), (2, 5, 3), (24, 8))
+    >>> bool((backward.state[0] == y[:, -1]).all())
+    True
+    """
+
+    _letters = "h"
+    _biases_add_up = False
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int | Sequence[int],
+        num_layers: int = 1,
+        *,
+        bias: bool = True,
+        double_bias: bool = True,
+        bidirectional: bool = False,
+        merge: str = "concat",
+        reverse: bool = False,
+        dropout: float = 0.0,
+        time_major: bool = False,
+        return_sequences: bool = True,
+        gate_activation: str | Activation = "sigmoid",
+        candidate_activation: str | Activation = "tanh",
+        dtype: npt.DTypeLike = np.float32,
+        rng: init.Rng = None,
+    ) -> None:
+        self.gate_activation = cell_function("gate_activation", gate_activation)
+        self.candidate_activation = cell_function("candidate_activation", candidate_activation)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias=bias,
+            double_bias=double_bias,
+            bidirectional=bidirectional,
+            merge=merge,
+            reverse=reverse,
+            dropout=dropout,
+            time_major=time_major,
+            return_sequences=return_sequences,
+            dtype=dtype,
+            rng=rng,
+        )
+
+    def _make_cell(self) -> core.Cell:
+        gate, candidate = self.gate_activation, self.candidate_activation
+        # Columns: n of x, r, z, n of h.
+        return core.Cell("GRU", (2, 0, 1, -1), (-1, 0, 1, 2), [candidate, gate, gate, candidate, candidate])
+
+    def _gate_values(self, tape: core.Tape) -> dict[str, Array]:
+        functions = {"n": self.candidate_activation, "r": self.gate_activation, "z": self.gate_activation}
+        values = dict(zip("nrz", tape.gates(), strict=False))
+        return {
+            k: values[k] if functions[k].name in ("sigmoid", "tanh") else functions[k](values[k])  # kept before it
+            for k in "rzn"
+        }
+
+    def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
+        rows = 3 * hidden
+        return {
+            "weight_ih": (rows, inputs),
+            "weight_hh": (rows, hidden),
+            "bias_ih": (rows,) if self.bias else None,
+            "bias_hh": (rows,) if self.bias and self.double_bias else None,
+            "weight_peephole": None,
+        }
