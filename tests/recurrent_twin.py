@@ -207,25 +207,26 @@ def check(layer, T, B, with_state=True, lengths=None):
     """Hold inference, run, forward and backward against the twin."""
     x, dy, state, dstate = arrays(layer, T, B)
     state, dstate = (state, dstate) if with_state else (None, None)
+    depth = T * len(layer.hidden_sizes)  # what a layer adds goes through those above, and back
     want, final, gradients = expected(layer, x, state, dy, dstate, lengths)
-    close("inference", layer(x, state=state, lengths=lengths), want, layer.dtype, T)
+    close("inference", layer(x, state=state, lengths=lengths), want, layer.dtype, depth)
     result = layer.run(x, state=state, lengths=lengths)
-    close("run", result.y, want, layer.dtype, T)
+    close("run", result.y, want, layer.dtype, depth)
     layer.zero_grad()
     y, backward = layer.forward(x, state=state, lengths=lengths)
-    close("y", y, want, layer.dtype, T)
+    close("y", y, want, layer.dtype, depth)
     for got in (backward.state, result.state):
         for letter, parts, right in zip(layer._letters, by_letter(layer, got), final, strict=True):
             for n, (a, b) in enumerate(zip(parts, right, strict=True)):
-                close(f"{letter} of layer {n}", a, b, layer.dtype, T)
+                close(f"{letter} of layer {n}", a, b, layer.dtype, depth)
     assert backward.dstate is None
     dx = backward(dy, dstate=dstate)
-    close("x", dx, gradients.pop("x"), layer.dtype, T)
+    close("x", dx, gradients.pop("x"), layer.dtype, depth)
     for letter, parts in zip(layer._letters, by_letter(layer, backward.dstate), strict=True):
         for n, (a, b) in enumerate(zip(parts, gradients.pop(letter + "0"), strict=True)):
-            close(f"{letter}0 of layer {n}", a, b, layer.dtype, T)
+            close(f"{letter}0 of layer {n}", a, b, layer.dtype, depth)
     for name, p in layer.parameters().items():
-        close(name, p.grad, gradients.pop(name), layer.dtype, T)
+        close(name, p.grad, gradients.pop(name), layer.dtype, depth)
     assert not gradients
 
 

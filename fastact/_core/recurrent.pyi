@@ -44,6 +44,7 @@ def forward_pass(
     final: tuple[Array, ...] | None,
     starts: Array | None,
     training: bool,
+    time_major: bool = True,
 ) -> Tape | None: ...
 def backward_pass(
     tape: Tape,

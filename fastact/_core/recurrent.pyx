@@ -445,11 +445,9 @@ cdef inline fa_size state_row(const fa_size *starts, fa_size B, fa_size slot, fa
     return (slot & ring) * B if ring >= 0 else starts_at(starts, B, slot - 1) + B
 
 
-cdef inline fa_size stride_of(cnp.ndarray rows, bint ragged, bint of_time) noexcept:
-    """Elements between two steps, or two rows, of an array (T, B, K), or (N, K) if ragged."""
-    if ragged and of_time:
-        return 0
-    return cnp.PyArray_STRIDE(rows, 0 if ragged or of_time else 1) // cnp.PyArray_ITEMSIZE(rows)
+cdef inline fa_size stride_of(cnp.ndarray rows, int axis) noexcept:
+    """Elements between two steps, or two rows; 0 along an axis that is not there (-1)."""
+    return 0 if axis < 0 else cnp.PyArray_STRIDE(rows, axis) // cnp.PyArray_ITEMSIZE(rows)
 
 
 cdef void save_final(const char *rows, char *state, const fa_size *starts, fa_size ring, fa_size T, fa_size B,
@@ -472,6 +470,7 @@ cdef class Tape:
     cdef readonly object x
     cdef readonly object starts
     cdef readonly fa_size T, B
+    cdef bint time_major        # x, and dy and dx alike
 
     cdef const fa_size *starts_data(self) noexcept:
         cdef const fa_size *before = NULL
@@ -535,16 +534,16 @@ cdef inline char *state_of(tuple states, int letter) noexcept:
 
 
 def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y, tuple initial, tuple final,
-                 cnp.ndarray starts, bint training):
+                 cnp.ndarray starts, bint training, bint time_major=True):
     """One layer and direction over x.
 
     Parameters
     ----------
-    x : array of shape (T, B, I), or (N, I) if ragged
+    x : array of shape (T, B, I), or (B, T, I) without ``time_major``, or (N, I) if ragged
         Read in place if its last axis is contiguous; the others may run backwards.
-    y : array of shape (T, B, H), or (N, H) if ragged; or None
+    y : array of shape (T, B, H), (B, T, H) or (N, H) alike; or None
         The same; filled.
-    initial, final : (h, c), arrays of shape (B, H), or None
+    initial, final : (h, c), arrays of B * H elements, or None
         C-contiguous; the final state is filled.
     starts : array of shape (T + 2,) of intp, or None
         Of ragged sequences, longest first: -B, then the first row of each step in x and y, and N; see src_c/recurrent.h.
@@ -555,8 +554,9 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
         In training, what ``backward_pass`` takes.
     """
     cdef bint ragged = starts is not None
-    cdef fa_size T = cnp.PyArray_DIM(starts, 0) - 2 if ragged else cnp.PyArray_DIM(x, 0)
-    cdef fa_size B = -(<const fa_size *>cnp.PyArray_DATA(starts))[0] if ragged else cnp.PyArray_DIM(x, 1)
+    cdef int time_axis = -1 if ragged else 0 if time_major else 1, batch_axis = 0 if ragged else 1 - time_axis
+    cdef fa_size T = cnp.PyArray_DIM(starts, 0) - 2 if ragged else cnp.PyArray_DIM(x, time_axis)
+    cdef fa_size B = -(<const fa_size *>cnp.PyArray_DATA(starts))[0] if ragged else cnp.PyArray_DIM(x, batch_axis)
     cdef const fa_size *starts_data = NULL
     cdef fa_size size = cell.kernels.itemsize, I = cell.input_size, H = cell.hidden_size
     cdef const fa_cell *kind = &cell.cell.args
@@ -601,12 +601,12 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     args.bias = cell.bias
     args.peephole = cell.peephole
     args.x = cnp.PyArray_DATA(x)
-    args.x_t = stride_of(x, ragged, True)
-    args.x_b = stride_of(x, ragged, False)
+    args.x_t = stride_of(x, time_axis)
+    args.x_b = stride_of(x, batch_axis)
     args.y = data_of(y)
     if y is not None:
-        args.y_t = stride_of(y, ragged, True)
-        args.y_b = stride_of(y, ragged, False)
+        args.y_t = stride_of(y, time_axis)
+        args.y_b = stride_of(y, batch_axis)
     args.hoisted = B < IN_STEP_BATCH
     args.keep_gates = training
 
@@ -642,6 +642,7 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     tape.starts = starts
     tape.T = T
     tape.B = B
+    tape.time_major = time_major
     return tape
 
 
@@ -695,11 +696,11 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     ----------
     dy : array of the shape of y, or None
         Read in place if its last axis is contiguous; the others may run backwards.
-    final : (dh, dc), arrays of shape (B, H), or None
+    final : (dh, dc), arrays of B * H elements, or None
         C-contiguous.
     dx : array of the shape of x, or None
         With a contiguous last axis; filled, or added to with ``dx_adds``.
-    initial : (dh, dc), arrays of shape (B, H)
+    initial : (dh, dc), arrays of B * H elements
         C-contiguous; filled.
     gradients : (weight_ih, weight_hh, bias_ih, bias_hh, weight_peephole), the last three or None
         C-contiguous; added to.
@@ -707,6 +708,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     cdef PackedCell cell = tape.cell
     cdef const kernel_table *kernels = cell.kernels
     cdef bint ragged = tape.starts is not None
+    cdef int time_axis = -1 if ragged else 0 if tape.time_major else 1, batch_axis = 0 if ragged else 1 - time_axis
     cdef const fa_size *starts = tape.starts_data()
     cdef fa_size T = tape.T, B = tape.B, size = kernels.itemsize, I = cell.input_size, H = cell.hidden_size
     cdef const fa_cell *kind = &cell.cell.args
@@ -751,13 +753,13 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     if dy is not None:
         dy = rows_in_place(dy)
         args.dy = cnp.PyArray_DATA(dy)
-        args.dy_t = stride_of(dy, ragged, True)
-        args.dy_b = stride_of(dy, ragged, False)
+        args.dy_t = stride_of(dy, time_axis)
+        args.dy_b = stride_of(dy, batch_axis)
     args.dx = data_of(dx)
     args.dx_adds = dx_adds
     if dx is not None:
-        args.dx_t = stride_of(dx, ragged, True)
-        args.dx_b = stride_of(dx, ragged, False)
+        args.dx_t = stride_of(dx, time_axis)
+        args.dx_b = stride_of(dx, batch_axis)
 
     gradient = &job.of_ih
     gradient.B = B
@@ -767,8 +769,8 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     gradient.cell = kind
     gradient.row = &kind.row_ih[0]
     gradient.a = cnp.PyArray_DATA(x)
-    gradient.a_t = stride_of(x, ragged, True)
-    gradient.a_b = stride_of(x, ragged, False)
+    gradient.a_t = stride_of(x, time_axis)
+    gradient.a_b = stride_of(x, batch_axis)
     gradient.a_starts = starts
     gradient.packed = scratch.data + 2 * state_bytes
     gradient.slabs = args.slabs

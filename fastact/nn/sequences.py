@@ -1,0 +1,93 @@
+"""How a recurrent layer's sequences lie in arrays: all of one length, or of unequal lengths, without padding.
+
+Inside, arrays are time-major: (T, B, K), or (N, K) with the rows of unequal sequences packed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fastact._arguments import Array, as_real
+from fastact.nn.states import Layers
+
+
+class Equal:
+    """Sequences of one length: the core reads and writes the user's arrays in place."""
+
+    starts = None
+
+    def __init__(self, time_major: bool) -> None:
+        self.time_major = time_major
+
+    def pack(self, a: Array) -> Array:
+        """The user's array as the core takes it."""
+        return a if self.time_major else a.swapaxes(0, 1)
+
+    def mirror(self, a: Array) -> Array:
+        """Each sequence from its end to its beginning."""
+        return a[::-1]
+
+    def sort(self, state: list[Layers]) -> list[Layers]:
+        """A state in the order in which the core has the sequences."""
+        return state
+
+    unsort = sort
+
+
+EQUAL = {False: Equal(False), True: Equal(True)}  # by time_major
+
+
+class Ragged:
+    """Sequences of unequal lengths, longest first, the rows of each step one behind the other (src_c/recurrent.h).
+
+    Only steps that are there are computed: rows without gaps, as in PyTorch's packed sequences.
+    """
+
+    def __init__(self, lengths: Array, steps: int, time_major: bool) -> None:
+        batch = len(lengths)
+        self.order = np.argsort(-lengths, kind="stable")
+        lengths = lengths[self.order]
+        longest = int(lengths[0])
+        counts = np.searchsorted(-lengths, -np.arange(longest))  # sequences with a step t
+        self.starts = np.concatenate([[-batch, 0], np.cumsum(counts)]).astype(np.intp)
+        t = np.repeat(np.arange(longest), counts)
+        b = np.arange(len(t)) - self.starts[1:-1][t]
+        self._rows = t * batch + self.order[b] if time_major else self.order[b] * steps + t  # in the user's arrays
+        self._mirror = self.starts[lengths[b] - t] + b
+
+    def pack(self, a: Array) -> Array:
+        return a.reshape(-1, a.shape[-1])[self._rows]
+
+    def unpack(self, rows: Array, out: Array) -> None:
+        """Into the user's array, zero where there is no step."""
+        out.fill(0)
+        out.reshape(-1, rows.shape[-1])[self._rows] = rows
+
+    def mirror(self, a: Array) -> Array:
+        return a[self._mirror]
+
+    def sort(self, state: list[Layers]) -> list[Layers]:
+        return [[np.ascontiguousarray(a[:, self.order]) for a in layers] for layers in state]
+
+    def unsort(self, state: list[Layers]) -> list[Layers]:
+        back = np.argsort(self.order)
+        return [[np.ascontiguousarray(a[:, back]) for a in layers] for layers in state]
+
+
+def as_lengths(lengths: npt.ArrayLike, batch: int, steps: int) -> Array:
+    """``lengths`` as an integer array (B,), each from 1 to T."""
+    array = as_real(lengths, "lengths")
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"lengths: expected integers, got {array.dtype}")
+    if array.shape != (batch,):
+        raise ValueError(
+            f"lengths: expected one for each of the {batch} sequences, shape ({batch},), got {array.shape}"
+        )
+    wrong = np.flatnonzero((array < 1) | (array > steps))
+    if len(wrong):
+        raise ValueError(
+            f"lengths: expected each from 1 to T = {steps}, got {array[wrong[0]]} for sequence {wrong[0]}; "
+            "leave out sequences without a step"
+        )
+    return array.astype(np.intp)
