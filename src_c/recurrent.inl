@@ -10,13 +10,14 @@
 
 /* ---- forward -------------------------------------------------------------------------------------------------- */
 
-/* Tiles run over time; over all rows at once where those stand one behind the other. */
+/* Tiles run over time; over the rows of a single step, and over all rows at once where those stand one behind the other. */
 static void input_product(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t_begin,
                           fa_size t_end) {
-  const int ragged = s->starts != NULL;
-  const fa_size n = ragged ? s->starts[t_end] - s->starts[t_begin] : t_end - t_begin;
-  const fa_size b_begin = ragged ? 0 : share->row_begin, b_end = ragged ? 1 : share->row_end;
-  const fa_size a_row = ragged ? s->x_b : s->x_t, z_row = (ragged ? 1 : s->B) * TILE_COLS;
+  const int ragged = s->starts != NULL, over_batch = ragged || t_end - t_begin == 1;
+  const fa_size n = ragged ? s->starts[t_end] - s->starts[t_begin]
+                    : over_batch ? share->row_end - share->row_begin : t_end - t_begin;
+  const fa_size b_begin = ragged ? 0 : share->row_begin, b_end = over_batch ? b_begin + 1 : share->row_end;
+  const fa_size a_row = over_batch ? s->x_b : s->x_t, z_row = (over_batch ? 1 : s->B) * TILE_COLS;
   const real *x = (const real *)s->x + step_offset(s->starts, t_begin, s->x_t, s->x_b);
   for (fa_size g = share->group_begin; g < share->group_end; g++) {
     real *z = (real *)s->slabs + (g * s->slab_rows + slab_row(s, t_begin)) * TILE_COLS;
@@ -34,7 +35,7 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
             .out_row = z_row,
             .out_vec = VL,
         };
-        gate_product_rows(s->cell, tile_begin(n, i + 1) - first, &product);
+        gate_product_rows(s->cell, tile_begin(n, i + 1) - first, &product, 1);
       }
   }
 }
@@ -62,7 +63,7 @@ FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g,
     product.init_row = TILE_COLS;
     product.a_size = 0;
   }
-  gate_product_rows(s->cell, rows, &product);
+  gate_product_rows(s->cell, rows, &product, 0);
 }
 
 /* `plain` and `keep` are literals. */

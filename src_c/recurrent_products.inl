@@ -4,7 +4,9 @@
  * A tile of up to TILE_ROWS sequences x 4 gates x VL units is computed in registers and passed through a small buffer
  * on the stack to the pointwise part (cells.inl), so the gates never travel through memory in inference. Order of
  * summation: bias, inputs, hidden units, each in order; tiles of one row (two, with 32 registers) are too short a chain
- * for the FMA pipes and sum k in SPLIT interleaved parts. */
+ * for the FMA pipes and sum k in SPLIT interleaved parts. Not so the input product before the loop: how its rows fall
+ * into tiles depends on the number of steps, and a sequence must give the same bits in one piece, in two, or step by
+ * step. There all tiles sum in order. */
 
 /* Gates of the three rows of peephole weights. */
 static const int cell_peephole_gate[3] = {FA_GATE_I, FA_GATE_F, FA_GATE_O};
@@ -108,8 +110,9 @@ FA_INLINE void turn_columns(vec acc[TILE_VECS]) {
 }
 #define COLUMN_OF(v, vecs) (((v) + 4 - (vecs)) % 4)
 
-#define GATE_PRODUCT(rows, vecs)                                                                                    \
-  FA_NOINLINE void gate_product_##rows##_##vecs(const gate_product *p) {                                            \
+#define GATE_PRODUCT(rows, vecs) GATE_PRODUCT_IN_ORDER(gate_product_##rows##_##vecs, rows, vecs)
+#define GATE_PRODUCT_IN_ORDER(name, rows, vecs)                                                                     \
+  FA_NOINLINE void name(const gate_product *p) {                                                                    \
     vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
       acc[m][v] = v_load(p->init + m * p->init_row + v * VL);                                                       \
@@ -137,8 +140,12 @@ FA_INLINE void turn_columns(vec acc[TILE_VECS]) {
   }
 #define GATE_PRODUCTS(KIND, rows) KIND(rows, 3) KIND(rows, 4)
 GATE_PRODUCTS(GATE_PRODUCT_SPLIT, 1)
+GATE_PRODUCT_IN_ORDER(gate_product_in_order_1_3, 1, 3)
+GATE_PRODUCT_IN_ORDER(gate_product_in_order_1_4, 1, 4)
 #if MAX_SPLIT_ROWS >= 2
 GATE_PRODUCTS(GATE_PRODUCT_SPLIT, 2)
+GATE_PRODUCT_IN_ORDER(gate_product_in_order_2_3, 2, 3)
+GATE_PRODUCT_IN_ORDER(gate_product_in_order_2_4, 2, 4)
 #else
 GATE_PRODUCTS(GATE_PRODUCT, 2)
 #endif
@@ -149,7 +156,8 @@ GATE_PRODUCTS(GATE_PRODUCT, 5)
 GATE_PRODUCTS(GATE_PRODUCT, 6)
 #endif
 
-FA_INLINE void gate_product_rows(const fa_cell *cell, fa_size rows, const gate_product *p) {
+/* `order`, a literal: sums in order, whatever the number of rows. */
+FA_INLINE void gate_product_rows(const fa_cell *cell, fa_size rows, const gate_product *p, const int order) {
 #define ROW(rows) {gate_product_##rows##_4, gate_product_##rows##_3}
   static void (*const product[TILE_ROWS][2])(const gate_product *) = {
       ROW(1), ROW(2), ROW(3),
@@ -157,8 +165,17 @@ FA_INLINE void gate_product_rows(const fa_cell *cell, fa_size rows, const gate_p
       ROW(4), ROW(5), ROW(6),
 #endif
   };
+  static void (*const in_order[MAX_SPLIT_ROWS][2])(const gate_product *) = {
+      ROW(in_order_1),
+#if MAX_SPLIT_ROWS >= 2
+      ROW(in_order_2),
+#endif
+  };
 #undef ROW
-  product[rows - 1][cell->kind == FA_GRU](p);
+  if (order && rows <= MAX_SPLIT_ROWS)
+    in_order[rows - 1][cell->kind == FA_GRU](p);
+  else
+    product[rows - 1][cell->kind == FA_GRU](p);
 }
 
 /* out = dZ panel (or out += with `accumulate`) for rows x (vecs * VL) columns, of which `columns` are there. dZ rows lie

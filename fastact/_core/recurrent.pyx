@@ -25,7 +25,6 @@ from fastact._core.workspace cimport Workspace, no_memory
 cnp.import_array()
 
 cdef extern from "kernels.h" nogil:
-    ctypedef ptrdiff_t fa_size
     ctypedef struct fa_recurrent_share:
         fa_size row_begin, row_end, group_begin, group_end
     enum: FA_CELL_FUNCTIONS
@@ -135,6 +134,7 @@ cdef enum:
     ROWS_EACH = 3            # least rows of the batch that a thread gets
     TILE_GROUPS = 4          # groups in a column block of the backward product
     STEP_NS = 600            # least work of a step that is worth a barrier
+    REGION_NS = 5000         # least work that is worth a parallel region, on any machine
     LINE = 64
 
 
@@ -167,6 +167,11 @@ cdef inline fa_size state_width(fa_size units, const kernel_table *kernels, cons
 cdef inline fa_size slab_width(fa_size units, const kernel_table *kernels, const fa_cell *cell) noexcept nogil:
     """Elements of a row of all slabs."""
     return groups_of(units, kernels, cell) * kernels.lanes * COLUMNS
+
+
+cdef inline double columns_of(const fa_cell *cell) noexcept nogil:
+    """Columns that the products compute, per vector of units."""
+    return 1 if cell.kind == FA_RNN else 3 if cell.kind == FA_GRU else 4
 
 
 # ---- teams -----------------------------------------------------------------------------------------------------------
@@ -226,10 +231,6 @@ cdef class Cell:
             kind == "LSTM" and row_ih == (0, 1, 2, 3) and not coupled and not peepholes
             and [function.name for function in functions] == ["sigmoid", "sigmoid", "tanh", "sigmoid", "tanh"])
 
-    cdef double columns(self) noexcept:
-        """Columns that the products compute, per vector of units."""
-        return 1 if self.args.kind == FA_RNN else 3 if self.args.kind == FA_GRU else 4
-
 
 cdef class PackedCell:
     """The weights of one layer in the layout of one instruction set (src_c/recurrent.h). Never changed once made."""
@@ -261,6 +262,15 @@ cdef void pack_share(void *job, int rank, int size) noexcept nogil:
     cdef const fa_recurrent_pack *args = &(<PackJob *>job).args
     cdef fa_size groups = groups_of(args.H, kernels, args.cell)
     kernels.recurrent.pack(args, groups * rank // size, groups * (rank + 1) // size)
+
+
+cpdef bint unchanged(list made_of, dict attributes) except -1:
+    """Whether weights are still those that a pack was made of: a list of (attribute, Parameter, its version then)."""
+    cdef tuple entry
+    for entry in made_of:
+        if attributes.get(entry[0]) is not entry[1] or entry[1].version != entry[2]:
+            return False
+    return True
 
 
 def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih,
@@ -327,12 +337,17 @@ def force_plan(int threads=0, bint by_rows=True):
     forced.by_rows = by_rows
 
 
+cdef inline double step_ns(const kernel_table *kernels, fa_size B, fa_size I, fa_size H, double columns) noexcept nogil:
+    """Cost of a forward step on one thread, about."""
+    return B * H * columns * (2.0 * (I + H) / 12.5 + 3.5) / kernels.lanes
+
+
 cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_size I, fa_size H, fa_size groups,
                        double columns, double passes, bint ragged) noexcept nogil:
     """How a pass is cut. ``passes``: 1 for forward, 2 for backward, in units of the forward product; ``groups`` that can
     be cut, ``columns`` of the products."""
     cdef Plan plan
-    cdef double step_ns = B * H * columns * (2.0 * (I + H) / 12.5 + 3.5) / kernels.lanes * passes
+    cdef double each_ns = step_ns(kernels, B, I, H, columns) * passes
     cdef int limit
     if passes > 1:
         groups = (groups + TILE_GROUPS - 1) // TILE_GROUPS
@@ -343,12 +358,12 @@ cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_siz
         return plan
     plan.threads = 1
     plan.by_rows = True
-    if threads_limit() < 2:
+    if each_ns * T < REGION_NS or threads_limit() < 2:
         return plan
     if not ragged:
-        plan.threads = threads_for(step_ns * T, <int>min(B // ROWS_EACH, FA_TEAM_MAX))
-    if groups >= 2 * plan.threads and step_ns >= STEP_NS * plan.threads:
-        limit = threads_for(step_ns * T, <int>min(groups, FA_TEAM_MAX))
+        plan.threads = threads_for(each_ns * T, <int>min(B // ROWS_EACH, FA_TEAM_MAX))
+    if groups >= 2 * plan.threads and each_ns >= STEP_NS * plan.threads:
+        limit = threads_for(each_ns * T, <int>min(groups, FA_TEAM_MAX))
         if limit >= 2 * plan.threads:
             plan.threads = limit
             plan.by_rows = False
@@ -377,9 +392,26 @@ cdef fa_recurrent_share share_of(Plan plan, fa_size B, fa_size groups, fa_size b
 cdef struct ForwardJob:
     const kernel_table *kernels
     fa_recurrent_forward args
+    fa_size begin, end      # steps
     fa_size hoist_steps     # steps of the input product done at a time, a divisor of the slabs' ring
     Plan plan
     fa_barrier barrier
+
+
+cdef void prepare_forward(ForwardJob *job, PackedCell cell, fa_size B) noexcept:
+    """All that does not depend on the sequences and on where things are."""
+    cdef fa_recurrent_forward *args = &job.args
+    memset(job, 0, sizeof(ForwardJob))
+    job.kernels = cell.kernels
+    args.B = B
+    args.inputs = cell.input_size
+    args.H = cell.hidden_size
+    args.cell = &cell.cell.args
+    args.ih = cell.ih
+    args.hh = cell.hh
+    args.bias = cell.bias
+    args.peephole = cell.peephole
+    args.hoisted = B < IN_STEP_BATCH
 
 
 cdef void forward_share(void *of, int rank, int size) noexcept nogil:
@@ -389,9 +421,9 @@ cdef void forward_share(void *of, int rank, int size) noexcept nogil:
         job.plan, args.B, groups_of(args.H, job.kernels, args.cell), 1, rank, size)
     cdef bint meet = size > 1 and not job.plan.by_rows
     cdef unsigned met = 0
-    cdef fa_size t, begin = 0, end
-    while begin < args.T:
-        end = min(args.T, begin + job.hoist_steps)
+    cdef fa_size t, begin = job.begin, end
+    while begin < job.end:
+        end = min(job.end, begin + job.hoist_steps)
         if args.hoisted:  # the share's own groups and rows are all that its steps read: no barrier
             job.kernels.recurrent.input(args, &share, begin, end)
         for t in range(begin, end):
@@ -588,18 +620,11 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     bytes_at_most = (T + 2.0) * B * size * (width + 3.0 * Hp + padded(I, kernels))
     if bytes_at_most > 1LL << 62:
         raise no_memory(bytes_at_most)
-    job.kernels = kernels
-    job.plan = plan_threads(kernels, T, B, I, H, groups_of(H, kernels, kind), cell.cell.columns(), 1, ragged)
+    prepare_forward(&job, cell, B)
+    job.end = T
+    job.plan = plan_threads(kernels, T, B, I, H, groups_of(H, kernels, kind), columns_of(kind), 1, ragged)
     args.T = T
-    args.B = B
-    args.inputs = I
-    args.H = H
     args.starts = starts_data
-    args.cell = kind
-    args.ih = cell.ih
-    args.hh = cell.hh
-    args.bias = cell.bias
-    args.peephole = cell.peephole
     args.x = cnp.PyArray_DATA(x)
     args.x_t = stride_of(x, time_axis)
     args.x_b = stride_of(x, batch_axis)
@@ -607,7 +632,6 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     if y is not None:
         args.y_t = stride_of(y, time_axis)
         args.y_b = stride_of(y, batch_axis)
-    args.hoisted = B < IN_STEP_BATCH
     args.keep_gates = training
 
     # Rings of the state and of the hoisted input product; in training each step keeps its own slot.
@@ -644,6 +668,89 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     tape.B = B
     tape.time_major = time_major
     return tape
+
+
+# ---- step by step ----------------------------------------------------------------------------------------------------
+
+cdef ForwardJob *begin_steps(object cell, fa_size B, char *memory) except NULL:
+    """A forward pass that stops after each step, from a zero state, in ``steps_bytes`` of memory: the same kernels and
+    the same bits as ``forward_pass`` without training. The cell must outlive it."""
+    cdef PackedCell packed = cell
+    cdef ForwardJob *job = <ForwardJob *>memory
+    cdef fa_recurrent_forward *args = &job.args
+    cdef size_t state_bytes
+    prepare_forward(job, packed, B)
+    state_bytes = lines(B * step_width(job) * job.kernels.itemsize)
+    memory += lines(sizeof(ForwardJob))
+    job.hoist_steps = 1
+    args.T = 1
+    args.h_ring = 1
+    args.h = memory
+    args.c = memory + 2 * state_bytes
+    args.slabs = memory + 3 * state_bytes
+    args.slab_rows = B
+    reset_steps(job)
+    return job
+
+
+cdef size_t steps_bytes(object cell, fa_size B) except 0:
+    cdef PackedCell packed = cell
+    cdef const kernel_table *kernels = packed.kernels
+    cdef fa_size H = packed.hidden_size
+    cdef const fa_cell *kind = &packed.cell.args
+    return (lines(sizeof(ForwardJob)) + 3 * lines(B * state_width(H, kernels, kind) * kernels.itemsize)
+            + lines(B * slab_width(H, kernels, kind) * kernels.itemsize))
+
+
+cdef void run_step(ForwardJob *job, const void *x, fa_size x_row) noexcept nogil:
+    """The next step, for the B rows of x, ``x_row`` elements apart."""
+    cdef const fa_recurrent_forward *args = &job.args
+    job.plan = plan_threads(job.kernels, 1, args.B, args.inputs, args.H,
+                            groups_of(args.H, job.kernels, args.cell), columns_of(args.cell), 1, False)
+    job.args.x = x
+    job.args.x_b = x_row
+    if job.plan.threads > 1:
+        fa_barrier_init(&job.barrier)
+    job.end = job.begin + 1
+    run_team(forward_share, job, job.plan.threads)
+    job.begin = job.end & 1     # which of the two slots of h is next
+
+
+cdef double step_cost(const ForwardJob *job) noexcept nogil:
+    """Nanoseconds of a step on one thread, about."""
+    cdef const fa_recurrent_forward *args = &job.args
+    return step_ns(job.kernels, args.B, args.inputs, args.H, columns_of(args.cell))
+
+
+cdef fa_size step_width(const ForwardJob *job) noexcept nogil:
+    """Elements of a row of h as ``step_output`` gives it."""
+    return state_width(job.args.H, job.kernels, job.args.cell)
+
+
+cdef const char *step_output(const ForwardJob *job) noexcept nogil:
+    """h after the last step: B rows."""
+    return <const char *>job.args.h + job.begin * job.args.B * step_width(job) * job.kernels.itemsize
+
+
+cdef char *step_state(const ForwardJob *job, int letter) noexcept nogil:
+    return <char *>step_output(job) if letter == 0 else <char *>job.args.c
+
+
+cdef void reset_steps(ForwardJob *job) noexcept nogil:
+    load_steps(job, 0, NULL)
+    load_steps(job, 1, NULL)
+
+
+cdef void load_steps(ForwardJob *job, int letter, const char *state) noexcept nogil:
+    """h (0) or c (1) from (B, H); NULL is zero."""
+    cdef size_t size = job.kernels.itemsize
+    load_state(step_state(job, letter), state, job.args.B, job.args.H * size, step_width(job) * size)
+
+
+cdef void save_steps(const ForwardJob *job, int letter, char *state) noexcept nogil:
+    """h (0) or c (1) into (B, H)."""
+    cdef size_t size = job.kernels.itemsize
+    save_state(step_state(job, letter), state, job.args.B, job.args.H * size, step_width(job) * size)
 
 
 # ---- backward --------------------------------------------------------------------------------------------------------
@@ -728,7 +835,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         raise RuntimeError("backward_pass: this tape has been used")
     x = tape.x
     job.kernels = kernels
-    job.plan = plan_threads(kernels, T, B, I, H, vectors_of(H, kernels), cell.cell.columns(), 2, ragged)
+    job.plan = plan_threads(kernels, T, B, I, H, vectors_of(H, kernels), columns_of(kind), 2, ragged)
     job.chunk_steps = max(1, min(T, (GRADIENT_ROWS + B - 1) // max(B, 1)))
     rows = job.chunk_steps * B
     n_packed_ih = lines(rows * padded(I, kernels) * size)

@@ -48,6 +48,9 @@ class Activation(Layer):
         """y of the shape of x; integers are promoted as NumPy's functions do."""
         return self.function(x)
 
+    def _into(self, x: npt.ArrayLike, out: Array | None) -> Array:
+        return self.function(x, out=out)
+
     def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
         """y of the shape of x, and its backward."""
         z = np.asarray(x)

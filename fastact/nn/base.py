@@ -14,6 +14,7 @@ from fastact._activations import Activation, activations
 from fastact._arguments import Array, as_floats, as_size
 from fastact.errors import BackwardError
 from fastact.nn.parameter import Arena, Parameter
+from fastact.nn.streams import PlainStream
 
 
 class Backward:
@@ -167,6 +168,24 @@ class Layer:
         for begin in range(n, len(rows), n):
             out[begin : begin + n] = self(rows[begin : begin + n])
         return out
+
+    def stream(self, batch_size: int = 1) -> Any:
+        """This layer one time step at a time: ``stream.step(x, out=None)`` takes and gives arrays of (B, ...), and
+        ``stream.reset()`` begins a new sequence.
+
+        Raises
+        ------
+        TypeError
+            For a layer that has no such thing. One of your own defines ``stream``, or, if it works on each step by
+            itself, ``_into(x, out)``, which fills out, or makes the array if that is None.
+        """
+        if type(self)._into is Layer._into:
+            raise TypeError(f"{type(self).__name__}: expected a layer that works step by step; define stream(batch_size)")
+        return PlainStream(self, batch_size)
+
+    def _into(self, x: Any, out: Array | None) -> Array:
+        """``self(x)`` in ``out``, or in a new array."""
+        raise NotImplementedError
 
     # -- parameters -----------------------------------------------------------------------------------------------
 

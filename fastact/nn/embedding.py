@@ -69,13 +69,12 @@ class Embedding(Layer):
         IndexError
             If an index is not in 0 ... N - 1.
         """
-        indices, shape = self._indices(x)
-        return self._look_up(indices, shape)
+        return self._into(x, None)
 
     def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
         """y as from ``layer(x)`` and its backward, which returns None: integers have no gradient."""
         indices, shape = self._indices(x)
-        y = self._look_up(indices, shape)
+        y = self._look_up(indices, shape, None)
         weight = self.weight
 
         def run(dy: Array, input_gradient: bool) -> None:
@@ -83,10 +82,19 @@ class Embedding(Layer):
 
         return y, Backward(run, y.shape, self.dtype)
 
-    def _look_up(self, indices: Array, shape: tuple[int, ...]) -> Array:
-        y = np.empty((len(indices), self.embedding_dim), self.dtype)
+    def _into(self, x: npt.ArrayLike, out: Array | None) -> Array:
+        indices, shape = self._indices(x)
+        return self._look_up(indices, shape, out)
+
+    def _look_up(self, indices: Array, shape: tuple[int, ...], out: Array | None) -> Array:
+        y = np.empty((*shape, self.embedding_dim), self.dtype) if out is None else out
+        if y.shape != (*shape, self.embedding_dim) or y.dtype != self.dtype or not y.flags.c_contiguous:
+            raise ValueError(
+                f"out: expected a C-contiguous {self.dtype} array of shape {(*shape, self.embedding_dim)}, "
+                f"got {y.dtype}, {y.shape}"
+            )
         try:
-            embedding_forward(self.weight.value, indices, y)
+            embedding_forward(self.weight.value, indices, y.reshape(-1, self.embedding_dim))
         except IndexError:
             outside = int(np.argmax((indices < 0) | (indices >= self.num_embeddings)))
             where = tuple(map(int, np.unravel_index(outside, shape)))
@@ -94,7 +102,7 @@ class Embedding(Layer):
                 f"x: expected indices from 0 to {self.num_embeddings - 1} (num_embeddings is {self.num_embeddings}), "
                 f"got {indices[outside]} at position {where[0] if len(where) == 1 else where}"
             ) from None
-        return y.reshape(*shape, self.embedding_dim)
+        return y
 
 
 INT64 = np.dtype(np.int64)

@@ -22,6 +22,7 @@ from fastact.nn.base import Backward, Layer, RunResult
 from fastact.nn.parameter import Parameter
 from fastact.nn.sequences import EQUAL, Equal, Ragged, as_lengths
 from fastact.nn.states import Layers, States, part
+from fastact.nn.streams import RecurrentStream
 
 MERGES = ("concat", "sum", "mean", "none")
 
@@ -108,10 +109,8 @@ class PackedStack:
 
     def is_current(self, parameters: dict[str, Any], training: bool) -> bool:
         """Whether the weights and the instruction set are still the same, and training finds what it needs."""
-        for name, parameter, version in self.made_of:
-            if parameter.version != version or parameters.get(name) is not parameter:
-                return False
-        return (self.for_training or not training) and self.cells[0][0].current
+        fits = (self.for_training or not training) and self.cells[0][0].current
+        return fits and core.unchanged(self.made_of, parameters)
 
 
 class Recurrent(Layer):
@@ -369,6 +368,48 @@ class Recurrent(Layer):
         out = np.empty((*shape, a.shape[-1]), self.dtype)
         sequences.unpack(a, out)
         return out
+
+    def stream(self, batch_size: int = 1, state: Any = None) -> RecurrentStream:
+        """This layer one time step at a time: ``stream.step(x)`` takes x of shape (B, I) and gives h of (B, H).
+
+        The same bits as a call with the whole sequence; no memory is taken after this. Dropout does not act, as in
+        any inference, nor do ``time_major`` and ``return_sequences``.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, the number of sequences that go side by side.
+        state : optional
+            Initial state: zero without. See the class for its form.
+
+        Returns
+        -------
+        RecurrentStream
+            With ``step(x, out=None)``, ``reset()`` and ``state``.
+
+        Raises
+        ------
+        ValueError
+            If the layer runs backwards, or state does not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastact as fa
+        >>> layer = fa.nn.LSTM(3, 8, num_layers=2, rng=0)
+        >>> x = np.random.default_rng(0).normal(size=(1, 5, 3)).astype(np.float32)
+        >>> stream = layer.stream()
+        >>> y = [stream.step(x[:, t]).copy() for t in range(5)]
+        >>> bool((np.stack(y, axis=1) == layer(x)).all())
+        True
+        """
+        if self.bidirectional or self.reverse:
+            option = "bidirectional" if self.bidirectional else "reverse"
+            raise ValueError(
+                f"{option}: expected False for a stream, got True: the way back begins at the last step, which a stream "
+                "does not have yet; call the layer with stretches of the sequence instead"
+            )
+        return RecurrentStream(self, batch_size, state)
 
     def forward(  # type: ignore[override]
         self, x: npt.ArrayLike, /, state: Any = None, lengths: npt.ArrayLike | None = None

@@ -117,6 +117,43 @@ class Sequential(Layer):
             raise _in_layer(i, self.layers[i], error) from error
         return RunResult(x, tuple(final))
 
+    def stream(self, batch_size: int = 1, state: tuple[Any, ...] | None = None) -> ChainStream:
+        """This model one time step at a time: ``stream.step(x)`` takes and gives arrays of (B, features).
+
+        After a recurrent member without ``return_sequences`` each step gives what the model would give for the sequence
+        up to there.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, the number of sequences that go side by side.
+        state : tuple or None
+            Initial states, one for each recurrent member; None is zeros.
+
+        Returns
+        -------
+        ChainStream
+            With ``step(x, out=None)``, ``reset()`` and ``state``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a member cannot run step by step: a bidirectional one, one of your own without ``stream``.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastact as fa
+        >>> model = fa.nn.Sequential(fa.nn.Embedding(50, 8), fa.nn.LSTM(8, 16), fa.nn.Dense(16, 50))
+        >>> stream = model.stream(batch_size=2)
+        >>> scores = stream.step([7, 9])
+        >>> scores.shape, stream.step(scores.argmax(1)) is scores
+        ((2, 50), True)
+        """
+        if not self.layers:
+            raise ValueError("stream: expected a model of one layer or more, got an empty chain")
+        return ChainStream(self.layers, batch_size, self._states(state))
+
     def forward(self, x: Any, /, state: tuple[Any, ...] | None = None) -> tuple[Array, Backward]:  # type: ignore[override]
         """Output of the last layer in training mode, and the backward of the chain.
 
@@ -193,6 +230,63 @@ class ChainBackward(Backward):
                 dy = backward(dy, **wanted)
         self.dstate = tuple(reversed(found))
         return dy if input_gradient else None
+
+
+class ChainStream:
+    """A ``Sequential`` over a stream; ``model.stream(batch_size)`` makes it.
+
+    Attributes
+    ----------
+    batch_size : int
+    state : tuple
+        The states of the recurrent members, in order; assigning sets them, None is zeros.
+    """
+
+    def __init__(self, layers: tuple[Layer, ...], batch_size: int, states: Iterator[Any]) -> None:
+        self._layers = layers
+        self._streams: list[Any] = []
+        for i, layer in enumerate(layers):
+            try:
+                more = {"state": next(states)} if layer.stateful else {}
+                self._streams.append(layer.stream(batch_size, **more))
+            except _NAMED as error:
+                raise _in_layer(i, layer, error) from error
+        self._stateful = [s for s, layer in zip(self._streams, layers, strict=True) if layer.stateful]
+        self.batch_size = batch_size
+
+    def step(self, x: Any, out: Array | None = None) -> Array:
+        """The next time step, of (B, ...). Without ``out`` the result's array is overwritten by the next step."""
+        i = 0
+        try:
+            for i, stream in enumerate(self._streams[:-1]):  # noqa: B007
+                x = stream.step(x)
+            i = len(self._streams) - 1
+            return self._streams[i].step(x, out)
+        except _NAMED as error:
+            raise _in_layer(i, self._layers[i], error) from error
+
+    def reset(self) -> None:
+        """Back to states of zeros, for the next sequences."""
+        for stream in self._streams:
+            stream.reset()
+
+    @property
+    def state(self) -> tuple[Any, ...]:
+        return tuple([stream.state for stream in self._stateful])
+
+    @state.setter
+    def state(self, state: tuple[Any, ...] | None) -> None:
+        states = (None,) * len(self._stateful) if state is None else state
+        if not isinstance(states, (tuple, list)) or len(states) != len(self._stateful):
+            raise ValueError(f"state: expected a tuple of {len(self._stateful)}, one for each recurrent layer")
+        before = self.state
+        try:
+            for stream, each in zip(self._stateful, states, strict=True):
+                stream.state = each
+        except _NAMED:
+            for stream, each in zip(self._stateful, before, strict=True):
+                stream.state = each
+            raise
 
 
 _NAMED = (ValueError, TypeError, IndexError)
