@@ -176,11 +176,12 @@ class Layer:
         Raises
         ------
         TypeError
-            For a layer that has no such thing. One of your own defines ``stream``, or, if it works on each step by
-            itself, ``_into(x, out)``, which fills out, or makes the array if that is None.
+            For a layer that has no such thing; one of your own may define it.
         """
         if type(self)._into is Layer._into:
-            raise TypeError(f"{type(self).__name__}: expected a layer that works step by step; define stream(batch_size)")
+            raise TypeError(
+                f"{type(self).__name__}: expected a layer that works step by step; define stream(batch_size)"
+            )
         return PlainStream(self, batch_size)
 
     def _into(self, x: Any, out: Array | None) -> Array:

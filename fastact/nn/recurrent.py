@@ -406,8 +406,8 @@ class Recurrent(Layer):
         if self.bidirectional or self.reverse:
             option = "bidirectional" if self.bidirectional else "reverse"
             raise ValueError(
-                f"{option}: expected False for a stream, got True: the way back begins at the last step, which a stream "
-                "does not have yet; call the layer with stretches of the sequence instead"
+                f"{option}: expected False for a stream, got True: the way back begins at the last step, which a "
+                "stream does not have yet; call the layer with stretches of the sequence instead"
             )
         return RecurrentStream(self, batch_size, state)
 

@@ -112,7 +112,9 @@ class PlainStream:
     def step(self, x: npt.ArrayLike, out: Array | None = None) -> Array:
         """The layer's output for a time step of (B, ...); without ``out`` in the stream's own array."""
         if len(np.shape(x)) == 0 or np.shape(x)[0] != self.batch_size:
-            raise ValueError(f"x: expected B = {self.batch_size} rows, the stream's batch_size, got shape {np.shape(x)}")
+            raise ValueError(
+                f"x: expected B = {self.batch_size} rows, the stream's batch_size, got shape {np.shape(x)}"
+            )
         if out is not None:
             return self._layer._into(x, out)
         y = self._layer._into(x, self._y)
