@@ -15,7 +15,7 @@ import click
 
 import fastact as fa
 
-from . import catalogue, tables, timing, worker
+from . import catalogue, roofline, tables, timing, worker
 from .peers import PEERS
 
 SCHEMA = 1  # of the JSON file
@@ -93,13 +93,18 @@ def measure(threads: int, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     help="Only this peer; may be repeated.",
 )
 @click.option("--activation", "names", multiple=True, metavar="NAME", help="Only this activation; may be repeated.")
+@click.option("--only", multiple=True, metavar="TEXT",
+              help="Of lstm, recurrent and streams only rows with this in name and shape, as 'GRU training T=20 B=1 '; "
+              "may be repeated.")  # fmt: skip
 @click.option("--quick", "level", flag_value="quick", help="A few rows in a few seconds.")
 @click.option("--full", "--all", "level", flag_value="full",
-              help="Every activation, 60 sampled products, longer repeats.")  # fmt: skip
+              help="Every activation, 60 sampled products, the whole recurrent grid, longer repeats.")  # fmt: skip
 @click.option("--tiny", "level", flag_value="tiny", hidden=True)
 @click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures there.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path),
               help="Draw the activations beside a copy and the best of the others there (matplotlib).")  # fmt: skip
+@click.option("--roofline", "roofline_path", type=click.Path(dir_okay=False, path_type=Path),
+              help="Draw the share of the roofline of recurrent layers by shape there (matplotlib).")  # fmt: skip
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the ratios there (matplotlib).")
 def bench(
     section: str,
@@ -108,9 +113,11 @@ def bench(
     peers: bool,
     chosen: tuple[str, ...],
     names: tuple[str, ...],
+    only: tuple[str, ...],
     level: str | None,
     json_path: Path | None,
     picture: Path | None,
+    roofline_path: Path | None,
     plot: Path | None,
 ) -> None:
     """Measure activations, products, LSTMs and training steps against NumPy and other libraries.
@@ -121,7 +128,7 @@ def bench(
     unknown = [name for name in names if name not in fa.activations]
     if unknown:
         raise click.BadParameter(f"expected activations out of {', '.join(fa.activations)}, got {unknown[0]!r}")
-    for path in (json_path, picture, plot):
+    for path in (json_path, picture, roofline_path, plot):
         if path is not None and not path.absolute().parent.is_dir():
             raise click.BadParameter(f"expected a file in a folder that exists, got {str(path)!r}")
     options = {
@@ -130,6 +137,7 @@ def bench(
         "level": level or "default",
         "with_peers": list(chosen) or peers,
         "names": list(names) or None,
+        "only": list(only),
     }
     machines: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
@@ -142,7 +150,12 @@ def bench(
             json_path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     for text in tables.summary(rows):
         click.echo(text)
-    for option, path, draw in (("--plot", plot, tables.draw), ("--picture", picture, catalogue.draw)):
+    pictures = (
+        ("--plot", plot, tables.draw),
+        ("--picture", picture, catalogue.draw),
+        ("--roofline", roofline_path, roofline.draw),
+    )
+    for option, path, draw in pictures:
         if path is not None:
             try:
                 draw(rows, path)

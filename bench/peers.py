@@ -8,6 +8,7 @@ PyTorch's names, shapes and gate order (i, f, g, o); sequences are time-major.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -31,7 +32,9 @@ _METHODS = {
     "calls": ("forward", "backward"),
     "values": (),
     "product": ("product",),
-    "lstm": ("lstm_inference", "lstm_training"),
+    "lstm": ("recurrent_inference", "recurrent_training"),
+    "recurrent": ("recurrent_inference", "recurrent_training"),
+    "streams": ("recurrent_step",),
     "training": ("mlp_step", "language_model_step"),
 }
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
@@ -64,12 +67,16 @@ class Peer:
         """A (M, K) times B (K, N) into out (M, N)."""
         return None
 
-    def lstm_inference(self, weights: Weights, x: Array) -> Run | None:
-        """x (T, B, I) to y (T, B, H) from a zero state; returns y."""
+    def recurrent_inference(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        """x (T, B, I) to y (T, B, H) from a zero state; returns y. The cell is "LSTM", "GRU" or "RNN"."""
         return None
 
-    def lstm_training(self, weights: Weights, x: Array, dy: Array) -> Run | None:
-        """Forward and backward; returns y and the gradients of x, weight_ih, weight_hh and the bias."""
+    def recurrent_training(self, cell: str, weights: Weights, x: Array, dy: Array) -> Run | None:
+        """Forward and backward; returns y and the gradients of x, weight_ih, weight_hh and bias_ih."""
+        return None
+
+    def recurrent_step(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        """Each call is the next step, for x (B, I); returns h. The first begins from zeros."""
         return None
 
     def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
@@ -200,10 +207,12 @@ class PyTorch(Peer):
         ta, tb, to = (self.torch.from_numpy(m) for m in (a, b, out))
         return lambda: self.torch.mm(ta, tb, out=to)
 
-    def _lstm(self, weights: Weights) -> Any:
+    def _recurrent(self, kind: str, weights: Weights) -> Any:
         weight = weights["weight_ih_l0"]
-        layer = self.torch.nn.LSTM(weight.shape[1], weights["weight_hh_l0"].shape[1], dtype=self._dtype(weight))
-        layer.load_state_dict(self._tensors(weights))
+        make = getattr(self.torch.nn, kind)
+        layer = make(weight.shape[1], weights["weight_hh_l0"].shape[1], dtype=self._dtype(weight))
+        names = {name: name.removesuffix("_l0") if kind.endswith("Cell") else name for name in weights}
+        layer.load_state_dict({names[name]: value for name, value in self._tensors(weights).items()})
         return layer
 
     def _dtype(self, array: Array) -> Any:
@@ -212,8 +221,8 @@ class PyTorch(Peer):
     def _tensors(self, weights: Weights) -> dict[str, Any]:
         return {name: self.torch.from_numpy(value.copy()) for name, value in weights.items()}
 
-    def lstm_inference(self, weights: Weights, x: Array) -> Run | None:
-        torch, layer, tx = self.torch, self._lstm(weights), self.torch.from_numpy(x)
+    def recurrent_inference(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        torch, layer, tx = self.torch, self._recurrent(cell, weights), self.torch.from_numpy(x)
 
         def run() -> Any:
             with torch.inference_mode():
@@ -221,8 +230,20 @@ class PyTorch(Peer):
 
         return run
 
-    def lstm_training(self, weights: Weights, x: Array, dy: Array) -> Run | None:
-        torch, layer = self.torch, self._lstm(weights)
+    def recurrent_step(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        torch, layer, tx = self.torch, self._recurrent(f"{cell}Cell", weights), self.torch.from_numpy(x)
+        state = None
+
+        def run() -> Any:
+            nonlocal state
+            with torch.inference_mode():
+                state = layer(tx, state)
+            return state[0] if cell == "LSTM" else state
+
+        return run
+
+    def recurrent_training(self, cell: str, weights: Weights, x: Array, dy: Array) -> Run | None:
+        torch, layer = self.torch, self._recurrent(cell, weights)
         tx, td = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
         wanted = [tx, layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0]
 
@@ -282,7 +303,7 @@ class PyTorch(Peer):
 
 
 class ONNXRuntime(Peer):
-    """ONNX Runtime on the operator LSTM (float32 only), weights in the model, input and output bound beforehand."""
+    """ONNX Runtime on its recurrent operators (float32 only), weights in the model, arrays bound beforehand."""
 
     name = "ONNX Runtime"
 
@@ -296,37 +317,61 @@ class ONNXRuntime(Peer):
         self.options.inter_op_num_threads = 1
         self.version = onnxruntime.__version__
 
-    def lstm_inference(self, weights: Weights, x: Array) -> Run | None:
-        if x.dtype != np.float32:
-            return None
+    def _session(self, cell: str, weights: Weights, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
+        """One node of the operator; the names of its inputs after x, and of its outputs, are the operator's own."""
         helper, from_array, kind = self.onnx.helper, self.onnx.numpy_helper.from_array, self.onnx.TensorProto.FLOAT
-        (steps, batch, _), hidden = x.shape, weights["weight_hh_l0"].shape[1]
+        order = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2], "RNN": [0]}[cell]  # i, o, f, c and z, r, h
 
-        def iofc(a: Array) -> Array:
-            i, f, g, o = np.split(a, 4)
-            return np.concatenate([i, o, f, g])
+        def ordered(a: Array) -> Array:
+            return np.concatenate([np.split(a, len(order))[k] for k in order])
 
         constants = [
-            from_array(iofc(weights["weight_ih_l0"])[None], "W"),
-            from_array(iofc(weights["weight_hh_l0"])[None], "R"),
-            from_array(np.concatenate([iofc(weights["bias_ih_l0"]), iofc(weights["bias_hh_l0"])])[None], "b"),
+            from_array(ordered(weights["weight_ih_l0"])[None], "W"),
+            from_array(ordered(weights["weight_hh_l0"])[None], "R"),
+            from_array(np.concatenate([ordered(weights["bias_ih_l0"]), ordered(weights["bias_hh_l0"])])[None], "b"),
         ]
-        out = np.empty((steps, 1, batch, hidden), np.float32)
+        options = {"linear_before_reset": 1} if cell == "GRU" else {}
+        present = {"W", "R", "b", *inputs, *outputs}
+
+        def slots(*names: str) -> list[str]:
+            """The node's: an empty name for what is left out, unless nothing follows."""
+            found = [name if name in present else "" for name in names]
+            return found[: 1 + max(i for i, name in enumerate(found) if name)]
+
+        node = helper.make_node(
+            cell,
+            slots("x", "W", "R", "b", "", "initial_h", "initial_c"),
+            slots("Y", "Y_h", "Y_c"),
+            hidden_size=weights["weight_hh_l0"].shape[1],
+            **options,
+        )
         graph = helper.make_graph(
-            [helper.make_node("LSTM", ["x", "W", "R", "b"], ["y"], hidden_size=hidden)],
-            "lstm",
-            [helper.make_tensor_value_info("x", kind, x.shape)],
-            [helper.make_tensor_value_info("y", kind, out.shape)],
+            [node],
+            "recurrent",
+            [helper.make_tensor_value_info(name, kind, a.shape) for name, a in inputs.items()],
+            [helper.make_tensor_value_info(name, kind, a.shape) for name, a in outputs.items()],
             constants,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-        session = self.runtime.InferenceSession(
+        return self.runtime.InferenceSession(
             model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
         )
+
+    def _bound(self, session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
         binding = session.io_binding()
-        binding.bind_cpu_input("x", x)
-        bound = self.runtime.OrtValue.ortvalue_from_numpy(out)
-        binding.bind_ortvalue_output("y", bound)
+        value = self.runtime.OrtValue.ortvalue_from_numpy  # shares the array's memory
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, value(array))
+        for name, array in outputs.items():
+            binding.bind_ortvalue_output(name, value(array))
+        return binding
+
+    def recurrent_inference(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        if x.dtype != np.float32:
+            return None
+        out = np.empty((len(x), 1, x.shape[1], weights["weight_hh_l0"].shape[1]), np.float32)
+        session = self._session(cell, weights, {"x": x}, {"Y": out})
+        binding = self._bound(session, {"x": x}, {"Y": out})
 
         def run() -> Any:
             session.run_with_iobinding(binding)
@@ -334,9 +379,31 @@ class ONNXRuntime(Peer):
 
         return run
 
+    def recurrent_step(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        if x.dtype != np.float32:
+            return None
+        letters = "hc" if cell == "LSTM" else "h"
+        shape = (1, len(x), weights["weight_hh_l0"].shape[1])
+        before, after = ({k: np.zeros(shape, np.float32) for k in letters} for _ in range(2))
+
+        def ends(source: Mapping[str, Array], target: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
+            inputs = {"x": x[None]} | {f"initial_{k}": source[k] for k in letters}
+            return inputs, {f"Y_{k}": target[k] for k in letters}
+
+        session = self._session(cell, weights, *ends(before, after))
+        there, back = self._bound(session, *ends(before, after)), self._bound(session, *ends(after, before))
+        turns = itertools.cycle([(there, after["h"][0]), (back, before["h"][0])])
+
+        def run() -> Any:
+            binding, h = next(turns)
+            session.run_with_iobinding(binding)
+            return h
+
+        return run
+
 
 class JAX(Peer):
-    """JAX on the CPU, jitted; the LSTM is a lax.scan over the steps with the input product before it."""
+    """JAX on the CPU, jitted; a recurrent layer is a lax.scan over the steps with the input product before it."""
 
     name = "JAX"
 
@@ -411,33 +478,61 @@ class JAX(Peer):
     def product(self, a: Array, b: Array, out: Array) -> Run | None:
         return self._compiled(lambda left, right: left @ right, a, b)
 
-    def _lstm(self, parameters: Any, x: Any) -> Any:
+    def _step(self, cell: str, parameters: Any, carry: Any, z: Any) -> Any:
+        """The state after a step whose input product, with bias_ih, is z."""
         jax, numpy = self.jax, self.jax.numpy
-        weight_ih, weight_hh, bias = parameters
-        zero = numpy.zeros((x.shape[1], weight_hh.shape[1]), x.dtype)
+        _, weight_hh, _, bias_hh = parameters
+        h = carry[0]
+        product = h @ weight_hh.T + bias_hh
+        if cell == "RNN":
+            return (numpy.tanh(z + product),)
+        if cell == "GRU":
+            (r, u, n), (hr, hu, hn) = numpy.split(z, 3, axis=1), numpy.split(product, 3, axis=1)
+            n = numpy.tanh(n + jax.nn.sigmoid(r + hr) * hn)
+            u = jax.nn.sigmoid(u + hu)
+            return ((1 - u) * n + u * h,)
+        i, f, g, o = numpy.split(z + product, 4, axis=1)
+        c = jax.nn.sigmoid(f) * carry[1] + jax.nn.sigmoid(i) * numpy.tanh(g)
+        return jax.nn.sigmoid(o) * numpy.tanh(c), c
 
+    def _zeros(self, cell: str, parameters: Any, rows: int, dtype: Any) -> Any:
+        return (self.jax.numpy.zeros((rows, parameters[1].shape[1]), dtype),) * (2 if cell == "LSTM" else 1)
+
+    def _recurrent(self, cell: str, parameters: Any, x: Any) -> Any:
         def step(carry: Any, z: Any) -> Any:
-            h, c = carry
-            i, f, g, o = numpy.split(z + h @ weight_hh.T, 4, axis=1)
-            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * numpy.tanh(g)
-            h = jax.nn.sigmoid(o) * numpy.tanh(c)
-            return (h, c), h
+            carry = self._step(cell, parameters, carry, z)
+            return carry, carry[0]
 
-        return jax.lax.scan(step, (zero, zero), x @ weight_ih.T + bias)[1]
+        zeros = self._zeros(cell, parameters, x.shape[1], x.dtype)
+        return self.jax.lax.scan(step, zeros, x @ parameters[0].T + parameters[2])[1]
 
-    def _parameters(self, weights: Weights) -> tuple[Array, ...]:
-        return weights["weight_ih_l0"], weights["weight_hh_l0"], weights["bias_ih_l0"] + weights["bias_hh_l0"]
+    def recurrent_inference(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        return self._compiled(functools.partial(self._recurrent, cell), tuple(weights.values()), x)
 
-    def lstm_inference(self, weights: Weights, x: Array) -> Run | None:
-        return self._compiled(self._lstm, self._parameters(weights), x)
-
-    def lstm_training(self, weights: Weights, x: Array, dy: Array) -> Run | None:
+    def recurrent_training(self, cell: str, weights: Weights, x: Array, dy: Array) -> Run | None:
         def step(parameters: Any, x: Any, dy: Any) -> Any:
-            y, pullback = self.jax.vjp(self._lstm, parameters, x)
-            (d_ih, d_hh, d_bias), dx = pullback(dy)
+            y, pullback = self.jax.vjp(functools.partial(self._recurrent, cell), parameters, x)
+            (d_ih, d_hh, d_bias, _), dx = pullback(dy)
             return y, dx, d_ih, d_hh, d_bias
 
-        return self._compiled(step, self._parameters(weights), x, dy)
+        return self._compiled(step, tuple(weights.values()), x, dy)
+
+    def recurrent_step(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        jax = self.jax
+        parameters, tx = jax.device_put((tuple(weights.values()), x))
+        carry = jax.device_put(self._zeros(cell, parameters, len(x), x.dtype))
+
+        def step(carry: Any, x: Any) -> Any:
+            return self._step(cell, parameters, carry, x @ parameters[0].T + parameters[2])
+
+        compiled = jax.jit(step).lower(carry, tx).compile()
+
+        def run() -> Any:
+            nonlocal carry
+            carry = jax.block_until_ready(compiled(carry, tx))
+            return carry[0]
+
+        return run
 
 
 class SciPy(Peer):

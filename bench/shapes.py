@@ -9,16 +9,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}  # blocks of H rows in the weights of each cell
 
-class LSTMShape(NamedTuple):
+
+class RecurrentShape(NamedTuple):
     T: int
     B: int
     I: int  # noqa: E741  the field's letter for the number of inputs
     H: int
 
-    def flops(self, training: bool) -> int:
+    def flops(self, training: bool, cell: str = "LSTM") -> int:
         """Operations of the matrix products; the backward pass has twice those of the forward pass."""
-        return self.T * self.B * 2 * 4 * self.H * (self.I + self.H) * (3 if training else 1)
+        return self.T * self.B * 2 * GATES[cell] * self.H * (self.I + self.H) * (3 if training else 1)
 
 
 class ProductShape(NamedTuple):
@@ -36,7 +38,8 @@ class LanguageModelShape(NamedTuple):
     T: int
 
     def flops(self) -> int:
-        return LSTMShape(self.T, self.B, self.E, self.H).flops(training=True) + 6 * self.T * self.B * self.H * self.V
+        recurrent = RecurrentShape(self.T, self.B, self.E, self.H).flops(training=True)
+        return recurrent + 6 * self.T * self.B * self.H * self.V
 
 
 class MLPShape(NamedTuple):
@@ -76,15 +79,30 @@ VALUES_SIZE = 1 << 14
 
 # Latency-bound, bandwidth-bound and compute-bound cells, from a single stream to a large batch.
 LSTM_SHAPES = [
-    LSTMShape(100, 1, 32, 32),
-    LSTMShape(100, 1, 64, 128),
-    LSTMShape(100, 1, 128, 256),
-    LSTMShape(100, 8, 64, 128),
-    LSTMShape(50, 32, 128, 128),
-    LSTMShape(100, 32, 64, 256),
-    LSTMShape(100, 64, 256, 512),
-    LSTMShape(500, 16, 16, 64),
+    RecurrentShape(100, 1, 32, 32),
+    RecurrentShape(100, 1, 64, 128),
+    RecurrentShape(100, 1, 128, 256),
+    RecurrentShape(100, 8, 64, 128),
+    RecurrentShape(50, 32, 128, 128),
+    RecurrentShape(100, 32, 64, 256),
+    RecurrentShape(100, 64, 256, 512),
+    RecurrentShape(500, 16, 16, 64),
 ]
+
+# All shapes: each letter's values with every other's, at as many inputs as units, a quarter and four times as many; but
+# no training call of more than 2e11 operations, which is a second. And some for every day.
+GRID_T, GRID_B, GRID_H = (1, 20, 100, 500), (1, 4, 8, 16, 32, 64, 128), (16, 32, 64, 128, 256, 512, 1024)
+GRID_FLOPS = 2e11
+RECURRENT_GRID = [
+    shape
+    for T in GRID_T
+    for B in GRID_B
+    for H in GRID_H
+    for inputs in (H // 4, H, 4 * H)
+    if 16 <= inputs <= 1024 and (shape := RecurrentShape(T, B, inputs, H)).flops(True) <= GRID_FLOPS
+]
+RECURRENT_SHAPES = [RecurrentShape(T, B, H, H) for T in (20, 100) for B in (1, 8, 32) for H in (32, 128, 256)]
+STREAM_SHAPES = [RecurrentShape(1, B, inputs, H) for B in (1, 8) for inputs, H in ((32, 32), (64, 128), (128, 256))]
 
 MLP_SHAPES = [MLPShape((784, 512, 256, 10), 128), MLPShape((64, 32, 10), 32)]
 
@@ -104,10 +122,11 @@ def sampled_products(count: int, seed: int = 0) -> list[ProductShape]:
 # The smallest of each kind, for --quick and for the tests of the benchmarks themselves.
 QUICK_ACTIVATION_SIZES = {"1M": 1 << 20}
 QUICK_LSTM_SHAPES = [LSTM_SHAPES[0], LSTM_SHAPES[3], LSTM_SHAPES[4], LSTM_SHAPES[7]]
+QUICK_RECURRENT_SHAPES = [RecurrentShape(20, 1, 32, 32), RecurrentShape(20, 32, 128, 128)]
 QUICK_PRODUCTS = [SQUARES[2], SQUARES[4], SKINNY[0], SKINNY[2]]
 TINY_ACTIVATION_SIZES = {"100": 100}
 TINY_ROWS_SHAPES = [RowsShape(6, total=48), RowsShape(4, axis=0, total=12)]
-TINY_LSTM_SHAPES = [LSTMShape(5, 2, 3, 4)]
+TINY_LSTM_SHAPES = [RecurrentShape(5, 2, 3, 4)]
 TINY_PRODUCTS = [ProductShape(7, 5, 9), ProductShape(4, 3, 2, "TT")]
 TINY_MLP_SHAPES = [MLPShape((6, 5, 3), 4)]
 TINY_LANGUAGE_MODEL = LanguageModelShape(V=7, E=3, H=5, B=2, T=6)

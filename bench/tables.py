@@ -18,6 +18,8 @@ SECTIONS = {
     "values": "Special values (limit: ordinary ones)",
     "product": "Matrix product",
     "lstm": "LSTM, one layer, time-major",
+    "recurrent": "Recurrent layers, time-major",
+    "streams": "Streams, one step a call",
     "training": "Training steps",
 }
 _CELL = 16
@@ -25,10 +27,10 @@ _LABEL = 44
 
 
 def figure(row: Row, nanoseconds: float) -> float:
-    """A time in the row's unit: GF/s is work over time, ns/element time over work, ms the time of a call."""
+    """A time in the row's unit: GF/s is work over time, ns/element time over work, ms and us the time of a call."""
     if row["unit"] == "GF/s":
         return float(row["work"] / nanoseconds)
-    return float(nanoseconds / row["work"] / (1e6 if row["unit"] == "ms" else 1))
+    return float(nanoseconds / row["work"] / {"ms": 1e6, "us": 1e3}.get(row["unit"], 1))
 
 
 def ratio(row: Row, contender: str) -> float | None:

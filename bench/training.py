@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 import fastact as fa
 
 from . import timing
-from .lstm import random_weights
 from .numpy_lstm import adam_state, adam_update, cross_entropy, language_model_step
 from .peers import Peer, Run, offered
-from .shapes import LanguageModelShape, LSTMShape, MLPShape
+from .recurrent import random_weights
+from .shapes import LanguageModelShape, MLPShape
 from .timing import Case, Contender
 
 Array = NDArray[Any]
@@ -84,7 +84,7 @@ def _fastact_mlp_step(shape: MLPShape, weights: dict[str, Array], x: Array, y: A
 
 def language_model_weights(shape: LanguageModelShape, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
     """The state dict of Sequential(Embedding, LSTM, Dense)."""
-    lstm = random_weights(LSTMShape(shape.T, shape.B, shape.E, shape.H), dtype, rng)
+    lstm = random_weights("LSTM", shape.E, shape.H, dtype, rng)
     bound = 1 / np.sqrt(shape.H)
     return {
         "0.weight": rng.standard_normal((shape.V, shape.E)).astype(dtype),

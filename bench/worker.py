@@ -15,9 +15,10 @@ from typing import Any
 
 import fastact as fa
 
-from . import activations, calls, lstm, peers, product, shapes, timing, training, values
+from . import activations, calls, peers, product, recurrent, shapes, timing, training, values
 
-SECTIONS = ("activations", "calls", "values", "product", "lstm", "training")
+SECTIONS = ("activations", "calls", "values", "product", "lstm", "recurrent", "streams", "training")
+WITHOUT_NUMPY = ("recurrent", "streams")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,9 @@ class Level:
     sizes: dict[str, int]
     rows: list[shapes.RowsShape]
     products: list[shapes.ProductShape]
-    lstms: list[shapes.LSTMShape]
+    lstms: list[shapes.RecurrentShape]
+    recurrent: list[shapes.RecurrentShape]
+    streams: list[shapes.RecurrentShape]
     mlps: list[shapes.MLPShape]
     language_models: list[shapes.LanguageModelShape]
 
@@ -39,25 +42,33 @@ _FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY
 LEVELS = {
     "tiny": Level(
         1, 0, None, shapes.TINY_ACTIVATION_SIZES, shapes.TINY_ROWS_SHAPES, shapes.TINY_PRODUCTS,
-        shapes.TINY_LSTM_SHAPES, shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL],
+        shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES,
+        shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL],
     ),
     "quick": Level(
         1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, [], shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
-        shapes.MLP_SHAPES[1:], [],
+        shapes.QUICK_RECURRENT_SHAPES, shapes.STREAM_SHAPES[:2], shapes.MLP_SHAPES[1:], [],
     ),
     "default": Level(
         2, 0.03, activations.MAIN, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES,
-        _FIXED_PRODUCTS + shapes.sampled_products(8), shapes.LSTM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
+        _FIXED_PRODUCTS + shapes.sampled_products(8), shapes.LSTM_SHAPES,
+        shapes.RECURRENT_SHAPES, shapes.STREAM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
     ),
     "full": Level(
         5, 0.05, None, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES, _FIXED_PRODUCTS + shapes.sampled_products(60),
-        shapes.LSTM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
+        shapes.LSTM_SHAPES, shapes.RECURRENT_GRID, shapes.STREAM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
     ),
 }  # fmt: skip
 
 
 def cases(
-    section: str, level: Level, dtype: str, threads: int, others: list[peers.Peer], names: tuple[str, ...] | None
+    section: str,
+    level: Level,
+    dtype: str,
+    threads: int,
+    others: list[peers.Peer],
+    names: tuple[str, ...] | None,
+    only: tuple[str, ...] = (),
 ) -> Iterator[timing.Case]:
     """The rows of a section."""
     chosen = names or level.activations or tuple(fa.activations)
@@ -70,7 +81,11 @@ def cases(
     elif section == "product":
         yield from product.cases(level.products, dtype, threads, others)
     elif section == "lstm":
-        yield from lstm.cases(level.lstms, dtype, threads, others, ("inference", "training"))
+        yield from recurrent.cases(section, ("LSTM",), level.lstms, dtype, threads, others, only)
+    elif section == "recurrent":
+        yield from recurrent.cases(section, tuple(shapes.GATES), level.recurrent, dtype, threads, others, only)
+    elif section == "streams":
+        yield from recurrent.stream_cases(tuple(shapes.GATES), level.streams, dtype, threads, others, only)
     else:
         yield from training.cases(level.mlps, level.language_models, dtype, threads, others)
 
@@ -82,6 +97,7 @@ def run(
     level: str = "default",
     with_peers: bool | tuple[str, ...] = False,
     names: tuple[str, ...] | None = None,
+    only: tuple[str, ...] = (),
 ) -> Iterator[dict[str, Any]]:
     """Measure in this process.
 
@@ -94,6 +110,7 @@ def run(
     with_peers : bool or names
         All installed peers, none, or those named.
     names : activations to measure instead of the level's, optional
+    only : texts, one of which must be in the name and shape of a row of lstm, recurrent and streams
 
     Yields
     ------
@@ -107,9 +124,10 @@ def run(
         yield {"machine": timing.machine(threads, dtypes, {peer.name: peer.version for peer in others})}
         chosen = LEVELS[level]
         for section in sections:
-            yield {"columns": ["fastact", "NumPy", *(peer.name for peer in others if peer.offers(section))]}
+            numpy = [] if section in WITHOUT_NUMPY else ["NumPy"]
+            yield {"columns": ["fastact", *numpy, *(peer.name for peer in others if peer.offers(section))]}
             for dtype in dtypes:
-                for case in cases(section, chosen, dtype, threads, others, names):
+                for case in cases(section, chosen, dtype, threads, others, names, only):
                     yield {"row": dataclasses.asdict(timing.measure(case, threads, chosen.rounds, chosen.seconds))}
 
 

@@ -9,7 +9,19 @@ import warnings
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from fastact.bench import catalogue, cli, formulas, numpy_lstm, peers, shapes, tables, timing, worker
+from fastact.bench import (
+    catalogue,
+    cli,
+    formulas,
+    numpy_lstm,
+    peers,
+    recurrent,
+    roofline,
+    shapes,
+    tables,
+    timing,
+    worker,
+)
 
 import fastact as fa
 from fastact import reference
@@ -85,7 +97,7 @@ def test_everybody_agrees_and_is_timed(section):
     for measured in rows:
         assert not measured["failed"], (measured["name"], measured["failed"])
         assert measured["times_ns"]["fastact"] > 0
-        if section not in ("activations", "values"):
+        if section not in ("activations", "values", *worker.WITHOUT_NUMPY):
             assert measured["times_ns"]["NumPy"] > 0
         assert section == "calls" or measured["limit_ns"] > 0
     assert {measured["dtype"] for measured in rows} == {"float32", "float64"}
@@ -166,7 +178,8 @@ def test_figures_are_in_the_unit_of_the_row(unit, work, expected):
 
 
 def test_flops():
-    assert shapes.LSTMShape(100, 64, 256, 512).flops(training=False) == 100 * 64 * 2 * 2048 * 768
+    assert shapes.RecurrentShape(100, 64, 256, 512).flops(training=False) == 100 * 64 * 2 * 2048 * 768
+    assert shapes.RecurrentShape(3, 2, 4, 5).flops(training=True, cell="GRU") == 3 * 2 * 3 * 2 * 15 * 9
     assert shapes.MLPShape((4, 3, 2), 5).flops() == 5 * 2 * (3 * (4 * 3 + 3 * 2) - 4 * 3)
 
 
@@ -229,6 +242,51 @@ def test_picture_of_the_catalogue(tmp_path):
     assert all(word in text for word in ("relu", "gelu", "PyTorch", "1M elements, float32, 1 thread"))
     with pytest.raises(ValueError, match="expected figures of the section activations, got none"):
         catalogue.draw([row(section="lstm")], tmp_path / "c.svg")
+
+
+def test_picture_of_the_roofline(tmp_path):
+    pytest.importorskip("matplotlib")
+    rows = [
+        row(section="recurrent", name=f"{cell} {kind}", shape=f"T={T} B={B} I=8 H=16", limit_ns=3.7e4, threads=threads)
+        for cell in ("GRU", "LSTM")
+        for kind in roofline.KINDS
+        for T in (1, 100)
+        for B in (1, 64)
+        for threads in (1, 2)
+    ]
+    cell = roofline.chosen(rows)
+    assert {(measured["name"].split()[0], measured["threads"]) for measured in cell} == {("LSTM", 2)}
+    assert len(cell) == 8
+    roofline.draw(rows, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    assert all(word in text for word in (">37<", "training, T=100", "I=8 H=16", "LSTM, float32, 2 threads"))
+    with pytest.raises(ValueError, match="expected figures of the section recurrent or lstm, got none"):
+        roofline.draw([row()], tmp_path / "b.svg")
+
+
+def test_recurrent_grid():
+    """Each value of each letter is there; GRU and RNN have the limit of their own products."""
+    grid = shapes.RECURRENT_GRID
+    assert {s.T for s in grid} == {1, 20, 100, 500}
+    assert {s.B for s in grid} == {1, 4, 8, 16, 32, 64, 128}
+    assert {s.H for s in grid} == {s.I for s in grid} == {16, 32, 64, 128, 256, 512, 1024}
+    items = [item["row"] for item in worker.run(("recurrent",), level="tiny", only=("inference T=5",)) if "row" in item]
+    limits = {measured["name"]: measured["limit_ns"] for measured in items}
+    assert list(limits) == ["LSTM inference", "GRU inference", "RNN inference"]
+    assert limits["GRU inference"] == pytest.approx(0.75 * limits["LSTM inference"])
+    assert not [*worker.run(("streams",), level="tiny", only=("no such row",))][2:]
+
+
+def test_a_stream_that_goes_wrong_after_its_first_step_is_reported():
+    case = next(recurrent.stream_cases(["GRU"], [shapes.RecurrentShape(1, 2, 3, 4)], "float64", 1, []))
+    good = case.contenders[0].run
+    kept = good().copy()
+    broken = timing.Contender("other", lambda: kept, recurrent._first_steps(lambda: kept))
+    fresh = next(recurrent.stream_cases(["GRU"], [shapes.RecurrentShape(1, 2, 3, 4)], "float64", 1, []))
+    fresh.contenders.append(broken)
+    measured = timing.measure(fresh, 1, 1, 0)
+    assert set(measured.times_ns) == {"fastact"}
+    assert "differs" in measured.failed["other"]
 
 
 @pytest.mark.parametrize("order", [0, 1])

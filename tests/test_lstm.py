@@ -424,7 +424,7 @@ def test_workspaces_return_to_the_pool_and_results_stay():
 
 
 def test_large_results_keep_their_memory():
-    """y and dx of a megabyte and more live in workspaces: not handed out again while an array or a view is alive."""
+    """Large y and dx live in workspaces: not handed out again while an array or a view is alive."""
     layer = randomize(fa.nn.LSTM(4, 64))
     x, *_ = arrays(layer, 300, 16)
     y = layer(x)

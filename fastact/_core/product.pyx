@@ -13,8 +13,11 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from fastact._core.runtime cimport active as active_table, fa_fpenv, fa_fpenv_enter, fa_fpenv_leave, threads_for
+from fastact._core.workspace cimport new_array
 
 import numpy as np
+
+from fastact._core.workspace import empty
 
 cnp.import_array()
 
@@ -264,7 +267,7 @@ cdef object _matrix_product(cnp.ndarray a, object b, object out, object bias, ob
         raise ValueError(f"bias: expected shape ({p.N},), one value a column of b, got {bias.shape}")
     if out is None:
         shape[0], shape[1] = p.M, p.N
-        c = cnp.PyArray_EMPTY(2, shape, typenum, 0)
+        c = new_array(2, shape, typenum, cnp.PyArray_ITEMSIZE(a))
         result = c
     else:
         c = <cnp.ndarray>out
@@ -409,7 +412,7 @@ def _general(a, b, bias, activation, out, accumulate):
     if out is None:
         if accumulate:
             raise ValueError("out: expected an array to add to, got None")
-        result, target = None, np.empty(full, work)
+        result, target = None, empty(full, work)
     else:
         if not isinstance(out, np.ndarray):
             raise TypeError(f"out: expected a numpy array, got {type(out).__name__}")

@@ -9,15 +9,23 @@ import numpy.typing as npt
 
 from fastact import _activations
 from fastact._arguments import DTYPES, Array, as_floats
+from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
+
+LARGE = 1 << 14  # bytes
 
 
 def backward_of(function: _activations.Activation, z: Array | None, y: Array) -> Callable[[Array], Array]:
     """``dz = f(dy)`` for y = function(z), holding y or, where the derivative does not follow from it, z."""
     backward = function.backward
     if function.backward_from == "x":
-        return lambda dy: backward(dy, x=z)
-    return lambda dy: backward(dy, y=y)
+        return lambda dy: backward(dy, x=z, out=None if z is None else room(z))
+    return lambda dy: backward(dy, y=y, out=room(y))
+
+
+def room(a: Array) -> Array | None:
+    """Where a result of the shape and type of ``a`` goes, if it is large: memory that is handed out again."""
+    return empty(a.shape, a.dtype) if a.nbytes >= LARGE else None
 
 
 class Activation(Layer):
@@ -56,6 +64,6 @@ class Activation(Layer):
         z = np.asarray(x)
         if z.dtype not in DTYPES:
             z = as_floats(x, np.result_type(z.dtype, np.float16), "x")
-        y = self.function(z)
+        y = self.function(z, out=room(z) if self.function.keeps_shape else None)
         dz_of = backward_of(self.function, z, y)
         return y, Backward(lambda dy, input_gradient: dz_of(dy) if input_gradient else None, y.shape, y.dtype)

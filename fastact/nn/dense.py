@@ -12,7 +12,7 @@ from fastact import init
 from fastact._activations import Activation, as_activation
 from fastact._arguments import Array, as_dtype, as_floats, as_size
 from fastact._core.product import PackedMatrix, matmul
-from fastact.nn.activation import backward_of
+from fastact.nn.activation import backward_of, room
 from fastact.nn.base import Backward, Layer
 from fastact.nn.parameter import Parameter
 
@@ -124,7 +124,7 @@ class Dense(Layer):
             y, dz_of = matmul(rows, weight.value.T, None, b), None
         elif function.backward_from == "x":
             z = matmul(rows, weight.value.T, None, b)
-            y = function(z)
+            y = function(z, out=room(z))
             dz_of = backward_of(function, z, y)
         else:
             y = matmul(rows, weight.value.T, None, b, function)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from fastact import init
 from fastact._arguments import Array, as_dtype, as_size
 from fastact._core.training import embedding_backward, embedding_forward
+from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
 from fastact.nn.parameter import Parameter
 
@@ -87,7 +88,7 @@ class Embedding(Layer):
         return self._look_up(indices, shape, out)
 
     def _look_up(self, indices: Array, shape: tuple[int, ...], out: Array | None) -> Array:
-        y = np.empty((*shape, self.embedding_dim), self.dtype) if out is None else out
+        y = empty((*shape, self.embedding_dim), self.dtype) if out is None else out
         if y.shape != (*shape, self.embedding_dim) or y.dtype != self.dtype or not y.flags.c_contiguous:
             raise ValueError(
                 f"out: expected a C-contiguous {self.dtype} array of shape {(*shape, self.embedding_dim)}, "

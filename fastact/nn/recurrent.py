@@ -26,7 +26,7 @@ from fastact.nn.streams import RecurrentStream
 
 MERGES = ("concat", "sum", "mean", "none")
 
-_scratch = partial(empty, pooled=1 << 16)  # between two layers: handed out again at the next call
+_scratch = partial(empty, pooled=1)  # between two layers: of any size handed out again at the next call
 
 
 class RecurrentBackward(Backward):

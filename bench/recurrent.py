@@ -1,0 +1,175 @@
+"""Recurrent layers over whole sequences, inference and forward with all gradients; and one step of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastact as fa
+from fastact import reference
+
+from . import timing
+from .numpy_lstm import LSTMLayer
+from .peers import Peer, Run, offered
+from .shapes import GATES, RecurrentShape
+from .timing import Case, Contender
+
+Array = NDArray[Any]
+
+TOLERANCE = {"float32": 2e-5, "float64": 1e-11}  # of the largest value of each result
+NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+KINDS = ("inference", "training")
+REFERENCE_FLOPS = 2e9  # up to here results are held against the reference (a second or two), above against fastact's
+CHECKED_STEPS = 3  # of a stream
+
+
+def random_weights(cell: str, inputs: int, hidden: int, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
+    """PyTorch's initial weights: uniform within 1/sqrt(H)."""
+    rows = GATES[cell] * hidden
+    bound = 1 / np.sqrt(hidden)
+    sizes = [(rows, inputs), (rows, hidden), (rows,), (rows,)]
+    return {name: rng.uniform(-bound, bound, size).astype(dtype) for name, size in zip(NAMES, sizes, strict=True)}
+
+
+def cases(
+    section: str,
+    cells: Sequence[str],
+    shapes: Sequence[RecurrentShape],
+    dtype: str,
+    threads: int,
+    peers: Sequence[Peer],
+    only: Sequence[str] = (),
+) -> Iterator[Case]:
+    """Each kind at each shape of each cell; sequences time-major, initial state zero. ``only``: texts, one of which
+    must be in a row's name and shape. The section "lstm" has NumPy beside it and in float64 as the expected result."""
+    for cell in cells:
+        for shape in shapes:
+            for kind in KINDS:
+                name, label = f"{cell} {kind}", f"T={shape.T} B={shape.B} I={shape.I} H={shape.H}"
+                if only and not any(text in f"{name} {label}" for text in only):
+                    continue
+                training = kind == "training"
+                rng = np.random.default_rng(0)
+                weights = random_weights(cell, shape.I, shape.H, dtype, rng)
+                x = rng.standard_normal((shape.T, shape.B, shape.I)).astype(dtype)
+                dy = rng.standard_normal((shape.T, shape.B, shape.H)).astype(dtype)
+                runs: dict[str, Run | None] = {"fastact": _fastact(cell, weights, x, dy, training)}
+                expected: Sequence[Array] | None = None
+                if section == "lstm":
+                    runs["NumPy"] = _numpy(weights, x, dy, training)
+                    expected = _numpy({n: w.astype("f8") for n, w in weights.items()}, x.astype("f8"), dy, training)()
+                elif shape.flops(training, cell) <= REFERENCE_FLOPS:
+                    expected = _expected(cell, weights, x, dy, training)
+                arguments = (cell, weights, x, dy) if training else (cell, weights, x)
+                runs |= offered(peers, f"recurrent_{kind}", *arguments)
+                yield Case(
+                    section=section,
+                    name=name,
+                    shape=label,
+                    dtype=dtype,
+                    contenders=[Contender(name, run) for name, run in runs.items() if run is not None],
+                    work=1,
+                    unit="ms",
+                    tolerance=TOLERANCE[dtype],
+                    limit_ns=shape.flops(training, cell) / timing.peak(dtype, threads),
+                    limit="FMA",
+                    expected=expected,
+                )
+
+
+def _layer(cell: str, weights: dict[str, Array]) -> Any:
+    (_, inputs), (_, hidden) = weights["weight_ih_l0"].shape, weights["weight_hh_l0"].shape
+    layer = getattr(fa.nn, cell)(inputs, hidden, time_major=True, dtype=weights["weight_ih_l0"].dtype)
+    layer.load_state_dict(weights)
+    return layer
+
+
+def _fastact(cell: str, weights: dict[str, Array], x: Array, dy: Array, training: bool) -> Run:
+    layer = _layer(cell, weights)
+    if not training:
+        return lambda: [layer(x)]
+    parameters = layer.parameters()
+
+    def run() -> list[Array]:
+        layer.zero_grad()
+        y, backward = layer.forward(x)
+        dx = backward(dy)
+        return [y, dx, *(parameters[name].grad for name in NAMES[:3])]
+
+    return run
+
+
+def _numpy(weights: dict[str, Array], x: Array, dy: Array, training: bool) -> Run:
+    layer = LSTMLayer(*(weights[name] for name in NAMES))
+    if not training:
+        return lambda: [layer.run(x)[0]]
+
+    def run() -> list[Array]:
+        y, _, backward = layer.forward(x)
+        gradients = backward(dy)
+        return [y, *(gradients[name] for name in ("x", "weight_ih", "weight_hh", "bias"))]
+
+    return run
+
+
+def _expected(cell: str, weights: dict[str, Array], x: Array, dy: Array, training: bool) -> list[Array]:
+    """The reference's results."""
+    named: dict[str, Any] = {name.removesuffix("_l0"): w.astype("f8") for name, w in weights.items()}
+    if cell != "GRU":
+        named["bias"] = named.pop("bias_ih") + named.pop("bias_hh")
+    trace = getattr(reference, f"{cell.lower()}_forward")(x, named)
+    if not training:
+        return [trace.y]
+    d = getattr(reference, f"{cell.lower()}_backward")(trace, dy)
+    return [trace.y, d["x"], d["weight_ih"], d["weight_hh"], d["bias_ih" if cell == "GRU" else "bias"]]
+
+
+def stream_cases(
+    cells: Sequence[str],
+    shapes: Sequence[RecurrentShape],
+    dtype: str,
+    threads: int,
+    peers: Sequence[Peer],
+    only: Sequence[str] = (),
+) -> Iterator[Case]:
+    """One step of a stream with its state carried on, from Python; the first steps are compared."""
+    for cell in cells:
+        for shape in shapes:
+            label = f"B={shape.B} I={shape.I} H={shape.H}"
+            if only and not any(text in f"{cell} step {label}" for text in only):
+                continue
+            rng = np.random.default_rng(0)
+            weights = random_weights(cell, shape.I, shape.H, dtype, rng)
+            x = rng.standard_normal((shape.B, shape.I)).astype(dtype)
+            step = _layer(cell, weights).stream(shape.B).step
+            runs: dict[str, Run | None] = {"fastact": lambda step=step, x=x: step(x)}
+            runs |= offered(peers, "recurrent_step", cell, weights, x)
+            sequence = np.broadcast_to(x, (CHECKED_STEPS, *x.shape))
+            yield Case(
+                section="streams",
+                name=f"{cell} step",
+                shape=label,
+                dtype=dtype,
+                contenders=[Contender(n, run, _first_steps(run)) for n, run in runs.items() if run is not None],
+                work=1,
+                unit="us",
+                tolerance=TOLERANCE[dtype],
+                limit_ns=shape.flops(False, cell) / timing.peak(dtype, threads),
+                limit="FMA",
+                expected=[*_expected(cell, weights, sequence, x, False)[0]],
+            )
+
+
+def _first_steps(run: Run) -> Any:
+    """The results of the call that was made and of further ones, to compare."""
+
+    def arrays(h: Any) -> list[Array]:
+        found = [np.array(h)]
+        while len(found) < CHECKED_STEPS:
+            found.append(np.array(run()))
+        return found
+
+    return arrays
