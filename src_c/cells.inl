@@ -86,13 +86,22 @@ FA_INLINE void cell_map(fa_map_kernel kernel, const int operands, const double *
   for (int k = 0; k < FA_MAX_PARAMETERS; k++) args.in[operands + k] = &p[k];
   kernel(&args);
 }
+FA_INLINE int cell_clips(const fa_cell *cell) { return cell->clip < INFINITY; }
+/* NaN goes through. */
+FA_INLINE vec bounded(vec v, vec bound) { return v_max(v_neg(bound), v_min(bound, v)); }
+/* d where |z| is below the bound, else 0. */
+FA_INLINE vec where_inside(vec z, vec bound, vec d) { return v_sel(v_lt(v_abs(z), bound), d, v_zero()); }
 FA_INLINE void cell_forward(const fa_cell *cell, int k, const real *z, real *y, fa_size n) {
+  if (cell_clips(cell)) {
+    for (fa_size o = 0; o < n; o += VL) v_store(y + o, bounded(v_load(z + o), v_set1((real)cell->clip)));
+    z = y;
+  }
   cell_map(map_kernels[cell->function[k]].forward, 1, cell->parameter[k], z, NULL, y, n);
 }
 /* d *= f'(z): from y where that is cheaper and exact enough, else from z. The gate that backward finds in the slab is y
  * or z accordingly. */
 FA_INLINE int cell_keeps_y(const fa_cell *cell, int k) {
-  return cell->function[k] == FA_ACT_sigmoid || cell->function[k] == FA_ACT_tanh;
+  return (cell->function[k] == FA_ACT_sigmoid || cell->function[k] == FA_ACT_tanh) && !cell_clips(cell);
 }
 FA_INLINE void cell_backward(const fa_cell *cell, int k, real *d, const real *z, const real *y, fa_size n) {
   const fa_map_kernels *kernels = &map_kernels[cell->function[k]];
@@ -100,6 +109,9 @@ FA_INLINE void cell_backward(const fa_cell *cell, int k, real *d, const real *z,
     cell_map(kernels->backward_y, 2, cell->parameter[k], d, y, d, n);
   else
     cell_map(kernels->backward_x, 2, cell->parameter[k], d, z, d, n);
+  if (cell_clips(cell))
+    for (fa_size o = 0; o < n; o += VL)
+      v_store(d + o, where_inside(v_load(z + o), v_set1((real)cell->clip), v_load(d + o)));
 }
 
 #define FOR_SLOTS(q, j) for (fa_size j = 0, o = 0; j < (q)->count; j++, o += VL)
@@ -122,13 +134,81 @@ FA_INLINE void slots_value(const fa_cell *cell, int k, const cell_slots *q, real
     cell_forward(cell, k, q->z[k], value, n);
 }
 
+/* Where the new h of a step goes, and what it needs. */
+typedef struct {
+  const fa_recurrent_forward *s;
+  const real *before, *take;
+  real *after, *operand, *y;
+  fa_size Pp, Rp;
+} h_store;
+FA_INLINE const real *masked_rows(const void *rows, fa_size row, fa_size row_size) {
+  return rows ? (const real *)rows + row * row_size : NULL;
+}
+FA_INLINE h_store store_of(const fa_recurrent_forward *s, fa_size t) {
+  const fa_size Pp = h_width(s->cell, s->P), Rp = operand_width(s->cell, s->R);
+  const fa_size after = state_row(s->starts, s->B, t + 1, s->h_ring);
+  return (h_store){
+      .s = s,
+      .before = (const real *)s->h + state_row(s->starts, s->B, t, s->h_ring) * Pp,
+      .take = masked_rows(s->masks.take_h, step_row(s->starts, s->B, t), s->masks.take_h_row),
+      .after = (real *)s->h + after * Pp,
+      .operand = s->operand ? (real *)s->operand + after * Rp : NULL,
+      .y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) : NULL,
+      .Pp = Pp,
+      .Rp = Rp,
+  };
+}
+/* What remains of a step after zoneout. */
+FA_INLINE vec taken(const real *take, vec before, vec after, fa_size units) {
+  return take ? v_mac(load_columns(take, units), v_sub(after, before), before) : after;
+}
+FA_INLINE void store_h(const h_store *to, fa_size row, fa_size unit, vec h) {
+  const fa_recurrent_forward *s = to->s;
+  const fa_size at = row * to->Pp + unit, units = s->P - unit;
+  if (unit >= to->Pp) return; /* the second product's last group may reach beyond */
+  if (to->take) h = taken(to->take + row * s->masks.take_h_row + unit, v_load(to->before + at), h, units);
+  v_store(to->after + at, h);
+  if (to->operand) {
+    const vec seen = s->masks.drop ? v_mul(h, load_columns((const real *)s->masks.drop + row * s->P + unit, units)) : h;
+    store_columns(to->operand + row * to->Rp + unit, seen, units);
+  }
+  if (to->y) store_columns(to->y + row * s->y_b + unit, h, units);
+}
+/* Rows of what the second product reads: one slot, or that of every step. */
+FA_INLINE fa_size mid_row(const fa_recurrent_forward *s, fa_size t) {
+  return s->h_ring >= 0 ? 0 : step_row(s->starts, s->B, t);
+}
+
+/* The whole gradient of h for the pieces; d comes with what step t + 1 left, of which dZ W_hh (`product`) is what the
+ * recurrent dropout has seen. What zoneout took away goes past the step. */
+FA_INLINE void slots_dh(const fa_recurrent_backward *s, fa_size t, const cell_slots *q, real *d, int product) {
+  const fa_size Pp = h_width(s->cell, s->P);
+  const real *dy = s->dy ? (const real *)s->dy + step_offset(s->starts, t, s->dy_t, s->dy_b) : NULL;
+  const real *drop = product ? s->masks.drop : NULL;
+  const real *take = masked_rows(s->masks.take_h, step_row(s->starts, s->B, t), s->masks.take_h_row);
+  real *past = s->past;
+  FOR_SLOTS(q, j) {
+    const fa_size row = q->at[j].row, unit = q->at[j].g * VL, units = s->P - unit, at = row * Pp + unit;
+    vec dh = v_load(d + o);
+    if (drop) dh = v_mul(dh, load_columns(drop + row * s->P + unit, units));
+    if (past) dh = v_add(dh, v_load(past + at));
+    if (dy) dh = v_add(dh, load_columns(dy + row * s->dy_b + unit, units));
+    if (take) {
+      const vec through = v_mul(dh, load_columns(take + row * s->masks.take_h_row + unit, units));
+      v_store(past + at, v_sub(dh, through));
+      dh = through;
+    }
+    v_store(d + o, dh);
+  }
+}
+
 FA_NOINLINE void lstm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
   const fa_cell *cell = s->cell;
   const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
   const real *c_in = (const real *)s->c + state_row(s->starts, s->B, t, s->c_ring) * Hp;
   real *c_out = (real *)s->c + state_row(s->starts, s->B, t + 1, s->c_ring) * Hp;
-  real *h_out = (real *)s->h + state_row(s->starts, s->B, t + 1, s->h_ring) * Hp;
-  real *y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) : NULL;
+  const h_store store = store_of(s, t);
+  const real *take = masked_rows(s->masks.take_c, step_row(s->starts, s->B, t), s->masks.take_c_row);
   real *slabs = s->keep_gates ? (real *)s->slabs + slab_row(s, t) * TILE_COLS : NULL;
   const real *peephole = s->peephole;
   FA_ALIGN(64) cell_buffer c, squashed;
@@ -140,7 +220,10 @@ FA_NOINLINE void lstm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots
     if (gate == FA_GATE_O) /* the others are there: the new state */
       FOR_SLOTS(q, j) {
         vec i = v_load(q->z[FA_GATE_I] + o), f = v_load(q->z[FA_GATE_F] + o), g = v_load(q->z[FA_GATE_G] + o);
-        vec new_c = v_mac(f, v_load(c + o), v_mul(i, g));
+        vec old_c = v_load(c + o), new_c = v_mac(f, old_c, v_mul(i, g));
+        const fa_size unit = q->at[j].g * VL;
+        if (cell->cell_clip < INFINITY) new_c = bounded(new_c, v_set1((real)cell->cell_clip));
+        if (take) new_c = taken(take + q->at[j].row * s->masks.take_c_row + unit, old_c, new_c, s->H - unit);
         v_store(c + o, new_c);
         v_store(c_out + q->at[j].row * Hp + q->at[j].g * VL, new_c);
       }
@@ -157,20 +240,45 @@ FA_NOINLINE void lstm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots
       slots_fill(q, z, v_set1(1));
   }
   cell_forward(cell, FA_CELL_OUTPUT, c, squashed, n);
+  real *mid = cell->second ? (real *)s->mid + mid_row(s, t) * Hp : NULL;
   FOR_SLOTS(q, j) {
-    vec h = v_mul(v_load(q->z[FA_GATE_O] + o), v_load(squashed + o));
-    v_store(h_out + q->at[j].row * Hp + q->at[j].g * VL, h);
-    if (y) store_columns(y + q->at[j].row * s->y_b + q->at[j].g * VL, h, s->H - q->at[j].g * VL);
+    const fa_size row = q->at[j].row, unit = q->at[j].g * VL;
+    const vec h = v_mul(v_load(q->z[FA_GATE_O] + o), v_load(squashed + o));
+    if (mid)
+      v_store(mid + row * Hp + unit, h);
+    else
+      store_h(&store, row, unit, h);
+    if (cell->full_gates)
+      for (int k = 0; k < 3; k++)
+        store_columns(store.operand + row * store.Rp + s->P + k * s->H + unit, v_load(q->z[cell_peephole_gate[k]] + o),
+                      s->H - unit);
   }
 }
 
-/* dZ of the collected pieces, whose dh stands in d, in place of the gates. */
-FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d) {
+/* dZ of a gate in place of its z, from the gradient d of its value. */
+FA_INLINE void gate_backward(const fa_recurrent_backward *s, int gate, cell_slots *q, real *d, const real *value,
+                             fa_size n) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL);
+  if (s->cell->row_hh[gate] < 0) {
+    slots_fill(q, q->z[gate], v_zero());
+    return;
+  }
+  if (s->dgates && gate != FA_GATE_G) {
+    const real *of_gate = (const real *)s->dgates + (gate == FA_GATE_O ? 2 : gate) * s->B * Hp;
+    FOR_SLOTS(q, j) v_store(d + o, v_add(v_load(d + o), v_load(of_gate + q->at[j].row * Hp + q->at[j].g * VL)));
+  }
+  cell_backward(s->cell, gate, d, q->z[gate], value, n);
+  FOR_SLOTS(q, j) v_store(q->z[gate] + o, v_load(d + o));
+}
+
+/* dZ of the collected pieces, whose dh stands in d (with a projection, d is its gradient already), in place of the
+ * gates. */
+FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d, int product) {
   const fa_cell *cell = s->cell;
   const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
   const real *c_before = (const real *)s->c + state_row(s->starts, s->B, t, -1) * Hp;
   const real *c_after = (const real *)s->c + state_row(s->starts, s->B, t + 1, -1) * Hp;
-  const real *dy = s->dy ? (const real *)s->dy + step_offset(s->starts, t, s->dy_t, s->dy_b) : NULL;
+  const real *take = masked_rows(s->masks.take_c, step_row(s->starts, s->B, t), s->masks.take_c_row);
   real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS, *dc_state = s->dc;
   const real *peephole = s->peephole;
   FA_ALIGN(64) cell_buffer value[4], c, squashed, dc;
@@ -179,8 +287,8 @@ FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, 
     const real *slab = slabs + (g * s->slab_rows + row) * TILE_COLS;
     FA_UNROLL for (int gate = 0; gate < 4; gate++) v_store(q->z[gate] + o, v_load(slab + gate * VL));
     v_store(c + o, v_load(c_after + row * Hp + g * VL));
-    if (dy) v_store(d + o, v_add(v_load(d + o), load_columns(dy + row * s->dy_b + g * VL, s->H - g * VL)));
   }
+  if (!cell->second) slots_dh(s, t, q, d, product);
   for (int gate = 0; gate < 4; gate++) {
     if (cell->row_hh[gate] < 0)
       slots_fill(q, value[gate], v_set1(1));
@@ -198,28 +306,38 @@ FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, 
   }
   cell_backward(cell, FA_CELL_OUTPUT, dc, c, squashed, n);
   /* From here on a gate's dZ takes the place of its z. */
-#define GATE_BACKWARD(gate)                                                          if (cell->row_hh[gate] < 0)                                                          slots_fill(q, q->z[gate], v_zero());                                             else {                                                                               cell_backward(cell, gate, d, q->z[gate], value[gate], n);                          FOR_SLOTS(q, j) v_store(q->z[gate] + o, v_load(d + o));                          }
-  GATE_BACKWARD(FA_GATE_O)
+  gate_backward(s, FA_GATE_O, q, d, value[FA_GATE_O], n);
   FOR_SLOTS(q, j) {
     const fa_size g = q->at[j].g, at = q->at[j].row * Hp + g * VL;
     vec sum = v_add(v_load(dc_state + at), v_load(dc + o));
     if (peephole) sum = v_mac(v_load(peephole + 2 * Hp + g * VL), v_load(q->z[FA_GATE_O] + o), sum);
+    const vec before = v_load(c_before + at), i = v_load(value[FA_GATE_I] + o);
+    vec past = v_zero();
+    if (take) {
+      const vec through = v_mul(sum, load_columns(take + q->at[j].row * s->masks.take_c_row + g * VL, s->H - g * VL));
+      past = v_sub(sum, through);
+      sum = through;
+    }
+    if (cell->cell_clip < INFINITY) {
+      const vec new_c = v_mac(v_load(value[FA_GATE_F] + o), before, v_mul(i, v_load(value[FA_GATE_G] + o)));
+      sum = where_inside(new_c, v_set1((real)cell->cell_clip), sum);
+    }
     v_store(dc + o, sum);
-    v_store(c + o, v_load(c_before + at));
-    v_store(d + o, v_mul(sum, v_load(value[FA_GATE_I] + o)));
+    v_store(c + o, before);
+    v_store(dc_state + at, past);
+    v_store(d + o, v_mul(sum, i));
   }
-  GATE_BACKWARD(FA_GATE_G)
+  gate_backward(s, FA_GATE_G, q, d, value[FA_GATE_G], n);
   if (cell->coupled)
     FOR_SLOTS(q, j) v_store(d + o, v_mul(v_load(dc + o), v_sub(v_load(value[FA_GATE_G] + o), v_load(c + o))));
   else
     FOR_SLOTS(q, j) v_store(d + o, v_mul(v_load(dc + o), v_load(value[FA_GATE_G] + o)));
-  GATE_BACKWARD(FA_GATE_I)
+  gate_backward(s, FA_GATE_I, q, d, value[FA_GATE_I], n);
   FOR_SLOTS(q, j) v_store(d + o, v_mul(v_load(dc + o), v_load(c + o)));
-  GATE_BACKWARD(FA_GATE_F)
-#undef GATE_BACKWARD
+  gate_backward(s, FA_GATE_F, q, d, value[FA_GATE_F], n);
   FOR_SLOTS(q, j) {
     const fa_size g = q->at[j].g, row = q->at[j].row;
-    vec before = v_mul(v_load(dc + o), v_load(value[FA_GATE_F] + o));
+    vec before = v_mac(v_load(dc + o), v_load(value[FA_GATE_F] + o), v_load(dc_state + row * Hp + g * VL));
     if (peephole) {
       before = v_mac(v_load(peephole + g * VL), v_load(q->z[FA_GATE_I] + o), before);
       before = v_mac(v_load(peephole + Hp + g * VL), v_load(q->z[FA_GATE_F] + o), before);
@@ -238,8 +356,7 @@ FA_NOINLINE void gru_slots(const fa_recurrent_forward *s, fa_size t, cell_slots 
   const fa_cell *cell = s->cell;
   const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
   const real *h_in = (const real *)s->h + state_row(s->starts, s->B, t, s->h_ring) * Hp;
-  real *h_out = (real *)s->h + state_row(s->starts, s->B, t + 1, s->h_ring) * Hp;
-  real *y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) : NULL;
+  const h_store store = store_of(s, t);
   real *slabs = s->keep_gates ? (real *)s->slabs + slab_row(s, t) * TILE_COLS : NULL;
   static const int order[3] = {FA_GRU_R, FA_GRU_Z, FA_GRU_N};
   for (int k = 0; k < 3; k++) {
@@ -253,32 +370,28 @@ FA_NOINLINE void gru_slots(const fa_recurrent_forward *s, fa_size t, cell_slots 
     const fa_size g = q->at[j].g, row = q->at[j].row;
     vec candidate = v_load(q->z[FA_GRU_N] + o), update = v_load(q->z[FA_GRU_Z] + o);
     vec h = v_mac(update, v_load(h_in + row * Hp + g * VL), v_mul(v_sub(v_set1(1), update), candidate));
-    v_store(h_out + row * Hp + g * VL, h);
-    if (y) store_columns(y + row * s->y_b + g * VL, h, s->H - g * VL);
+    store_h(&store, row, g * VL, h);
     if (slabs) v_store(slabs + (g * s->slab_rows + row) * TILE_COLS + FA_GRU_H * VL, v_load(q->z[FA_GRU_H] + o));
   }
 }
 
-FA_NOINLINE void gru_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d) {
+FA_NOINLINE void gru_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d, int product) {
   const fa_cell *cell = s->cell;
   const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
   const real *h_before = (const real *)s->h + state_row(s->starts, s->B, t, -1) * Hp;
-  const real *dy = s->dy ? (const real *)s->dy + step_offset(s->starts, t, s->dy_t, s->dy_b) : NULL;
-  real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS, *past = s->dc;
+  real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS, *past = s->past;
   FA_ALIGN(64) cell_buffer value[4], of_r, of_z;
   FOR_SLOTS(q, j) {
     const fa_size g = q->at[j].g, row = q->at[j].row;
     const real *slab = slabs + (g * s->slab_rows + row) * TILE_COLS;
     FA_UNROLL for (int k = 0; k < 4; k++) v_store(q->z[k] + o, v_load(slab + k * VL));
-    vec dh = v_add(v_load(d + o), v_load(past + row * Hp + g * VL));
-    if (dy) dh = v_add(dh, load_columns(dy + row * s->dy_b + g * VL, s->H - g * VL));
-    v_store(d + o, dh);
   }
+  slots_dh(s, t, q, d, product);
   for (int k = FA_GRU_N; k <= FA_GRU_Z; k++) slots_value(cell, k, q, value[k], n);
   FOR_SLOTS(q, j) {
     const fa_size at = q->at[j].row * Hp + q->at[j].g * VL;
     vec dh = v_load(d + o), update = v_load(value[FA_GRU_Z] + o);
-    v_store(past + at, v_mul(dh, update));
+    v_store(past + at, s->masks.take_h ? v_mac(dh, update, v_load(past + at)) : v_mul(dh, update));
     v_store(of_z + o, v_mul(dh, v_sub(v_load(h_before + at), v_load(value[FA_GRU_N] + o))));
     v_store(d + o, v_mul(dh, v_sub(v_set1(1), update)));
   }
@@ -297,37 +410,116 @@ FA_NOINLINE void gru_slots_backward(const fa_recurrent_backward *s, fa_size t, c
   }
 }
 
+/* Reset before the product: n = f(z_n + W (r h) + b). First the gates and r h, what the second product reads; z_n waits in
+ * the slab. */
+FA_NOINLINE void gru_reset_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
+  const real *seen = (const real *)(s->operand ? s->operand : s->h) + state_row(s->starts, s->B, t, s->h_ring) * Hp;
+  real *mid = (real *)s->mid + mid_row(s, t) * Hp, *slabs = (real *)s->slabs + slab_row(s, t) * TILE_COLS;
+  slots_activate(s->cell, FA_GRU_R, q, slabs, s->slab_rows, n);
+  slots_activate(s->cell, FA_GRU_Z, q, slabs, s->slab_rows, n);
+  FOR_SLOTS(q, j) {
+    const fa_size g = q->at[j].g, at = q->at[j].row * Hp + g * VL;
+    v_store(slabs + (g * s->slab_rows + q->at[j].row) * TILE_COLS + FA_GRU_N * VL, v_load(q->z[FA_GRU_N] + o));
+    v_store(mid + at, v_mul(v_load(q->z[FA_GRU_R] + o), v_load(seen + at)));
+  }
+}
+/* Then the candidate, with the second product in d. */
+FA_NOINLINE void gru_candidate_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q, const real *d) {
+  const fa_cell *cell = s->cell;
+  const fa_size n = q->count * VL;
+  const h_store store = store_of(s, t);
+  real *slabs = (real *)s->slabs + slab_row(s, t) * TILE_COLS;
+  FA_ALIGN(64) cell_buffer update;
+  FOR_SLOTS(q, j) {
+    const real *slab = slabs + (q->at[j].g * s->slab_rows + q->at[j].row) * TILE_COLS;
+    v_store(q->z[FA_GRU_N] + o, v_add(v_load(slab + FA_GRU_N * VL), v_load(d + o)));
+    v_store(q->z[FA_GRU_Z] + o, v_load(slab + FA_GRU_Z * VL));
+  }
+  slots_value(cell, FA_GRU_Z, q, update, n);
+  slots_activate(cell, FA_GRU_N, q, slabs, s->slab_rows, n);
+  FOR_SLOTS(q, j) {
+    const fa_size row = q->at[j].row, unit = q->at[j].g * VL;
+    const vec z = v_load(update + o), old = v_load(store.before + row * store.Pp + unit);
+    store_h(&store, row, unit, v_mac(z, old, v_mul(v_sub(v_set1(1), z), v_load(q->z[FA_GRU_N] + o))));
+  }
+}
+/* Backward through the candidate: dZ of the second product, of n and of z. */
+FA_NOINLINE void gru_candidate_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d) {
+  const fa_cell *cell = s->cell;
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
+  const real *h_before = (const real *)s->h + state_row(s->starts, s->B, t, -1) * Hp;
+  real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS, *past = s->past;
+  FA_ALIGN(64) cell_buffer candidate, update, of_z;
+#define SLAB_OF(j) (slabs + (q->at[j].g * s->slab_rows + q->at[j].row) * TILE_COLS)
+  FOR_SLOTS(q, j) {
+    v_store(q->z[FA_GRU_N] + o, v_load(SLAB_OF(j) + FA_GRU_N * VL));
+    v_store(q->z[FA_GRU_Z] + o, v_load(SLAB_OF(j) + FA_GRU_Z * VL));
+  }
+  slots_value(cell, FA_GRU_N, q, candidate, n);
+  slots_value(cell, FA_GRU_Z, q, update, n);
+  FOR_SLOTS(q, j) {
+    const fa_size at = q->at[j].row * Hp + q->at[j].g * VL;
+    const vec dh = v_load(d + o), z = v_load(update + o);
+    v_store(past + at, s->masks.take_h ? v_mac(dh, z, v_load(past + at)) : v_mul(dh, z));
+    v_store(of_z + o, v_mul(dh, v_sub(v_load(h_before + at), v_load(candidate + o))));
+    v_store(d + o, v_mul(dh, v_sub(v_set1(1), z)));
+  }
+  cell_backward(cell, FA_GRU_N, d, q->z[FA_GRU_N], candidate, n);
+  cell_backward(cell, FA_GRU_Z, of_z, q->z[FA_GRU_Z], update, n);
+  FOR_SLOTS(q, j) {
+    const fa_size units = s->H - q->at[j].g * VL;
+    v_store(d + o, load_columns(d + o, units));
+    v_store(SLAB_OF(j) + FA_GRU_N * VL, v_load(d + o));
+    v_store(SLAB_OF(j) + FA_GRU_Z * VL, load_columns(of_z + o, units));
+  }
+}
+/* And through the reset gate: d is the gradient of r h. */
+FA_NOINLINE void gru_reset_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d,
+                                          int product) {
+  (void)product;
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
+  const real *h_before = (const real *)s->h + state_row(s->starts, s->B, t, -1) * Hp;
+  real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS, *past = s->past;
+  FA_ALIGN(64) cell_buffer reset;
+  FOR_SLOTS(q, j) v_store(q->z[FA_GRU_R] + o, v_load(SLAB_OF(j) + FA_GRU_R * VL));
+  slots_value(s->cell, FA_GRU_R, q, reset, n);
+  FOR_SLOTS(q, j) {
+    const fa_size row = q->at[j].row, unit = q->at[j].g * VL, at = row * Hp + unit;
+    const vec drop = s->masks.drop ? load_columns((const real *)s->masks.drop + row * s->H + unit, s->H - unit)
+                                   : v_set1(1);
+    const vec of_product = v_mul(v_load(d + o), drop);
+    v_store(past + at, v_mac(of_product, v_load(reset + o), v_load(past + at)));
+    v_store(d + o, v_mul(of_product, v_load(h_before + at)));
+  }
+  cell_backward(s->cell, FA_GRU_R, d, q->z[FA_GRU_R], reset, n);
+  FOR_SLOTS(q, j) {
+    v_store(SLAB_OF(j) + FA_GRU_R * VL, load_columns(d + o, s->H - q->at[j].g * VL));
+    v_store(SLAB_OF(j) + FA_GRU_H * VL, v_zero());
+  }
+#undef SLAB_OF
+}
+
 /* ---- RNN ------------------------------------------------------------------------------------------------------ */
 
 /* h' = f(z); columns are vectors of units. */
 FA_NOINLINE void rnn_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
-  const fa_size Hp = cell_units(s->cell, s->H), n = q->count * VL;
-  real *h_out = (real *)s->h + state_row(s->starts, s->B, t + 1, s->h_ring) * Hp;
-  real *y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) : NULL;
+  const fa_size n = q->count * VL;
+  const h_store store = store_of(s, t);
   real *slabs = s->keep_gates ? (real *)s->slabs + slab_row(s, t) * TILE_COLS : NULL;
   for (int k = 0; k < 4; k++) {
     slots_activate(s->cell, k, q, slabs, s->slab_rows, n);
-    FOR_SLOTS(q, j) {
-      const fa_size unit = column_begin(s->cell, q->at[j].g, k), row = q->at[j].row;
-      vec h = v_load(q->z[k] + o);
-      v_store(h_out + row * Hp + unit, h);
-      if (y && unit < s->H) store_columns(y + row * s->y_b + unit, h, s->H - unit);
-    }
+    FOR_SLOTS(q, j) store_h(&store, q->at[j].row, column_begin(s->cell, q->at[j].g, k), v_load(q->z[k] + o));
   }
 }
 
 /* Here a piece is one vector of units, which g counts. */
-FA_NOINLINE void rnn_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d) {
+FA_NOINLINE void rnn_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d, int product) {
   const fa_size n = q->count * VL;
-  const real *dy = s->dy ? (const real *)s->dy + step_offset(s->starts, t, s->dy_t, s->dy_b) : NULL;
   real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS;
 #define SLAB_OF(j) (slabs + (q->at[j].g / 4 * s->slab_rows + q->at[j].row) * TILE_COLS + q->at[j].g % 4 * VL)
-  FOR_SLOTS(q, j) {
-    const fa_size units = s->H - q->at[j].g * VL;
-    v_store(q->z[0] + o, v_load(SLAB_OF(j)));
-    if (dy && units > 0)
-      v_store(d + o, v_add(v_load(d + o), load_columns(dy + q->at[j].row * s->dy_b + q->at[j].g * VL, units)));
-  }
+  FOR_SLOTS(q, j) v_store(q->z[0] + o, v_load(SLAB_OF(j)));
+  slots_dh(s, t, q, d, product);
   cell_backward(s->cell, 0, d, q->z[0], q->z[0], n);
   FOR_SLOTS(q, j) v_store(SLAB_OF(j), load_columns(d + o, s->H - q->at[j].g * VL));
 #undef SLAB_OF
@@ -337,18 +529,47 @@ FA_NOINLINE void rnn_slots_backward(const fa_recurrent_backward *s, fa_size t, c
 
 FA_INLINE void cells_forward(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
   static void (*const cells[])(const fa_recurrent_forward *, fa_size, cell_slots *) = {lstm_slots, gru_slots, rnn_slots};
-  cells[s->cell->kind](s, t, q);
+  if (s->cell->second && s->cell->kind == FA_GRU)
+    gru_reset_slots(s, t, q);
+  else
+    cells[s->cell->kind](s, t, q);
 }
 
-/* The backward cell of `vecs` groups in `rows` rows: the plain one in place, any other by collected pieces. */
-FA_INLINE void cells_backward(const fa_recurrent_backward *s, fa_size t, fa_size g, fa_size vecs, fa_size first,
-                              fa_size rows, const real *dh, fa_size dh_row) {
-  if (s->cell->plain) {
-    for (fa_size v = 0; v < vecs; v++) lstm_cell_backward(s, t, g + v, first, rows, dh + v * VL, dh_row);
-    return;
+/* What follows the second product, which stands in four vectors of units a group. */
+FA_NOINLINE void second_slots(const fa_recurrent_forward *s, fa_size t, const cell_slots *q) {
+  const h_store store = store_of(s, t);
+  for (int k = 0; k < 4; k++) {
+    cell_slots of_column;
+    FA_ALIGN(64) cell_buffer d;
+    of_column.count = 0;
+    FOR_SLOTS(q, j) {
+      const fa_size g = 4 * q->at[j].g + k;
+      if (g * VL >= s->P) continue;
+      v_store(d + of_column.count * VL, v_load(q->z[k] + o));
+      of_column.at[of_column.count].g = g;
+      of_column.at[of_column.count++].row = q->at[j].row;
+    }
+    if (s->cell->kind == FA_GRU)
+      gru_candidate_slots(s, t, &of_column, d);
+    else
+      FOR_SLOTS(&of_column, j) store_h(&store, of_column.at[j].row, of_column.at[j].g * VL, v_load(d + o));
   }
-  static void (*const cells[])(const fa_recurrent_backward *, fa_size, cell_slots *, real *) = {
-      lstm_slots_backward, gru_slots_backward, rnn_slots_backward};
+}
+
+/* From the gradient of the new h to dZ of the second product. */
+FA_NOINLINE void second_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d, int product) {
+  real *slabs = (real *)s->second_slabs + step_row(s->starts, s->B, t) * TILE_COLS;
+  slots_dh(s, t, q, d, product);
+  if (s->cell->kind == FA_GRU) gru_candidate_slots_backward(s, t, q, d);
+  FOR_SLOTS(q, j)
+    v_store(slabs + (q->at[j].g / 4 * s->slab_rows + q->at[j].row) * TILE_COLS + q->at[j].g % 4 * VL,
+            load_columns(d + o, s->P - q->at[j].g * VL));
+}
+
+/* The backward cell of `vecs` groups in `rows` rows, by collected pieces. */
+typedef void (*backward_cell)(const fa_recurrent_backward *, fa_size, cell_slots *, real *, int);
+FA_INLINE void pieces_backward(backward_cell cell, const fa_recurrent_backward *s, fa_size t, fa_size g, fa_size vecs,
+                               fa_size first, fa_size rows, const real *dh, fa_size dh_row, int product) {
   cell_slots q;
   q.count = 0;
   FA_ALIGN(64) cell_buffer d;
@@ -358,8 +579,16 @@ FA_INLINE void cells_backward(const fa_recurrent_backward *s, fa_size t, fa_size
       q.at[q.count].g = g + v;
       q.at[q.count].row = first + m;
       if (++q.count == CELL_SLOTS || (v == vecs - 1 && m == rows - 1)) {
-        cells[s->cell->kind](s, t, &q, d);
+        cell(s, t, &q, d, product);
         q.count = 0;
       }
     }
+}
+FA_INLINE void cells_backward(const fa_recurrent_backward *s, fa_size t, fa_size g, fa_size vecs, fa_size first,
+                              fa_size rows, const real *dh, fa_size dh_row, int product) {
+  static const backward_cell cells[] = {lstm_slots_backward, gru_slots_backward, rnn_slots_backward};
+  if (s->cell->plain)
+    for (fa_size v = 0; v < vecs; v++) lstm_cell_backward(s, t, g + v, first, rows, dh + v * VL, dh_row);
+  else
+    pieces_backward(cells[s->cell->kind], s, t, g, vecs, first, rows, dh, dh_row, product);
 }

@@ -2,7 +2,8 @@
  *
  * Letters: T steps, B sequences, I inputs (`inputs` in code: C has a macro I), H hidden units. Units stand in groups of
  * VL (the lanes of a vector); the last group is padded with units whose weights are zero, so that they stay zero.
- * Hp = groups * VL. Four gates, see fa_cell.
+ * Hp = groups * VL. Four gates, see fa_cell. P units of h, fewer than H where an LSTM projects them; R operands of the
+ * recurrent product: P, or P + 3 H with full_gates.
  *
  * Layouts that only these kernels see ("row" = one (t, b) pair):
  *   forward weights   [group][k][4 gates][VL]      one register tile holds all four gates of its units (an RNN: four
@@ -11,7 +12,7 @@
  *   backward weights  [column block][4 Hp][block]  rows in the order (group, gate, lane) of the gates' slabs;
  *                                                  blocks of 4, then 2, then 1 vectors of columns
  *   slabs             [group][row][4 gates][VL]    one buffer in turn: hoisted input product, gates, dZ
- *   h, c              [slot][B][Hp]
+ *   h, c              [slot][B][Pp], [slot][B][Hp]
  * Row r of a slab is slot * B + b. A buffer with fewer slots than steps is a ring: the slot of step t is t & ring
  * (-1: one slot a step).
  *
@@ -46,34 +47,54 @@ typedef struct {
   fa_cell_kind kind;
   int plain;         /* LSTM with sigmoid gates, tanh for the rest and nothing more: a kernel of its own */
   int row_ih[4];     /* which block of H rows of weight_ih and bias_ih a column has; -1: none */
-  int row_hh[4];     /* the same of weight_hh and bias_hh */
+  int row_hh[4];     /* the same of weight_hh */
+  int row_bias_hh[4]; /* and of bias_hh */
   int coupled;       /* f = 1 - i */
+  int full_gates;    /* the gates i, f, o of the step before are operands of the recurrent product, too */
+  int second;        /* a second product within the step: an LSTM's projection, or the candidate of a GRU that resets h
+                        before the product */
+  double clip;       /* bounds the input of every activation; INFINITY: none */
+  double cell_clip;  /* bounds an LSTM's c; INFINITY: none */
   int function[FA_CELL_FUNCTIONS]; /* FA_ACT_* of the columns and of the LSTM's output */
   double parameter[FA_CELL_FUNCTIONS][FA_MAX_PARAMETERS];
 } fa_cell;
 
+/* What a pass draws anew, or, for zoneout in inference, expects; each may be NULL. */
 typedef struct {
-  fa_size inputs, H;
+  const void *drop;                /* row b, P: times h in the recurrent product, the same at every step */
+  const void *take_h, *take_c;     /* row (t, b): how much of the step a unit takes; the rest of it stays as it was */
+  fa_size take_h_row, take_c_row;  /* from row to row: P and H, or 0 if all are the same */
+} fa_recurrent_masks;
+
+typedef struct {
+  fa_size inputs, H, P, R;
   const fa_cell *cell;
-  const void *weight_ih, *weight_hh; /* (G H, I), (G H, H), C order, of the G gates that have rows */
+  const void *weight_ih, *weight_hh; /* (G H, I), (G H, P), C order, of the G gates that have rows */
   const void *bias_ih, *bias_hh;     /* (G H), either may be NULL */
   const void *weight_peephole;       /* the gates with rows among i, f, o; H; or NULL */
+  const void *weight_gates;          /* (3 H, 3 H) of full_gates: rows and columns i, f, o; or NULL */
+  const void *weight_second;         /* (P, H), or NULL */
   void *ih, *hh, *bias;              /* forward weights */
   void *peephole;                    /* [3: i, f, o][Hp], or NULL */
+  void *second;                      /* forward weights as those of an RNN of P units */
   void *hh_back, *ih_back;           /* backward weights, or NULL */
+  void *second_back;
 } fa_recurrent_pack;
 
 typedef struct {
-  fa_size T, B, inputs, H;
+  fa_size T, B, inputs, H, P, R;
   const fa_size *starts;
   const fa_cell *cell;
-  const void *ih, *hh, *bias, *peephole;
+  const void *ih, *hh, *bias, *peephole, *second;
   const void *x; /* row (t, b) begins at x + t * x_t + b * x_b (x_t unused if ragged); its I elements are contiguous */
   fa_size x_t, x_b;
-  void *y; /* the same for the H elements of each h; NULL if nobody wants them */
+  void *y; /* the same for the P elements of each h; NULL if nobody wants them */
   fa_size y_t, y_b;
   void *h, *c; /* slot 0 holds the initial state, slot (t + 1) & ring receives step t */
   fa_size h_ring, c_ring;
+  fa_recurrent_masks masks;
+  void *operand; /* slots as h: what the recurrent product reads, if that is not h itself: R elements, rows of Rp */
+  void *mid;     /* slots as h, without an initial one, [B][Hp]: what the second product reads */
   void *slabs; /* NULL if neither hoisted nor keep_gates */
   fa_size slab_rows, slab_ring;
   int hoisted;    /* the input product stands in the slabs already (input_product) */
@@ -81,10 +102,10 @@ typedef struct {
 } fa_recurrent_forward;
 
 typedef struct {
-  fa_size T, B, inputs, H;
+  fa_size T, B, inputs, H, P;
   const fa_size *starts;
   const fa_cell *cell;
-  const void *hh_back, *ih_back, *peephole;
+  const void *hh_back, *ih_back, *peephole, *second_back;
   const void *dy; /* as y above, or NULL */
   fa_size dy_t, dy_b;
   void *dx; /* as x above, or NULL */
@@ -93,8 +114,12 @@ typedef struct {
   const void *h, *c; /* slots of all steps, as forward left them; c of an LSTM alone */
   void *slabs;       /* gates of all steps; dZ when a step is done */
   fa_size slab_rows;
-  void *dh, *dc;     /* [B][Hp]: gradient of the final state; of the initial one after step -1. dc of a GRU is what goes
-                        past the products to h before the step */
+  void *second_slabs; /* dZ of the second product */
+  void *dh, *dc;     /* [B][Pp], [B][Hp]: gradient of the final state; of the initial one after step -1 */
+  void *dgates;      /* full_gates: [3: i, f, o][B][Hp], what the products of the step after gave */
+  void *dmid;        /* [B][Hp] */
+  void *past;        /* [B][Pp]: what goes past the products to h before the step; NULL if all goes through them */
+  fa_recurrent_masks masks;
 } fa_recurrent_backward;
 
 /* dW += dZ^T A for the rows of some steps, where row (t, b) of A is what dZ was multiplied with. */

@@ -43,17 +43,17 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
 /* The products of one tile: rows first .. first + rows - 1 of step t in group g. */
 FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, real *out,
                             fa_size out_row, fa_size out_vec) {
-  const fa_size Hp = cell_units(s->cell, s->H);
+  const fa_size Rp = operand_width(s->cell, s->R);
   gate_product product = {
       .init = (const real *)s->bias + g * TILE_COLS,
       .a = (const real *)s->x + step_offset(s->starts, t, s->x_t, s->x_b) + first * s->x_b,
       .a_row = s->x_b,
       .a_size = s->inputs,
       .panel_a = (const real *)s->ih + g * s->inputs * TILE_COLS,
-      .b = (const real *)s->h + (state_row(s->starts, s->B, t, s->h_ring) + first) * Hp,
-      .b_row = Hp,
-      .b_size = s->H,
-      .panel_b = (const real *)s->hh + g * s->H * TILE_COLS,
+      .b = (const real *)(s->operand ? s->operand : s->h) + (state_row(s->starts, s->B, t, s->h_ring) + first) * Rp,
+      .b_row = Rp,
+      .b_size = s->R,
+      .panel_b = (const real *)s->hh + g * s->R * TILE_COLS,
       .out = out,
       .out_row = out_row,
       .out_vec = out_vec,
@@ -66,17 +66,36 @@ FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g,
   gate_product_rows(s->cell, rows, &product, 0);
 }
 
-/* `plain` and `keep` are literals. */
+/* The same of the second product: four vectors of units of h, or of a GRU's candidate. */
+FA_INLINE void second_product(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, real *out,
+                              fa_size out_row, fa_size out_vec) {
+  static const FA_ALIGN(64) real zeros[TILE_COLS];
+  const fa_size Hp = FA_ROUND_UP(s->H, VL);
+  const gate_product product = {
+      .init = zeros,
+      .b = (const real *)s->mid + (mid_row(s, t) + first) * Hp,
+      .b_row = Hp,
+      .b_size = s->H,
+      .panel_b = (const real *)s->second + g * s->H * TILE_COLS,
+      .out = out,
+      .out_row = out_row,
+      .out_vec = out_vec,
+  };
+  gate_product_rows(&second_cell, rows, &product, 0);
+}
+
+/* `plain`, `keep` and `second` are literals. */
 FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t,
-                                 const int plain, const int keep) {
+                                 const int plain, const int keep, const int second) {
   const fa_size row_end = FA_MIN(share->row_end, step_rows(s->starts, s->B, t));
   const fa_size n = row_end - share->row_begin, tiles = tile_count(n);
+  const fa_size begin = second ? 0 : share->group_begin, end = second ? cell_groups(&second_cell, s->P) : share->group_end;
   FA_ALIGN(64) real z[TILE_ROWS * TILE_COLS];
   cell_slots q;
   if (!plain) q.count = 0;
-  for (fa_size k = share->group_begin; k < share->group_end; k++) {
+  for (fa_size k = begin; k < end; k++) {
     /* There and back again: what the last step read last is still in the cache. */
-    const fa_size g = t & 1 ? share->group_begin + share->group_end - 1 - k : k;
+    const fa_size g = t & 1 ? begin + end - 1 - k : k;
     for (fa_size i = 0; i < tiles; i++) {
       fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
       if (plain) {
@@ -84,72 +103,158 @@ FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurre
         lstm_cell(s, t, g, first, rows, z, keep);
         continue;
       }
-      step_product(s, t, g, first, rows, q.z[0] + q.count * VL, VL, CELL_SLOTS * VL);
+      if (second)
+        second_product(s, t, g, first, rows, q.z[0] + q.count * VL, VL, CELL_SLOTS * VL);
+      else
+        step_product(s, t, g, first, rows, q.z[0] + q.count * VL, VL, CELL_SLOTS * VL);
       for (fa_size m = 0; m < rows; m++, q.count++) q.at[q.count].g = g, q.at[q.count].row = first + m;
       if (q.count + TILE_ROWS <= CELL_SLOTS) continue;
-      cells_forward(s, t, &q);
+      if (second)
+        second_slots(s, t, &q);
+      else
+        cells_forward(s, t, &q);
       q.count = 0;
     }
   }
-  if (!plain && q.count) cells_forward(s, t, &q);
+  if (plain || !q.count) return;
+  if (second)
+    second_slots(s, t, &q);
+  else
+    cells_forward(s, t, &q);
 }
 
 static void forward_step(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t) {
   if (!s->cell->plain)
-    forward_step_body(s, share, t, 0, 0);
+    forward_step_body(s, share, t, 0, 0, 0);
   else if (s->keep_gates)
-    forward_step_body(s, share, t, 1, 1);
+    forward_step_body(s, share, t, 1, 1, 0);
   else
-    forward_step_body(s, share, t, 1, 0);
+    forward_step_body(s, share, t, 1, 0, 0);
+  if (s->cell->second) forward_step_body(s, share, t, 0, 0, 1);
 }
 
 /* ---- backward ------------------------------------------------------------------------------------------------- */
 
 #define BACK_TILES 16 /* tiles whose dh waits in the buffer on the stack (24 KB in float32) while the runs go by */
 
-/* The rows of a share that go on after step t: their dh comes from dZ of step t + 1. That of the others, whose last step
- * this is, stands in s->dh; there it goes before the first step, too. */
-static void backward_step(const fa_recurrent_backward *s, const fa_recurrent_share *share, fa_size t) {
+/* The gradient of the initial h from what stands in dh after step -1. */
+FA_NOINLINE void first_dh(const fa_recurrent_backward *s, const fa_recurrent_share *share, fa_size g, fa_size vecs) {
+  const fa_size Pp = h_width(s->cell, s->P);
+  for (fa_size b = share->row_begin; b < share->row_end; b++)
+    for (fa_size unit = g * VL; unit < (g + vecs) * VL; unit += VL) {
+      real *dh = (real *)s->dh + b * Pp + unit;
+      vec d = v_load(dh);
+      if (s->masks.drop) d = v_mul(d, load_columns((const real *)s->masks.drop + b * s->P + unit, s->P - unit));
+      if (s->past) d = v_add(d, v_load((const real *)s->past + b * Pp + unit));
+      v_store(dh, d);
+    }
+}
+
+/* Tiles i_begin .. i_end - 1 of dZ of step t + 1 times a panel of W_hh: `vecs` vectors of units of out, whose first row is
+ * that of the first tile. n rows of the share go on. */
+FA_INLINE void recurrent_back(const fa_recurrent_backward *s, const fa_recurrent_share *share, fa_size t, fa_size n,
+                              const real *panel, fa_size vecs, fa_size i_begin, fa_size i_end, real *out,
+                              fa_size out_row) {
+  const fa_size groups = cell_groups(s->cell, s->H), runs = run_count(tile_count(n), groups);
+  const fa_size from = share->row_begin + tile_begin(n, i_begin);
+  for (fa_size r = 0; r < runs; r++)
+    for (fa_size i = i_begin; i < i_end; i++) {
+      fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
+      back_product product = {
+          .slabs = (const real *)s->slabs + (step_row(s->starts, s->B, t + 1) + first) * TILE_COLS,
+          .slab_row = TILE_COLS,
+          .slab_group = s->slab_rows * TILE_COLS,
+          .panel = panel,
+          .out = out + (first - from) * out_row,
+          .out_row = out_row,
+          .columns = vecs * VL,
+      };
+      set_run(&product, r, runs, groups, vecs);
+      set_depth(&product, s->cell, 1, vecs);
+      back_product_rows(rows, vecs, &product);
+    }
+}
+
+/* What the products of step t + 1 give to the gates of step t, with full_gates. */
+FA_NOINLINE void gates_from_product(const fa_recurrent_backward *s, const fa_recurrent_share *share, fa_size t,
+                                    fa_size n) {
   const fa_size groups = cell_groups(s->cell, s->H), Hp = cell_units(s->cell, s->H);
+  for (int gate = 0; gate < 3; gate++)
+    for (fa_size g = share->group_begin, vecs; g < share->group_end; g += vecs) {
+      vecs = block_vecs(g, share->group_end);
+      recurrent_back(s, share, t, n,
+                     (const real *)s->hh_back + gates_back(s->cell, s->H, s->P, gate) + g * VL * groups * TILE_COLS, vecs,
+                     0, tile_count(n), (real *)s->dgates + (gate * s->B + share->row_begin) * Hp + g * VL, Hp);
+    }
+}
+
+/* dmid = dZ W of the second product in step t. */
+FA_NOINLINE void second_back(const fa_recurrent_backward *s, fa_size t, fa_size row_begin, fa_size row_end) {
+  const fa_size groups = cell_groups(&second_cell, s->P), vectors = FA_CEIL_DIV(s->H, VL), Hp = vectors * VL;
+  const fa_size n = row_end - row_begin, tiles = tile_count(n), runs = run_count(tiles, groups);
+  for (fa_size g = 0, vecs; g < vectors; g += vecs) {
+    vecs = block_vecs(g, vectors);
+    for (fa_size r = 0; r < runs; r++)
+      for (fa_size i = 0; i < tiles; i++) {
+        const fa_size first = row_begin + tile_begin(n, i);
+        back_product product = {
+            .slabs = (const real *)s->second_slabs + (step_row(s->starts, s->B, t) + first) * TILE_COLS,
+            .slab_row = TILE_COLS,
+            .slab_group = s->slab_rows * TILE_COLS,
+            .panel = (const real *)s->second_back + g * VL * groups * TILE_COLS,
+            .out = (real *)s->dmid + first * Hp + g * VL,
+            .out_row = Hp,
+            .columns = vecs * VL,
+        };
+        set_run(&product, r, runs, groups, vecs);
+        set_depth(&product, &second_cell, 1, vecs);
+        back_product_rows(row_begin + tile_begin(n, i + 1) - first, vecs, &product);
+      }
+  }
+}
+
+/* The rows of a share that go on after step t: their dh comes from dZ of step t + 1. That of the others, whose last step
+ * this is, stands in s->dh; there it goes before the first step, too. With a second product dh is complete before its
+ * units are mixed once more, so that a share has whole rows. */
+static void backward_step(const fa_recurrent_backward *s, const fa_recurrent_share *share, fa_size t) {
+  const fa_cell *cell = s->cell;
+  const fa_size groups = cell_groups(cell, s->H), Pp = h_width(cell, s->P), Hp = cell_units(cell, s->H);
   const fa_size row_end = t < 0 ? share->row_end : FA_MIN(share->row_end, step_rows(s->starts, s->B, t));
   const fa_size going_on = t < s->T - 1 ? FA_MIN(row_end, step_rows(s->starts, s->B, t + 1)) : share->row_begin;
-  const fa_size n = going_on - share->row_begin, tiles = tile_count(n), runs = run_count(tiles, groups);
+  const fa_size n = going_on - share->row_begin, tiles = tile_count(n);
+  const fa_size units_begin = share->group_begin, units_end = cell->second ? Pp / VL : share->group_end;
   FA_ALIGN(64) real buffer[BACK_TILES * TILE_ROWS * TILE_COLS];
-  const fa_size blocks = block_count(share->group_end - share->group_begin);
+  const fa_size blocks = block_count(units_end - units_begin);
+  if (s->dgates) gates_from_product(s, share, t, n);
   for (fa_size k = 0; k < blocks; k++) {
     /* There and back again, as forward: 3-5 % of a training step at batch 1, where W_hh fills the L2. */
     const fa_size block = t & 1 ? blocks - 1 - k : k;
-    const fa_size g = share->group_begin + block_begin(share->group_end - share->group_begin, block);
-    const fa_size vecs = block_vecs(g, share->group_end);
+    const fa_size g = units_begin + block_begin(units_end - units_begin, block), vecs = block_vecs(g, units_end);
     for (fa_size i_begin = 0; i_begin < tiles; i_begin += BACK_TILES) {
       const fa_size i_end = FA_MIN(tiles, i_begin + BACK_TILES), from = share->row_begin + tile_begin(n, i_begin);
-      real *dh = t < 0 ? (real *)s->dh + from * Hp + g * VL : buffer;
-      const fa_size dh_row = t < 0 ? Hp : vecs * VL;
-      for (fa_size r = 0; r < runs; r++)
-        for (fa_size i = i_begin; i < i_end; i++) {
-          fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
-          back_product product = {
-              .slabs = (const real *)s->slabs + (step_row(s->starts, s->B, t + 1) + first) * TILE_COLS,
-              .slab_row = TILE_COLS,
-              .slab_group = s->slab_rows * TILE_COLS,
-              .panel = (const real *)s->hh_back + g * VL * groups * TILE_COLS,
-              .out = dh + (first - from) * dh_row,
-              .out_row = dh_row,
-              .columns = vecs * VL,
-          };
-          set_run(&product, r, runs, groups, vecs);
-          set_depth(&product, s->cell, 1, vecs);
-          back_product_rows(rows, vecs, &product);
-        }
-      if (t >= 0) cells_backward(s, t, g, vecs, from, share->row_begin + tile_begin(n, i_end) - from, dh, dh_row);
+      const fa_size rows = share->row_begin + tile_begin(n, i_end) - from;
+      real *dh = t < 0 ? (real *)s->dh + from * Pp + g * VL : buffer;
+      const fa_size dh_row = t < 0 ? Pp : vecs * VL;
+      recurrent_back(s, share, t, n, (const real *)s->hh_back + g * VL * groups * TILE_COLS, vecs, i_begin, i_end, dh,
+                     dh_row);
+      if (t >= 0 && cell->second)
+        pieces_backward(second_slots_backward, s, t, g, vecs, from, rows, dh, dh_row, 1);
+      else if (t >= 0)
+        cells_backward(s, t, g, vecs, from, rows, dh, dh_row, 1);
     }
-    if (t >= 0 && going_on < row_end)
-      cells_backward(s, t, g, vecs, going_on, row_end - going_on, (real *)s->dh + going_on * Hp + g * VL, Hp);
-    if (t < 0 && s->cell->kind == FA_GRU)
-      for (fa_size b = share->row_begin; b < share->row_end; b++)
-        for (fa_size at = b * Hp + g * VL; at < b * Hp + (g + vecs) * VL; at += VL)
-          v_store((real *)s->dh + at, v_add(v_load((real *)s->dh + at), v_load((const real *)s->dc + at)));
+    if (t >= 0 && going_on < row_end) {
+      const real *dh = (const real *)s->dh + going_on * Pp + g * VL;
+      if (cell->second)
+        pieces_backward(second_slots_backward, s, t, g, vecs, going_on, row_end - going_on, dh, Pp, 0);
+      else
+        cells_backward(s, t, g, vecs, going_on, row_end - going_on, dh, Pp, 0);
+    }
+    if (t < 0 && (s->past || s->masks.drop)) first_dh(s, share, g, vecs);
   }
+  if (t < 0 || !cell->second) return;
+  second_back(s, t, share->row_begin, row_end);
+  pieces_backward(cell->kind == FA_GRU ? gru_reset_slots_backward : lstm_slots_backward, s, t, 0, groups,
+                  share->row_begin, row_end - share->row_begin, (const real *)s->dmid + share->row_begin * Hp, Hp, 0);
 }
 
 /* dX = dZ W_ih. Tiles run over the batch, or over time where the batch is smaller than a tile; over all rows at once where
@@ -271,9 +376,9 @@ static void bias_gradient(const fa_recurrent_gradient *s, fa_size g, const real 
   FA_UNROLL for (int v = 0; v < TILE_VECS; v++) {
     const fa_cell *cell = s->cell;
     const fa_size a = s->bias_a ? column_size(cell, cell->row_ih, s->H, g, v) : 0;
-    const fa_size b = s->bias_b ? column_size(cell, cell->row_hh, s->H, g, v) : 0;
+    const fa_size b = s->bias_b ? column_size(cell, cell->row_bias_hh, s->H, g, v) : 0;
     if (a) add_columns((real *)s->bias_a + column_row(cell, cell->row_ih, s->H, g, v), sum[v], a);
-    if (b) add_columns((real *)s->bias_b + column_row(cell, cell->row_hh, s->H, g, v), sum[v], b);
+    if (b) add_columns((real *)s->bias_b + column_row(cell, cell->row_bias_hh, s->H, g, v), sum[v], b);
   }
 }
 

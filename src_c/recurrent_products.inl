@@ -10,6 +10,8 @@
 
 /* Gates of the three rows of peephole weights. */
 static const int cell_peephole_gate[3] = {FA_GATE_I, FA_GATE_F, FA_GATE_O};
+/* Rows of the columns in the weights of full_gates. */
+static const int cell_gate_rows[4] = {0, 1, -1, 2};
 
 /* ---- rows ----------------------------------------------------------------------------------------------------- */
 
@@ -38,6 +40,11 @@ FA_INLINE fa_size cell_units(const fa_cell *cell, fa_size H) { return cell_group
 FA_INLINE fa_size column_begin(const fa_cell *cell, fa_size g, fa_size column) {
   return cell->kind == FA_RNN ? (4 * g + column) * VL : g * VL;
 }
+/* The padded rows of h, and of what the recurrent product reads. */
+FA_INLINE fa_size h_width(const fa_cell *cell, fa_size P) { return cell_units(cell, P); }
+FA_INLINE fa_size operand_width(const fa_cell *cell, fa_size R) { return cell_units(cell, R); }
+/* The second product's columns are vectors of units, as an RNN's. */
+static const fa_cell second_cell = {.kind = FA_RNN};
 /* How many units there are. */
 FA_INLINE fa_size column_size(const fa_cell *cell, const int row[4], fa_size H, fa_size g, fa_size column) {
   return row[column] < 0 ? 0 : FA_MAX(0, FA_MIN(VL, H - column_begin(cell, g, column)));
@@ -45,6 +52,11 @@ FA_INLINE fa_size column_size(const fa_cell *cell, const int row[4], fa_size H, 
 /* The first row of theirs in the weights. */
 FA_INLINE fa_size column_row(const fa_cell *cell, const int row[4], fa_size H, fa_size g, fa_size column) {
   return FA_MAX(row[column], 0) * H + column_begin(cell, g, column);
+}
+
+/* Where the backward weights of gate k of full_gates begin, behind those of h. */
+FA_INLINE fa_size gates_back(const fa_cell *cell, fa_size H, fa_size P, fa_size k) {
+  return (FA_ROUND_UP(P, VL) + k * FA_ROUND_UP(H, VL)) * cell_groups(cell, H) * TILE_COLS;
 }
 
 /* ---- products ------------------------------------------------------------------------------------------------- */
@@ -289,15 +301,15 @@ FA_INLINE fa_size tile_begin(fa_size n, fa_size i) { return n * i / tile_count(n
 /* ---- packing -------------------------------------------------------------------------------------------------- */
 
 /* Panels of groups group_begin .. group_end - 1 of a matrix of K columns, by VL x VL transpositions; zero where a column
- * has no rows. */
+ * has no rows. In a panel of `depth` columns. */
 static void pack_forward(const fa_cell *cell, const int row[4], const real *weight, fa_size H, fa_size K, real *out,
-                         fa_size group_begin, fa_size group_end) {
+                         fa_size depth, fa_size group_begin, fa_size group_end) {
   for (fa_size g = group_begin; g < group_end; g++) {
     for (fa_size k = 0; k < K; k += VL)
       for (fa_size gate = 0; gate < 4; gate++) {
         const fa_size units = column_size(cell, row, H, g, gate);
         const real *from = weight + (units ? column_row(cell, row, H, g, gate) : 0) * K + k;
-        real *to = out + (g * K + k) * TILE_COLS + gate * VL;
+        real *to = out + (g * depth + k) * TILE_COLS + gate * VL;
         vec rows[VL];
         if (FA_LIKELY(units == VL && K - k >= VL)) {
           FA_UNROLL for (int u = 0; u < VL; u++) rows[u] = v_load(from + u * K);
@@ -309,9 +321,9 @@ static void pack_forward(const fa_cell *cell, const int row[4], const real *weig
   }
 }
 
-/* The same matrix with its rows in slab order, in blocks of columns. */
-static void pack_backward(const fa_cell *cell, const int row[4], const real *weight, fa_size H, fa_size K, real *out,
-                          fa_size group_begin, fa_size group_end) {
+/* The same matrix with its rows in slab order, in blocks of columns; its rows are weight_row apart. */
+static void pack_backward(const fa_cell *cell, const int row[4], const real *weight, fa_size weight_row, fa_size H,
+                          fa_size K, real *out, fa_size group_begin, fa_size group_end) {
   fa_size groups = cell_groups(cell, H), n = FA_CEIL_DIV(K, VL);
   for (fa_size v = 0, vecs; v < n; v += vecs) {
     vecs = block_vecs(v, n);
@@ -319,12 +331,12 @@ static void pack_backward(const fa_cell *cell, const int row[4], const real *wei
     for (fa_size g = group_begin; g < group_end; g++)
       for (fa_size gate = 0; gate < 4; gate++) {
         const fa_size units = column_size(cell, row, H, g, gate);
-        const real *from = weight + (units ? column_row(cell, row, H, g, gate) : 0) * K + v * VL;
+        const real *from = weight + (units ? column_row(cell, row, H, g, gate) : 0) * weight_row + v * VL;
         for (fa_size u = 0; u < VL; u++) {
           const fa_size columns = u < units ? K - v * VL : 0;
           for (fa_size j = 0; j < vecs; j++, to += VL)
             v_store(to, columns - j * VL >= VL ? v_load(from + j * VL) : v_load_n(from + j * VL, columns - j * VL));
-          if (u + 1 < units) from += K;
+          if (u + 1 < units) from += weight_row;
         }
       }
   }
@@ -333,15 +345,19 @@ static void pack_backward(const fa_cell *cell, const int row[4], const real *wei
 static void cell_pack(const fa_recurrent_pack *p, fa_size group_begin, fa_size group_end) {
   const fa_cell *cell = p->cell;
   const fa_size H = p->H, Hp = cell_units(cell, H);
-  pack_forward(cell, cell->row_ih, p->weight_ih, H, p->inputs, p->ih, group_begin, group_end);
-  pack_forward(cell, cell->row_hh, p->weight_hh, H, H, p->hh, group_begin, group_end);
+  const fa_size P = p->P;
+  pack_forward(cell, cell->row_ih, p->weight_ih, H, p->inputs, p->ih, p->inputs, group_begin, group_end);
+  pack_forward(cell, cell->row_hh, p->weight_hh, H, P, p->hh, p->R, group_begin, group_end);
+  if (p->weight_gates)
+    pack_forward(cell, cell_gate_rows, p->weight_gates, H, 3 * H, (real *)p->hh + P * TILE_COLS, p->R, group_begin,
+                 group_end);
   const real *bias_ih = p->bias_ih, *bias_hh = p->bias_hh;
   real *bias = (real *)p->bias + group_begin * TILE_COLS;
   for (fa_size g = group_begin; g < group_end; g++) {
     for (fa_size gate = 0; gate < 4; gate++, bias += VL) {
-      const fa_size ih = column_size(cell, cell->row_ih, H, g, gate), hh = column_size(cell, cell->row_hh, H, g, gate);
+      const fa_size ih = column_size(cell, cell->row_ih, H, g, gate), hh = column_size(cell, cell->row_bias_hh, H, g, gate);
       vec sum = bias_ih && ih ? v_load_n(bias_ih + column_row(cell, cell->row_ih, H, g, gate), ih) : v_zero();
-      if (bias_hh && hh) sum = v_add(sum, v_load_n(bias_hh + column_row(cell, cell->row_hh, H, g, gate), hh));
+      if (bias_hh && hh) sum = v_add(sum, v_load_n(bias_hh + column_row(cell, cell->row_bias_hh, H, g, gate), hh));
       v_store(bias, sum);
     }
     if (p->peephole)
@@ -352,6 +368,17 @@ static void cell_pack(const fa_recurrent_pack *p, fa_size group_begin, fa_size g
         row += there;
       }
   }
-  if (p->hh_back) pack_backward(cell, cell->row_hh, p->weight_hh, H, H, p->hh_back, group_begin, group_end);
-  if (p->ih_back) pack_backward(cell, cell->row_ih, p->weight_ih, H, p->inputs, p->ih_back, group_begin, group_end);
+  if (p->hh_back) pack_backward(cell, cell->row_hh, p->weight_hh, P, H, P, p->hh_back, group_begin, group_end);
+  if (p->ih_back)
+    pack_backward(cell, cell->row_ih, p->weight_ih, p->inputs, H, p->inputs, p->ih_back, group_begin, group_end);
+  if (p->hh_back && p->weight_gates)
+    for (int k = 0; k < 3; k++)
+      pack_backward(cell, cell_gate_rows, (const real *)p->weight_gates + k * H, 3 * H, H, H,
+                    (real *)p->hh_back + gates_back(cell, H, P, k), group_begin, group_end);
+  if (p->weight_second && group_begin == 0) { /* one thread: the projection is the smaller matrix */
+    const fa_size second_groups = cell_groups(&second_cell, P);
+    pack_forward(&second_cell, second_cell.row_hh, p->weight_second, P, H, p->second, H, 0, second_groups);
+    if (p->second_back)
+      pack_backward(&second_cell, second_cell.row_hh, p->weight_second, H, P, H, p->second_back, 0, second_groups);
+  }
 }

@@ -9,6 +9,7 @@ import numpy as np
 
 import fastact as fa
 from fastact import reference
+from fastact.nn.sequences import Ragged
 
 # One product sums up to 2 * (I + H) terms in another order than the reference, over T steps that add up: k eps of the
 # largest entry, where sigmoid and tanh bring 4 ULP a step.
@@ -20,7 +21,7 @@ def randomize(layer, seed=1):
     rng = np.random.default_rng(seed)
     for name, p in layer.parameters().items():
         hidden = layer.hidden_sizes[int(name.split("_l")[1].split("_")[0])]
-        gate = np.repeat([0.7, 1.3, 1.0, 1.6], hidden)[: p.shape[0]]
+        gate = np.resize(np.repeat([0.7, 1.3, 1.0, 1.6], hidden), p.shape[0])
         if len(p.shape) == 2:
             p.value = rng.uniform(-1, 1, p.shape) * gate[:, None] / np.sqrt(p.shape[1])
         else:
@@ -30,16 +31,10 @@ def randomize(layer, seed=1):
 
 def state_of(layer, B, rng):
     """A random state in the layer's form."""
-    D = 2 if layer.bidirectional else 1
-    sizes = layer.hidden_sizes
-
-    def letter():
-        if len(set(sizes)) == 1:
-            return rng.normal(size=(len(sizes) * D, B, sizes[0])).astype(layer.dtype)
-        return tuple(rng.normal(size=(D, B, H)).astype(layer.dtype) for H in sizes)
-
-    parts = tuple(letter() for _ in layer._letters)
-    return parts if len(parts) > 1 else parts[0]
+    state = layer._states.new(B)
+    for each in (each for letter in state for each in letter):
+        each[...] = rng.normal(size=each.shape)
+    return layer._states.public(state)
 
 
 def arrays(layer, T, B, seed=2):
@@ -87,9 +82,11 @@ def cell_weights(layer, n, d):
     return found, {k: [name + suffix for name in v] for k, v in names.items()}
 
 
-def twin_of(function):
+def twin_of(function, clip=None):
     """An activation as the reference has it, with its parameters as the layer's type holds them."""
     twin, values = reference.activations[function.name], [*function.parameters.values()]
+    if clip is not None:
+        twin = reference.clipped(twin, clip)
     return reference.Elementwise(
         lambda x: twin.forward(x, *values),
         lambda x: twin.derivative1(x, *values),
@@ -98,21 +95,30 @@ def twin_of(function):
 
 
 def passes(layer):
-    """Forward and backward of one cell by the reference."""
-    if isinstance(layer, fa.nn.GRU):
-        gate, candidate = twin_of(layer.gate_activation), twin_of(layer.candidate_activation)
+    """Forward and backward of one cell by the reference; ``masks`` as ``MaskRecorder`` has them."""
 
-        def gru(x, weights, initial, lengths):
-            return reference.gru_forward(x, weights, *(initial or [None]), lengths, gate, candidate)
+    def named(masks, *names):
+        return {name: mask for name, mask in zip(names, masks, strict=False) if mask is not None}
+
+    if isinstance(layer, fa.nn.GRU):
+        gate, candidate = twin_of(layer.gate_activation, layer.clip), twin_of(layer.candidate_activation, layer.clip)
+
+        def gru(x, weights, initial, lengths, masks):
+            options = named(masks, "recurrent_mask", "zoneout_h")
+            begin = initial[0] if initial else None
+            return reference.gru_forward(x, weights, begin, lengths, gate, candidate, layer.reset_after, **options)
 
         return gru, reference.gru_backward
     if isinstance(layer, fa.nn.RNN):
 
-        def rnn(x, weights, initial, lengths):
-            return reference.rnn_forward(x, weights, *(initial or [None]), lengths, twin_of(layer.activation))
+        def rnn(x, weights, initial, lengths, masks):
+            options = named(masks, "recurrent_mask", "zoneout_h")
+            return reference.rnn_forward(
+                x, weights, *(initial or [None]), lengths, twin_of(layer.activation, layer.clip), **options
+            )
 
         return rnn, reference.rnn_backward
-    i, f, g, o, c = map(twin_of, layer._functions)
+    i, f, g, o, c = (twin_of(function, layer.clip) for function in layer._functions)
     variant = reference.LSTMVariant(
         i if layer.input_gate else None,
         f if layer.forget_gate else None,
@@ -120,15 +126,48 @@ def passes(layer):
         o if layer.output_gate else None,
         c,
         layer.coupled_gates,
+        np.inf if layer.cell_clip is None else layer.cell_clip,
     )
 
-    def forward(x, weights, initial, lengths):
-        return reference.lstm_forward(x, weights, *(initial or ()), lengths=lengths, variant=variant)
+    def lstm(x, weights, initial, lengths, masks):
+        options = named(masks, "recurrent_mask", "zoneout_h", "zoneout_c")
+        return reference.lstm_forward(x, weights, *(initial or ()), lengths=lengths, variant=variant, **options)
 
-    return forward, reference.lstm_backward
+    return lstm, reference.lstm_backward
 
 
-def expected(layer, x, state=None, dy=None, dstate=None, lengths=None):
+class MaskRecorder:
+    """Keeps the masks that a layer draws in a call, in the order of its passes, as the reference takes them."""
+
+    def __init__(self, layer, lengths, steps):
+        self.layer, self.masks, self.steps = layer, [], steps
+        self.ragged = None if lengths is None or min(lengths) == steps else Ragged(np.array(lengths), steps, True)
+
+    def __enter__(self):
+        draw = self.layer._cell_masks
+
+        def record(layer, batch, rows):
+            masks = draw(layer, batch, rows)
+            self.masks.append([self.whole(k, mask, batch) for k, mask in enumerate(masks or (None, None, None))])
+            return masks
+
+        self.layer._cell_masks = record
+        return self.masks
+
+    def __exit__(self, *error):
+        del self.layer._cell_masks
+
+    def whole(self, k, mask, batch):
+        if mask is None or self.ragged is None:
+            return mask
+        if k == 0:
+            return mask[np.argsort(self.ragged.order)]
+        out = np.empty((self.steps, batch, mask.shape[1]))
+        self.ragged.unpack(mask, out)
+        return out
+
+
+def expected(layer, x, state=None, dy=None, dstate=None, lengths=None, masks=()):
     """y, the final state by letter and layer, and with dy all gradients by name ("x", "h0", "c0" among them)."""
     forward, backward = passes(layer)
     D, last = 2 if layer.bidirectional else 1, len(layer.hidden_sizes) - 1
@@ -140,7 +179,8 @@ def expected(layer, x, state=None, dy=None, dstate=None, lengths=None):
         for d in range(D):
             seen = flip(inner, lengths) if layer.reverse or d else inner
             begin = None if initial is None else [letter[n][d] for letter in initial]
-            traces[n].append(forward(seen, cell_weights(layer, n, d)[0], begin, lengths))
+            drawn = masks[n * D + d] if masks else ()
+            traces[n].append(forward(seen, cell_weights(layer, n, d)[0], begin, lengths, drawn))
         for letter, parts in zip(layer._letters, final, strict=True):
             parts.append(np.stack([getattr(trace, letter)[-1] for trace in traces[n]]))
         ways = [flip(t.y, lengths) if layer.reverse or d else t.y for d, t in enumerate(traces[n])]
@@ -153,9 +193,9 @@ def expected(layer, x, state=None, dy=None, dstate=None, lengths=None):
     if dstate is not None:
         d_final = [[a.astype(np.float64) for a in letter] for letter in by_letter(layer, dstate)]
     if layer.return_sequences:
-        d_ways = unmerged(layer, swap(layer, dy), layer.hidden_sizes[-1], True)
+        d_ways = unmerged(layer, swap(layer, dy), layer.output_sizes[-1], True)
     else:
-        d_final[0][-1] = d_final[0][-1] + np.stack(unmerged(layer, dy, layer.hidden_sizes[-1], True))
+        d_final[0][-1] = d_final[0][-1] + np.stack(unmerged(layer, dy, layer.output_sizes[-1], True))
         d_ways = [np.zeros_like(t.y) for t in traces[-1]]
     gradients, d_initial = {}, [[] for _ in layer._letters]
     for n in reversed(range(last + 1)):
@@ -171,7 +211,7 @@ def expected(layer, x, state=None, dy=None, dstate=None, lengths=None):
         for whole, parts in zip(d_initial, begin, strict=True):
             whole.insert(0, np.stack(parts))
         if n:
-            d_ways = unmerged(layer, d_inner, layer.hidden_sizes[n - 1], False)
+            d_ways = unmerged(layer, d_inner, layer.output_sizes[n - 1], False)
     gradients["x"] = swap(layer, d_inner)
     gradients |= dict(zip((letter + "0" for letter in layer._letters), d_initial, strict=True))
     return y, final, gradients
@@ -208,26 +248,33 @@ def check(layer, T, B, with_state=True, lengths=None):
     x, dy, state, dstate = arrays(layer, T, B)
     state, dstate = (state, dstate) if with_state else (None, None)
     depth = T * len(layer.hidden_sizes)  # what a layer adds goes through those above, and back
-    want, final, gradients = expected(layer, x, state, dy, dstate, lengths)
-    close("inference", layer(x, state=state, lengths=lengths), want, layer.dtype, depth)
-    result = layer.run(x, state=state, lengths=lengths)
-    close("run", result.y, want, layer.dtype, depth)
-    layer.zero_grad()
-    y, backward = layer.forward(x, state=state, lengths=lengths)
-    close("y", y, want, layer.dtype, depth)
-    for got in (backward.state, result.state):
-        for letter, parts, right in zip(layer._letters, by_letter(layer, got), final, strict=True):
+
+    def close_state(got, want):
+        for letter, parts, right in zip(layer._letters, by_letter(layer, got), want, strict=True):
             for n, (a, b) in enumerate(zip(parts, right, strict=True)):
                 close(f"{letter} of layer {n}", a, b, layer.dtype, depth)
+
+    layer.zero_grad()
+    with MaskRecorder(layer, lengths, T) as masks:
+        y, backward = layer.forward(x, state=state, lengths=lengths)
+    want, final, gradients = expected(layer, x, state, dy, dstate, lengths, masks)
+    close("y", y, want, layer.dtype, depth)
+    close_state(backward.state, final)
     assert backward.dstate is None
     dx = backward(dy, dstate=dstate)
     close("x", dx, gradients.pop("x"), layer.dtype, depth)
-    for letter, parts in zip(layer._letters, by_letter(layer, backward.dstate), strict=True):
-        for n, (a, b) in enumerate(zip(parts, gradients.pop(letter + "0"), strict=True)):
-            close(f"{letter}0 of layer {n}", a, b, layer.dtype, depth)
+    close_state(backward.dstate, [gradients.pop(letter + "0") for letter in layer._letters])
     for name, p in layer.parameters().items():
         close(name, p.grad, gradients.pop(name), layer.dtype, depth)
     assert not gradients
+
+    result = layer.run(x, state=state, lengths=lengths)
+    if masks:  # inference takes what is expected of them
+        take = [None if not p else np.array([1 - p], layer.dtype) for p in (layer.zoneout, layer.cell_zoneout)]
+        want, final, _ = expected(layer, x, state, lengths=lengths, masks=[[None, *take]] * len(masks))
+    close("run", result.y, want, layer.dtype, depth)
+    close_state(result.state, final)
+    close("inference", layer(x, state=state, lengths=lengths), want, layer.dtype, depth)
 
 
 def check_numerically(layer, T, B, lengths=None, before=lambda: None):

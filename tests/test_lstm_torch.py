@@ -118,3 +118,31 @@ def test_gru_and_rnn(kind, T, B, I, H, layers, bidirectional, lengths, dtype):  
     for name, (got, want) in pairs.items():
         want = want.detach().numpy()
         assert np.abs(got - want).max() <= tolerance * max(1, np.abs(want).max()), name
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+@pytest.mark.parametrize("around", [{}, {"num_layers": 2}, {"num_layers": 2, "bidirectional": True}])
+@pytest.mark.parametrize(("H", "P"), [(33, 5), (16, 15)])
+def test_projection(around, H, P, dtype):
+    """``proj_size``, with the same weights."""
+    peer = torch.nn.LSTM(6, H, proj_size=P, batch_first=True, dtype=getattr(torch, dtype.name), **around)
+    layer = fa.nn.LSTM(6, H, projection_size=P, dtype=dtype, **around)
+    layer.load_state_dict({name: value.numpy() for name, value in peer.state_dict().items()})
+    rng = np.random.default_rng(1)
+    count = around.get("num_layers", 1) * (2 if "bidirectional" in around else 1)
+    x = rng.normal(size=(9, 7, 6)).astype(dtype)
+    h, c = rng.normal(size=(count, 9, P)).astype(dtype), rng.normal(size=(count, 9, H)).astype(dtype)
+    tx, th, tc = (torch.tensor(a, requires_grad=True) for a in (x, h, c))
+    ty, (final_h, final_c) = peer(tx, (th, tc))
+    dy = rng.normal(size=ty.shape).astype(dtype)
+    torch.autograd.backward((ty, final_h, final_c), [torch.tensor(dy), torch.ones_like(final_h), final_c.detach()])
+    y, backward = layer.forward(x, state=(h, c))
+    dx = backward(dy, dstate=(np.ones_like(h), backward.state[1]))
+    pairs = {"y": (y, ty), "inference": (layer(x, state=(h, c)), ty), "dx": (dx, tx.grad)}
+    pairs |= {"h": (backward.state[0], final_h), "c": (backward.state[1], final_c)}
+    pairs |= {"dh0": (backward.dstate[0], th.grad), "dc0": (backward.dstate[1], tc.grad)}
+    pairs |= {name: (getattr(layer, name).grad, p.grad) for name, p in peer.named_parameters()}
+    tolerance = 2e-5 if dtype == np.float32 else 1e-12
+    for name, (got, want) in pairs.items():
+        want = want.detach().numpy()
+        assert np.abs(got - want).max() <= tolerance * max(1, np.abs(want).max()), name

@@ -4,66 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
-from itertools import combinations
 
 import numpy as np
 import pytest
-from recurrent_twin import arrays, check, check_numerically, close, expected, randomize
+from recurrent_twin import arrays, check, close, expected, randomize
 
 import fastact as fa
 from fastact._core import recurrent
 from fastact.nn.lstm import VARIANTS
 
 pytestmark = pytest.mark.sanitise
-
-OPTIONS = {
-    "input gate": {"input_gate_activation": "hard_sigmoid"},
-    "forget gate": {"forget_gate_activation": "softsign"},
-    "output gate": {"output_gate_activation": "tanh"},
-    "all gates": {"gate_activation": fa.scaled_tanh.with_params(amplitude=0.8, slope=0.9)},
-    "candidate": {"candidate_activation": "gelu"},
-    "cell": {"cell_activation": fa.leaky_relu.with_params(alpha=0.3)},
-    "no input gate": {"input_gate": False},
-    "no forget gate": {"forget_gate": False},
-    "no output gate": {"output_gate": False},
-    "coupled": {"coupled_gates": True},
-    "peepholes": {"peepholes": True},
-}
-
-
-def layer_of(names, *sizes, **more):
-    """A layer with these options, or None where they exclude each other."""
-    options = {}
-    for name in names:
-        options |= OPTIONS[name]
-    gone = {key.split("_")[0] for key, value in options.items() if value is False}
-    if options.get("coupled_gates"):
-        gone |= {"forget", *(["no coupling"] if gone & {"input", "forget"} else [])}
-    if "no coupling" in gone or any(f"{gate}_gate_activation" in options for gate in gone):
-        with pytest.raises(ValueError, match="expected"):
-            fa.nn.LSTM(*sizes, **options, **more)
-        return None
-    return randomize(fa.nn.LSTM(*sizes, **options, **more))
-
-
-NAMES = [*[(name,) for name in OPTIONS], *combinations(OPTIONS, 2)]
-
-
-@pytest.mark.parametrize("names", NAMES, ids="-".join)
-def test_options(isa, dtype, names):
-    layer = layer_of(names, 5, 19, dtype=dtype)
-    if layer is not None:
-        check(layer, 4, 7)
-        check(layer, 1, 1, with_state=False)
-
-
-@pytest.mark.parametrize(
-    "names", [*NAMES, ("peepholes", "coupled", "cell"), ("no input gate", "no output gate", "cell")]
-)
-def test_gradients_numerically(names):
-    layer = layer_of(names, 2, 3, dtype=np.float64)
-    if layer is not None:
-        check_numerically(layer, 3, 2)
 
 
 @pytest.mark.parametrize("name", fa.activations)

@@ -99,7 +99,7 @@ def test_dropout():
     assert np.array_equal(layer(x), plain(x))
     first, again = layer.forward(x)[0], layer.forward(x)[0]
     assert not np.array_equal(first, again)
-    mask = layer._dropout_mask((8, 4, 300))
+    mask = layer._drawn((8, 4, 300), 0.3, 1 / 0.7)
     assert set(np.unique(mask)) == {np.float32(0), np.float32(1 / 0.7)}
     assert abs(mask.mean() - 1) < 0.03
     layer.weight_ih_l1.value = 0 * layer.weight_ih_l1.value  # nothing passes from layer to layer

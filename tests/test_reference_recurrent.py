@@ -23,17 +23,18 @@ def weights_of(rng, sizes):
 def check(forward, backward, weights, x, states, rng):
     """Every gradient of sum(y p) + sum(final states q) for random p and q."""
     trace = forward(x, weights, *states)
-    finals = [trace.h[-1]] + ([trace.c[-1]] if len(states) == 2 else [])
+    letters = "hcifo"[: len(states)]
+    finals = [getattr(trace, letter)[-1] for letter in letters]
     weight_y = rng.uniform(0.5, 1.5, trace.y.shape)
     of_finals = [rng.uniform(0.5, 1.5, a.shape) for a in finals]
 
     def total():
         trace = forward(x, weights, *states)
-        finals = [trace.h[-1]] + ([trace.c[-1]] if len(states) == 2 else [])
+        finals = [getattr(trace, letter)[-1] for letter in letters]
         return np.sum(trace.y * weight_y) + sum(np.sum(a * b) for a, b in zip(finals, of_finals, strict=True))
 
     got = backward(trace, weight_y, *of_finals)
-    inputs = weights | {"x": x} | dict(zip(("h0", "c0"), states, strict=False))
+    inputs = weights | {"x": x} | dict(zip((letter + "0" for letter in letters), states, strict=True))
     assert set(inputs) == set(got)
     for name, array in inputs.items():
         assert_gradient(name, got[name], numeric_gradient(total, array))
@@ -49,9 +50,9 @@ VARIANTS = {
     "no forget gate": {"forget_gate": None},
     "no output gate": {"output_gate": None},
     "coupled": {"coupled": True},
-    "clip": {"clip": 0.4},
+    "clip": {"cell_clip": 0.4},
 }
-OPTIONS = ("peepholes", "projection", "recurrent mask", "zoneout", "lengths")
+OPTIONS = ("peepholes", "projection", "full gates", "recurrent mask", "zoneout", "lengths")
 
 
 @pytest.mark.parametrize("names", [*[(n,) for n in (*VARIANTS, *OPTIONS)], *combinations((*VARIANTS, *OPTIONS), 2)])
@@ -62,11 +63,15 @@ def test_lstm(names):
     if given.get("coupled") and not given.get("input_gate", True):
         pytest.skip("nothing to couple to")
     variant = LSTMVariant(**given)
+    if "full gates" in names and variant.rows != "ifgo":
+        pytest.skip("each gate sees them all")
     rng = np.random.default_rng(1)
     rows, width = len(variant.rows) * H, 2 if "projection" in names else H
     sizes = {"weight_ih": (rows, I), "weight_hh": (rows, width), "bias": rows}
     if "projection" in names:
         sizes["weight_hr"] = (width, H)
+    if "full gates" in names:
+        sizes["weight_gates"] = (3 * H, 3 * H)
     if "peepholes" in names:
         sizes["weight_peephole"] = (len(variant.rows) - 1, H)
     options = {"lengths": LENGTHS} if "lengths" in names else {}
@@ -75,21 +80,38 @@ def test_lstm(names):
     if "zoneout" in names:
         options["zoneout_h"], options["zoneout_c"] = rng.uniform(0, 1, (T, B, width)), rng.choice([0, 1.0], (T, B, H))
 
-    def forward(x, weights, h0, c0):
-        return reference.lstm_forward(x, weights, h0, c0, variant=variant, **options)
+    def forward(x, weights, *states):
+        return reference.lstm_forward(x, weights, *states, variant=variant, **options)
 
-    states = rng.normal(size=(B, width)), 0.2 * rng.normal(size=(B, H))
+    states = [rng.normal(size=(B, width)), 0.2 * rng.normal(size=(B, H))]
+    if "full gates" in names:
+        states += [*rng.uniform(0, 1, (3, B, H))]
     check(forward, reference.lstm_backward, weights_of(rng, sizes), rng.normal(size=(T, B, I)), states, rng)
+
+
+def masks_of(rng, masked):
+    if not masked:
+        return {}
+    return {"recurrent_mask": rng.choice([0, 2.0], (B, H)), "zoneout_h": rng.uniform(0, 1, (T, B, H))}
+
+
+def test_clipped():
+    """The bound acts on what goes into the function, and stops its derivative."""
+    f, x = reference.clipped(gate["gelu"], 0.5), np.array([-2, -0.3, 0.2, 0.6])
+    np.testing.assert_array_equal(f.forward(x), gate["gelu"].forward(np.array([-0.5, -0.3, 0.2, 0.5])))
+    np.testing.assert_array_equal(f.derivative1(x), gate["gelu"].derivative1(x) * [0, 1, 1, 0])
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("functions", [{}, {"gate": gate["softsign"], "candidate": gate["gelu"]}])
-def test_gru(lengths, reset_after, functions):
+def test_gru(lengths, reset_after, masked, functions):
     rng = np.random.default_rng(1)
+    options = functions | masks_of(rng, masked)
 
     def forward(x, weights, h0):
-        return reference.gru_forward(x, weights, h0, lengths, reset_after=reset_after, **functions)
+        return reference.gru_forward(x, weights, h0, lengths, reset_after=reset_after, **options)
 
     weights = weights_of(rng, {"weight_ih": (3 * H, I), "weight_hh": (3 * H, H), "bias_ih": 3 * H, "bias_hh": 3 * H})
     states = (rng.normal(size=(B, H)),)
@@ -97,12 +119,14 @@ def test_gru(lengths, reset_after, functions):
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("name", gate)
-def test_rnn(lengths, name):
+def test_rnn(lengths, masked, name):
     rng = np.random.default_rng(1)
+    options = masks_of(rng, masked)
 
     def forward(x, weights, h0):
-        return reference.rnn_forward(x, weights, h0, lengths, gate[name])
+        return reference.rnn_forward(x, weights, h0, lengths, gate[name], **options)
 
     weights = weights_of(rng, {"weight_ih": (H, I), "weight_hh": (H, H), "bias": H})
     check(forward, reference.rnn_backward, weights, rng.normal(size=(T, B, I)), (rng.normal(size=(B, H)),), rng)

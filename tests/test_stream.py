@@ -24,7 +24,7 @@ CELLS = [fa.nn.LSTM, fa.nn.GRU, fa.nn.RNN]
 def streamed(layer, x, state=None):
     """y of the whole sequence, step by step; x (B, T, I)."""
     stream = layer.stream(len(x), state)
-    y = np.full((*x.shape[:2], layer.hidden_sizes[-1]), np.nan, layer.dtype)
+    y = np.full((*x.shape[:2], layer.output_sizes[-1]), np.nan, layer.dtype)
     for t in range(x.shape[1]):
         assert stream.step(x[:, t], out=y[:, t]).base is y
     return y, stream.state
@@ -65,6 +65,10 @@ def test_variants(isa, name):
         fa.nn.LSTM(4, 20, double_bias=False, peepholes=True),
         fa.nn.GRU(4, 20, gate_activation="hard_sigmoid", candidate_activation="mish", bias=False),
         fa.nn.RNN(4, 20, 3, activation="gelu"),
+        fa.nn.LSTM(4, 20, 2, projection_size=9, clip=1.5, cell_clip=0.5),
+        fa.nn.LSTM(4, 20, 2, full_gate_recurrence=True, projection_size=17),
+        fa.nn.LSTM(4, 20, zoneout=0.3, cell_zoneout=0.2, recurrent_dropout=0.4),
+        fa.nn.GRU(4, 20, 2, reset_after=False, zoneout=0.2),
     ],
 )
 def test_options(layer):

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Masks = tuple[Array | None, Array | None, Array | None]  # drop, take_h, take_c
 
 class Cell:
     peepholes: bool
@@ -15,12 +16,18 @@ class Cell:
         functions: list[Any],
         coupled: bool = False,
         peepholes: bool = False,
+        clip: float = ...,
+        cell_clip: float = ...,
+        full_gates: bool = False,
+        second: bool = False,
+        zoneout: tuple[float, float] = ...,
     ) -> None: ...
 
 class PackedCell:
     cell: Cell
     input_size: int
     hidden_size: int
+    output_size: int
     for_training: bool
     @property
     def current(self) -> bool: ...
@@ -35,7 +42,7 @@ class Tape:
     def gates(self) -> Array: ...
 
 def unchanged(made_of: list[Any], attributes: dict[str, Any]) -> bool: ...
-def pack_cell(cell: Cell, training: bool, *weights: Array | None) -> PackedCell: ...  # ih, hh, both biases, peephole
+def pack_cell(cell: Cell, training: bool, *weights: Array | None) -> PackedCell: ...  # ih, hh, both biases, ...
 def force_plan(threads: int = 0, by_rows: bool = True) -> None: ...
 def forward_pass(
     cell: PackedCell,
@@ -46,6 +53,7 @@ def forward_pass(
     starts: Array | None,
     training: bool,
     time_major: bool = True,
+    masks: Masks | None = None,
 ) -> Tape | None: ...
 def backward_pass(
     tape: Tape,

@@ -12,6 +12,7 @@ whole sequence at once at (100, 64, 256, 512)).
 """
 
 from cython.parallel cimport parallel
+from libc.math cimport INFINITY
 from libc.stddef cimport ptrdiff_t, size_t
 from libc.string cimport memcpy, memset
 
@@ -35,31 +36,43 @@ cdef extern from "kernels.h" nogil:
         int plain
         int row_ih[4]
         int row_hh[4]
-        int coupled
+        int row_bias_hh[4]
+        int coupled, full_gates, second
+        double clip, cell_clip
         int function[FA_CELL_FUNCTIONS]
         double parameter[FA_CELL_FUNCTIONS][FA_MAX_PARAMETERS]
+    ctypedef struct fa_recurrent_masks:
+        const void *drop
+        const void *take_h
+        const void *take_c
+        fa_size take_h_row, take_c_row
     ctypedef struct fa_recurrent_pack:
-        fa_size inputs, H
+        fa_size inputs, H, P, R
         const fa_cell *cell
         const void *weight_ih
         const void *weight_hh
         const void *bias_ih
         const void *bias_hh
         const void *weight_peephole
+        const void *weight_gates
+        const void *weight_second
         void *peephole
         void *ih
         void *hh
         void *bias
+        void *second
         void *hh_back
         void *ih_back
+        void *second_back
     ctypedef struct fa_recurrent_forward:
-        fa_size T, B, inputs, H
+        fa_size T, B, inputs, H, P, R
         const fa_size *starts
         const fa_cell *cell
         const void *ih
         const void *hh
         const void *bias
         const void *peephole
+        const void *second
         const void *x
         fa_size x_t, x_b
         void *y
@@ -67,16 +80,20 @@ cdef extern from "kernels.h" nogil:
         void *h
         void *c
         fa_size h_ring, c_ring
+        fa_recurrent_masks masks
+        void *operand
+        void *mid
         void *slabs
         fa_size slab_rows, slab_ring
         int hoisted, keep_gates
     ctypedef struct fa_recurrent_backward:
-        fa_size T, B, inputs, H
+        fa_size T, B, inputs, H, P
         const fa_size *starts
         const fa_cell *cell
         const void *hh_back
         const void *ih_back
         const void *peephole
+        const void *second_back
         const void *dy
         fa_size dy_t, dy_b
         void *dx
@@ -86,8 +103,13 @@ cdef extern from "kernels.h" nogil:
         const void *c
         void *slabs
         fa_size slab_rows
+        void *second_slabs
         void *dh
         void *dc
+        void *dgates
+        void *dmid
+        void *past
+        fa_recurrent_masks masks
     ctypedef struct fa_recurrent_gradient:
         fa_size B, H, K
         const fa_size *starts
@@ -207,17 +229,37 @@ cdef class Cell:
     functions : list of Caller
         Activations of the columns and of an LSTM's output, each with a row in the table.
     coupled, peepholes : bool
+    clip, cell_clip : float
+        Bounds of the input of every activation, and of an LSTM's c; infinity for none.
+    full_gates : bool
+        The gates of the step before are operands of the recurrent product.
+    second : bool
+        There is a second product in a step: an LSTM's projection, or that of r h in a GRU.
+    zoneout : (float, float)
+        Of h and c: how much of them stays as it was before a step, in inference.
     """
     cdef fa_cell args
+    cdef fa_cell second_args    # the columns of the second product
+    cdef int gate_rows[4]       # of the weights of full_gates
+    cdef double zoneout[2]
     cdef readonly bint peepholes
 
-    def __init__(self, str kind, tuple row_ih, tuple row_hh, list functions, bint coupled=False, bint peepholes=False):
+    def __init__(self, str kind, tuple row_ih, tuple row_hh, list functions, bint coupled=False, bint peepholes=False,
+                 double clip=INFINITY, double cell_clip=INFINITY, bint full_gates=False, bint second=False,
+                 tuple zoneout=(0.0, 0.0)):
         cdef int k, j
         cdef Caller function
         self.args.kind = {"LSTM": FA_LSTM, "GRU": FA_GRU, "RNN": FA_RNN}[kind]
         for k in range(COLUMNS):
             self.args.row_ih[k] = row_ih[k]
             self.args.row_hh[k] = row_hh[k]
+            self.args.row_bias_hh[k] = row_hh[k]
+            self.second_args.row_ih[k] = self.second_args.row_hh[k] = self.second_args.row_bias_hh[k] = 0
+        if kind == "GRU" and second:  # nothing acts on the candidate's product with its bias
+            self.args.row_bias_hh[0] = row_ih[0]
+        self.second_args.kind = FA_RNN
+        self.gate_rows[:] = [0, 1, -1, 2]
+        self.zoneout[0], self.zoneout[1] = zoneout
         for k in range(FA_CELL_FUNCTIONS):
             function = functions[k]
             if function.index < 0:
@@ -226,10 +268,18 @@ cdef class Cell:
             for j in range(FA_MAX_PARAMETERS):
                 self.args.parameter[k][j] = function.values[j]
         self.args.coupled = coupled
+        self.args.full_gates = full_gates
+        self.args.second = second
+        self.args.clip = clip
+        self.args.cell_clip = cell_clip
         self.peepholes = peepholes
         self.args.plain = (
             kind == "LSTM" and row_ih == (0, 1, 2, 3) and not coupled and not peepholes
+            and clip == INFINITY and cell_clip == INFINITY and not full_gates and not second
             and [function.name for function in functions] == ["sigmoid", "sigmoid", "tanh", "sigmoid", "tanh"])
+
+    cdef bint zones_out(self) noexcept:
+        return self.zoneout[0] > 0 or self.zoneout[1] > 0
 
 
 cdef class PackedCell:
@@ -237,14 +287,19 @@ cdef class PackedCell:
     cdef Workspace space
     cdef const kernel_table *kernels
     cdef readonly Cell cell
-    cdef readonly fa_size input_size, hidden_size
+    cdef readonly fa_size input_size, hidden_size, output_size   # I, H, P
+    cdef fa_size operands       # R
     cdef readonly bint for_training
     cdef void *ih
     cdef void *hh
     cdef void *bias
     cdef void *peephole
+    cdef void *second
+    cdef void *take_h           # rows of what zoneout takes in inference, or NULL
+    cdef void *take_c
     cdef void *hh_back
     cdef void *ih_back
+    cdef void *second_back
 
     @property
     def current(self):
@@ -274,51 +329,90 @@ cpdef bint unchanged(list made_of, dict attributes) except -1:
 
 
 def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih,
-              cnp.ndarray bias_hh, cnp.ndarray weight_peephole):
-    """Pack a layer's weights: (G H, I), (G H, H), (G H) or None twice, the peepholes or None; C-contiguous, of one dtype."""
+              cnp.ndarray bias_hh, cnp.ndarray weight_peephole=None, cnp.ndarray weight_gates=None,
+              cnp.ndarray weight_hr=None):
+    """Pack a layer's weights, C-contiguous, of one dtype: (G H, I), (G H, P), (G H) or None twice, the peepholes or None,
+    (3 H, 3 H) of full gate recurrence or None, the projection (P, H) or None."""
     cdef PackedCell packed = PackedCell.__new__(PackedCell)
     cdef const kernel_table *kernels = <const kernel_table *>active(
         0 if cnp.PyArray_TYPE(weight_ih) == cnp.NPY_FLOAT32 else 1)
-    cdef fa_size I = cnp.PyArray_DIM(weight_ih, 1), H = cnp.PyArray_DIM(weight_hh, 1)
-    cdef fa_size row = slab_width(H, kernels, &cell.args) * kernels.itemsize
-    cdef size_t n_ih = lines(I * row), n_hh = lines(H * row), n_bias = 2 * lines(row)  # with room for the peepholes
-    cdef size_t n_hh_back = lines(padded(H, kernels) * row), n_ih_back = lines(padded(I, kernels) * row)
-    cdef Workspace space = Workspace(n_ih + n_hh + n_bias + (n_hh_back + n_ih_back if training else 0))
+    cdef fa_size I = cnp.PyArray_DIM(weight_ih, 1), P = cnp.PyArray_DIM(weight_hh, 1), size = kernels.itemsize
+    cdef fa_size H = P if weight_hr is None else cnp.PyArray_DIM(weight_hr, 1)
+    cdef fa_size R = P + (0 if weight_gates is None else 3 * H), row = slab_width(H, kernels, &cell.args) * size
+    cdef fa_size second_row = slab_width(P, kernels, &cell.second_args) * size if cell.args.second else 0
+    cdef size_t n_ih = lines(I * row), n_hh = lines(R * row), n_bias = 2 * lines(row)  # with room for the peepholes
+    cdef size_t n_second = lines(H * second_row)
+    cdef size_t n_hh_back = lines((padded(P, kernels) + (0 if weight_gates is None else 3 * padded(H, kernels))) * row)
+    cdef size_t n_ih_back = lines(padded(I, kernels) * row), n_second_back = lines(padded(H, kernels) * second_row)
+    cdef size_t n_take = lines(P * size), n_take_c = lines(H * size)
+    cdef Workspace space = Workspace(
+        n_ih + n_hh + n_bias + n_second + n_take + n_take_c + (n_hh_back + n_ih_back + n_second_back if training else 0))
     cdef char *p = space.data
+    cdef char *take = p + n_ih + n_hh + n_bias + n_second
+    cdef char *back = take + n_take + n_take_c
     cdef PackJob job
     cdef fa_recurrent_pack *args = &job.args
     cdef int n
     job.kernels = kernels
     packed.space = space
     packed.kernels = kernels
+    packed.cell = cell
     packed.input_size = I
     packed.hidden_size = H
+    packed.output_size = P
+    packed.operands = R
     packed.for_training = training
     packed.ih = p
     packed.hh = p + n_ih
     packed.bias = p + n_ih + n_hh
-    packed.cell = cell
     packed.peephole = NULL if weight_peephole is None else p + n_ih + n_hh + lines(row)
-    packed.hh_back = p + n_ih + n_hh + n_bias if training else NULL
-    packed.ih_back = p + n_ih + n_hh + n_bias + n_hh_back if training else NULL
+    packed.second = p + n_ih + n_hh + n_bias
+    packed.take_h = filled(take, 1 - cell.zoneout[0], P, size) if cell.zoneout[0] > 0 else NULL
+    packed.take_c = filled(take + n_take, 1 - cell.zoneout[1], H, size) if cell.zoneout[1] > 0 else NULL
+    packed.hh_back = back if training else NULL
+    packed.ih_back = back + n_hh_back if training else NULL
+    packed.second_back = back + n_hh_back + n_ih_back if training else NULL
     args.inputs = I
     args.H = H
+    args.P = P
+    args.R = R
     args.cell = &cell.args
-    args.weight_peephole = data_of(weight_peephole)
-    args.peephole = packed.peephole
     args.weight_ih = cnp.PyArray_DATA(weight_ih)
     args.weight_hh = cnp.PyArray_DATA(weight_hh)
     args.bias_ih = data_of(bias_ih)
     args.bias_hh = data_of(bias_hh)
+    args.weight_peephole = data_of(weight_peephole)
+    args.weight_gates = data_of(weight_gates)
+    args.weight_second = second_weight(cell, H, data_of(weight_hh), data_of(weight_hr), size)
+    args.peephole = packed.peephole
     args.ih = packed.ih
     args.hh = packed.hh
     args.bias = packed.bias
+    args.second = packed.second
     args.hh_back = packed.hh_back
     args.ih_back = packed.ih_back
-    n = threads_for((I + H) * row * (0.05 if training else 0.03), <int>groups_of(H, kernels, &cell.args))
+    args.second_back = packed.second_back
+    n = threads_for((I + R) * row * (0.05 if training else 0.03), <int>groups_of(H, kernels, &cell.args))
     with nogil:
         run_team(pack_share, &job, n)
     return packed
+
+
+cdef char *filled(char *row, double value, fa_size n, fa_size size) noexcept:
+    cdef fa_size k
+    for k in range(n):
+        if size == 4:
+            (<float *>row)[k] = <float>value
+        else:
+            (<double *>row)[k] = value
+    return row
+
+
+cdef inline char *second_weight(Cell cell, fa_size H, char *weight_hh, char *weight_hr, fa_size size) noexcept:
+    """Of the second product, or its gradient: the projection, or the candidate's rows of a GRU's weight_hh."""
+    if not cell.args.second:
+        return NULL
+    return weight_hh + 2 * H * H * size if cell.args.kind == FA_GRU else weight_hr
 
 
 # ---- threads ---------------------------------------------------------------------------------------------------------
@@ -343,12 +437,14 @@ cdef inline double step_ns(const kernel_table *kernels, fa_size B, fa_size I, fa
 
 
 cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_size I, fa_size H, fa_size groups,
-                       double columns, double passes, bint ragged) noexcept nogil:
+                       double columns, double passes, bint ragged, bint whole) noexcept nogil:
     """How a pass is cut. ``passes``: 1 for forward, 2 for backward, in units of the forward product; ``groups`` that can
-    be cut, ``columns`` of the products."""
+    be cut, ``columns`` of the products; ``whole``: no thread can do with a part of the units."""
     cdef Plan plan
     cdef double each_ns = step_ns(kernels, B, I, H, columns) * passes
     cdef int limit
+    if whole:
+        groups = 1
     if passes > 1:
         groups = (groups + TILE_GROUPS - 1) // TILE_GROUPS
     if forced.threads > 0:
@@ -391,6 +487,7 @@ cdef fa_recurrent_share share_of(Plan plan, fa_size B, fa_size groups, fa_size b
 
 cdef struct ForwardJob:
     const kernel_table *kernels
+    fa_cell cell            # the layer's, plain only if nothing is masked
     fa_recurrent_forward args
     fa_size begin, end      # steps
     fa_size hoist_steps     # steps of the input product done at a time, a divisor of the slabs' ring
@@ -399,18 +496,25 @@ cdef struct ForwardJob:
 
 
 cdef void prepare_forward(ForwardJob *job, PackedCell cell, fa_size B) noexcept:
-    """All that does not depend on the sequences and on where things are."""
+    """All of inference that does not depend on the sequences and on where things are."""
     cdef fa_recurrent_forward *args = &job.args
     memset(job, 0, sizeof(ForwardJob))
     job.kernels = cell.kernels
+    job.cell = cell.cell.args
+    job.cell.plain = job.cell.plain and not cell.cell.zones_out()
     args.B = B
     args.inputs = cell.input_size
     args.H = cell.hidden_size
-    args.cell = &cell.cell.args
+    args.P = cell.output_size
+    args.R = cell.operands
+    args.cell = &job.cell
     args.ih = cell.ih
     args.hh = cell.hh
     args.bias = cell.bias
     args.peephole = cell.peephole
+    args.second = cell.second
+    args.masks.take_h = cell.take_h
+    args.masks.take_c = cell.take_c
     args.hoisted = B < IN_STEP_BATCH
 
 
@@ -433,17 +537,23 @@ cdef void forward_share(void *of, int rank, int size) noexcept nogil:
         begin = end
 
 
-cdef void load_state(char *rows, const char *state, fa_size B, size_t n, size_t n_padded) noexcept nogil:
-    """(B, H) into [B][Hp], n and n_padded bytes a row, padded with zeros; a NULL state is zero."""
+cdef void load_columns(char *rows, const char *state, fa_size B, size_t n, size_t n_row) noexcept nogil:
+    """(B, H) into some columns of rows; n and n_row bytes a row. NULL leaves them."""
     cdef fa_size b
+    if state == NULL:
+        return
+    if n == n_row:
+        memcpy(rows, state, B * n)
+    else:
+        for b in range(B):
+            memcpy(rows + b * n_row, state + b * n, n)
+
+
+cdef void load_state(char *rows, const char *state, fa_size B, size_t n, size_t n_padded) noexcept nogil:
+    """(B, H) into [B][Hp], padded with zeros; a NULL state is zero."""
     if state == NULL or n != n_padded:
         memset(rows, 0, B * n_padded)
-    if state != NULL:
-        if n == n_padded:
-            memcpy(rows, state, B * n)
-        else:
-            for b in range(B):
-                memcpy(rows + b * n_padded, state + b * n, n)
+    load_columns(rows, state, B, n, n_padded)
 
 
 cdef void save_state(const char *rows, char *state, fa_size B, size_t n, size_t n_padded) noexcept nogil:
@@ -495,12 +605,30 @@ cdef void save_final(const char *rows, char *state, const fa_size *starts, fa_si
         end = begin
 
 
+cdef fa_recurrent_masks masks_of(tuple masks, fa_size P, fa_size H) noexcept:
+    """The struct of (drop, take_h, take_c), each an array or None; ``take`` of one row is all rows'."""
+    cdef fa_recurrent_masks found
+    memset(&found, 0, sizeof(found))
+    if masks is not None:
+        found.drop = data_of(<cnp.ndarray>masks[0])
+        found.take_h = data_of(<cnp.ndarray>masks[1])
+        found.take_c = data_of(<cnp.ndarray>masks[2])
+        found.take_h_row = 0 if masks[1] is None or masks[1].size == P else P
+        found.take_c_row = 0 if masks[2] is None or masks[2].size == H else H
+    return found
+
+
 cdef class Tape:
     """What a forward pass leaves for its backward pass."""
     cdef readonly PackedCell cell
-    cdef Workspace space        # slabs of all steps, then h, then c
+    cdef Workspace space        # slabs and states of all steps
+    cdef char *h
+    cdef char *c
+    cdef char *operand          # what the recurrent product reads, if not h
+    cdef char *mid              # what the second product reads
     cdef readonly object x
     cdef readonly object starts
+    cdef readonly tuple masks
     cdef readonly fa_size T, B
     cdef bint time_major        # x, and dy and dx alike
 
@@ -514,27 +642,19 @@ cdef class Tape:
     cdef fa_size rows(self) noexcept:
         return starts_at(self.starts_data(), self.B, self.T)
 
-    cdef char *states(self, int which) noexcept:
-        """All slots of h (0) or c (1)."""
-        cdef const kernel_table *kernels = self.cell.kernels
-        cdef fa_size H = self.cell.hidden_size, size = kernels.itemsize
-        cdef const fa_cell *cell = &self.cell.cell.args
-        return (self.space.data + lines(self.rows() * slab_width(H, kernels, cell) * size)
-                + which * lines((self.B + self.rows()) * state_width(H, kernels, cell) * size))
-
     def sequence(self, int which=0):
-        """h (0) or c (1) after each step, (T, B, H), or (N, H) if ragged; in place, not to be written."""
+        """h (0) or c (1) after each step, (T, B, P) or (T, B, H), or (N, .) if ragged; in place, not to be written."""
         cdef const kernel_table *kernels = self.cell.kernels
-        cdef fa_size Hp = state_width(self.cell.hidden_size, kernels, &self.cell.cell.args)
+        cdef fa_size units = self.cell.hidden_size if which else self.cell.output_size
         cdef cnp.npy_intp dims[2]
         dims[0] = self.rows()
-        dims[1] = Hp
+        dims[1] = state_width(units, kernels, &self.cell.cell.args)
         rows = cnp.PyArray_SimpleNewFromData(
             2, dims, cnp.NPY_FLOAT32 if kernels.itemsize == 4 else cnp.NPY_FLOAT64,
-            self.states(which) + self.B * Hp * kernels.itemsize)
+            (self.c if which else self.h) + self.B * dims[1] * kernels.itemsize)
         cnp.set_array_base(rows, self.space)
-        rows = rows[:, :self.cell.hidden_size]
-        return rows if self.starts is not None else rows.reshape(self.T, self.B, self.cell.hidden_size)
+        rows = rows[:, :units]
+        return rows if self.starts is not None else rows.reshape(self.T, self.B, units)
 
     def gates(self):
         """The columns of all steps, a copy (4, T, B, H) or (4, N, H), before ``backward_pass`` turns them into gradients.
@@ -560,25 +680,28 @@ cdef inline fa_size next_power_of_2(fa_size n) noexcept nogil:
     return power
 
 
-cdef inline char *state_of(tuple states, int letter) noexcept:
-    """Where h (0) or c (1) of a tuple (h, c) begins; NULL for what is not there."""
-    return NULL if states is None or letter >= len(states) else <char *>cnp.PyArray_DATA(<cnp.ndarray>states[letter])
+cdef inline char *item_data(tuple arrays, int which) noexcept:
+    """Where an array of a tuple begins; NULL for what is not there."""
+    return NULL if arrays is None or which >= len(arrays) else data_of(<cnp.ndarray>arrays[which])
 
 
 def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y, tuple initial, tuple final,
-                 cnp.ndarray starts, bint training, bint time_major=True):
+                 cnp.ndarray starts, bint training, bint time_major=True, tuple masks=None):
     """One layer and direction over x.
 
     Parameters
     ----------
     x : array of shape (T, B, I), or (B, T, I) without ``time_major``, or (N, I) if ragged
         Read in place if its last axis is contiguous; the others may run backwards.
-    y : array of shape (T, B, H), (B, T, H) or (N, H) alike; or None
+    y : array of shape (T, B, P), (B, T, P) or (N, P) alike; or None
         The same; filled.
-    initial, final : (h, c), arrays of B * H elements, or None
-        C-contiguous; the final state is filled.
+    initial, final : (h, c, i, f, o), as far as the cell has them, arrays (1, B, P) or (1, B, H), or None
+        C-contiguous; the final state is filled. i, f, o are the gates, of full gate recurrence.
     starts : array of shape (T + 2,) of intp, or None
         Of ragged sequences, longest first: -B, then the first row of each step in x and y, and N; see src_c/recurrent.h.
+    masks : (drop, take_h, take_c), or None
+        fa_recurrent_masks: C-contiguous arrays of the layer's type, each or None: (B, P); for h and c
+        (T, B, .), (N, .) or (1, .).
 
     Returns
     -------
@@ -590,22 +713,20 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     cdef fa_size T = cnp.PyArray_DIM(starts, 0) - 2 if ragged else cnp.PyArray_DIM(x, time_axis)
     cdef fa_size B = -(<const fa_size *>cnp.PyArray_DATA(starts))[0] if ragged else cnp.PyArray_DIM(x, batch_axis)
     cdef const fa_size *starts_data = NULL
-    cdef fa_size size = cell.kernels.itemsize, I = cell.input_size, H = cell.hidden_size
-    cdef const fa_cell *kind = &cell.cell.args
-    cdef fa_size Hp = state_width(H, cell.kernels, kind), width = slab_width(H, cell.kernels, kind), steps
-    cdef bint has_c = kind.kind == FA_LSTM
-    cdef int axes = 2 if ragged else 3
     cdef const kernel_table *kernels = cell.kernels
+    cdef const fa_cell *kind = &cell.cell.args
+    cdef fa_size size = kernels.itemsize, I = cell.input_size, H = cell.hidden_size, P = cell.output_size, steps
+    cdef fa_size Hp = state_width(H, kernels, kind), Pp = state_width(P, kernels, kind)
+    cdef fa_size Rp = state_width(cell.operands, kernels, kind), width = slab_width(H, kernels, kind)
+    cdef bint has_c = kind.kind == FA_LSTM, needs_slabs
+    cdef int axes = 2 if ragged else 3, k
     cdef Workspace space
     cdef Tape tape
     cdef ForwardJob job
     cdef fa_recurrent_forward *args = &job.args
     cdef double bytes_at_most
-    cdef size_t n_slabs, n_h, state_bytes = B * Hp * size
-    cdef const char *h_first = state_of(initial, 0)
-    cdef const char *c_first = state_of(initial, 1)
-    cdef char *h_last = state_of(final, 0)
-    cdef char *c_last = state_of(final, 1)
+    cdef size_t n_slabs, n_h, n_c, n_operand, n_mid, slots
+    cdef cnp.ndarray seen_first = None
 
     if ragged:
         starts_data = <const fa_size *>cnp.PyArray_DATA(starts)
@@ -613,16 +734,20 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     x = rows_in_place(x)
     if (
         cnp.PyArray_NDIM(x) != axes or cnp.PyArray_DIM(x, axes - 1) != I or cnp.PyArray_ITEMSIZE(x) != size
-        or (y is not None and (cnp.PyArray_NDIM(y) != axes or cnp.PyArray_DIM(y, axes - 1) != H))
+        or (y is not None and (cnp.PyArray_NDIM(y) != axes or cnp.PyArray_DIM(y, axes - 1) != P))
     ):
         raise ValueError("x, y: expected the sizes and the type that the weights were packed with")
     # An array of stride 0 may have more steps than memory has bytes: no size below, nor of the backward pass, overflows.
-    bytes_at_most = (T + 2.0) * B * size * (width + 3.0 * Hp + padded(I, kernels))
+    bytes_at_most = (T + 2.0) * B * size * (2.0 * width + Pp + Rp + 4.0 * Hp + padded(I, kernels))
     if bytes_at_most > 1LL << 62:
         raise no_memory(bytes_at_most)
     prepare_forward(&job, cell, B)
+    if training:
+        args.masks = masks_of(masks, P, H)
+    job.cell.plain = kind.plain and masks is None and (training or not cell.cell.zones_out())
     job.end = T
-    job.plan = plan_threads(kernels, T, B, I, H, groups_of(H, kernels, kind), columns_of(kind), 1, ragged)
+    job.plan = plan_threads(
+        kernels, T, B, I, H, groups_of(H, kernels, kind), columns_of(kind), 1, ragged, kind.second)
     args.T = T
     args.starts = starts_data
     args.x = cnp.PyArray_DATA(x)
@@ -642,28 +767,52 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     args.h_ring = -1 if training else 1
     args.c_ring = -1 if training else 0
     args.slab_ring = -1 if training else steps - 1
-    args.slab_rows = starts_at(starts_data, B, T) if training else steps * B if args.hoisted else 0
+    needs_slabs = args.hoisted or (kind.second and kind.kind == FA_GRU)  # whose gates wait for the candidate
+    args.slab_rows = starts_at(starts_data, B, T) if training else steps * B if needs_slabs else 0
+    slots = starts_at(starts_data, B, T) + B if training else 2 * B  # of h
     n_slabs = lines(args.slab_rows * width * size)
-    n_h = lines((starts_at(starts_data, B, T) + B) * Hp * size if training else 2 * state_bytes)
-    space = Workspace(n_slabs + n_h + (0 if not has_c else n_h if training else lines(state_bytes)))
+    n_h = lines(slots * Pp * size)
+    n_c = 0 if not has_c else lines((slots if training else B) * Hp * size)
+    n_operand = lines(slots * Rp * size) if args.masks.drop != NULL or kind.full_gates else 0
+    n_mid = lines(slots * Hp * size) if kind.second else 0
+    space = Workspace(n_slabs + n_h + n_c + n_operand + n_mid)
     args.slabs = space.data
     args.h = space.data + n_slabs
     args.c = space.data + n_slabs + n_h
+    args.operand = space.data + n_slabs + n_h + n_c if n_operand > 0 else NULL
+    args.mid = space.data + n_slabs + n_h + n_c + n_operand
+    if args.masks.drop != NULL and initial is not None:
+        seen_first = initial[0].reshape(B, P) * masks[0]
+    elif initial is not None:
+        seen_first = initial[0]
+    load_state(<char *>args.h, item_data(initial, 0), B, P * size, Pp * size)
+    if has_c:
+        load_state(<char *>args.c, item_data(initial, 1), B, H * size, Hp * size)
+    if args.operand != NULL:
+        memset(args.operand, 0, B * Rp * size)
+        load_columns(<char *>args.operand, data_of(seen_first), B, P * size, Rp * size)
+        for k in range(3 if kind.full_gates else 0):
+            load_columns(<char *>args.operand + (P + k * H) * size, item_data(initial, 2 + k), B, H * size, Rp * size)
     with nogil:
-        load_state(<char *>args.h, h_first, B, H * size, Hp * size)
-        if has_c:
-            load_state(<char *>args.c, c_first, B, H * size, Hp * size)
         fa_barrier_init(&job.barrier)
         run_team(forward_share, &job, job.plan.threads)
-        save_final(<char *>args.h, h_last, starts_data, args.h_ring, T, B, H * size, Hp * size)
-        save_final(<char *>args.c, c_last, starts_data, args.c_ring, T, B, H * size, Hp * size)
+    save_final(<char *>args.h, item_data(final, 0), starts_data, args.h_ring, T, B, P * size, Pp * size)
+    save_final(<char *>args.c, item_data(final, 1), starts_data, args.c_ring, T, B, H * size, Hp * size)
+    for k in range(3 if kind.full_gates else 0):
+        save_final(<char *>args.operand + (P + k * H) * size, item_data(final, 2 + k), starts_data, args.h_ring, T, B,
+                   H * size, Rp * size)
     if not training:
         return None
     tape = Tape.__new__(Tape)
     tape.cell = cell
     tape.space = space
+    tape.h = <char *>args.h
+    tape.c = <char *>args.c
+    tape.operand = <char *>args.operand
+    tape.mid = <char *>args.mid
     tape.x = x
     tape.starts = starts
+    tape.masks = masks
     tape.T = T
     tape.B = B
     tape.time_major = time_major
@@ -678,35 +827,51 @@ cdef ForwardJob *begin_steps(object cell, fa_size B, char *memory) except NULL:
     cdef PackedCell packed = cell
     cdef ForwardJob *job = <ForwardJob *>memory
     cdef fa_recurrent_forward *args = &job.args
-    cdef size_t state_bytes
+    cdef StepBytes n
     prepare_forward(job, packed, B)
-    state_bytes = lines(B * step_width(job) * job.kernels.itemsize)
+    n = step_memory(packed, B)
     memory += lines(sizeof(ForwardJob))
     job.hoist_steps = 1
     args.T = 1
     args.h_ring = 1
     args.h = memory
-    args.c = memory + 2 * state_bytes
-    args.slabs = memory + 3 * state_bytes
+    args.c = memory + n.h
+    args.operand = memory + n.h + n.c if n.operand > 0 else NULL
+    args.mid = memory + n.h + n.c + n.operand
+    args.slabs = memory + n.h + n.c + n.operand + n.mid
     args.slab_rows = B
     reset_steps(job)
     return job
 
 
+cdef struct StepBytes:
+    size_t h, c, operand, mid, slabs
+
+
+cdef StepBytes step_memory(PackedCell cell, fa_size B) noexcept:
+    """Of two slots of what is read while the next is written, and one of the rest."""
+    cdef const kernel_table *kernels = cell.kernels
+    cdef const fa_cell *kind = &cell.cell.args
+    cdef fa_size row = B * kernels.itemsize
+    cdef StepBytes n
+    n.h = lines(2 * row * state_width(cell.output_size, kernels, kind))
+    n.c = lines(row * state_width(cell.hidden_size, kernels, kind))
+    n.operand = lines(2 * row * state_width(cell.operands, kernels, kind)) if kind.full_gates else 0
+    n.mid = n.c if kind.second else 0
+    n.slabs = lines(row * slab_width(cell.hidden_size, kernels, kind))
+    return n
+
+
 cdef size_t steps_bytes(object cell, fa_size B) except 0:
-    cdef PackedCell packed = cell
-    cdef const kernel_table *kernels = packed.kernels
-    cdef fa_size H = packed.hidden_size
-    cdef const fa_cell *kind = &packed.cell.args
-    return (lines(sizeof(ForwardJob)) + 3 * lines(B * state_width(H, kernels, kind) * kernels.itemsize)
-            + lines(B * slab_width(H, kernels, kind) * kernels.itemsize))
+    cdef StepBytes n = step_memory(cell, B)
+    return lines(sizeof(ForwardJob)) + n.h + n.c + n.operand + n.mid + n.slabs
 
 
 cdef void run_step(ForwardJob *job, const void *x, fa_size x_row) noexcept nogil:
     """The next step, for the B rows of x, ``x_row`` elements apart."""
     cdef const fa_recurrent_forward *args = &job.args
-    job.plan = plan_threads(job.kernels, 1, args.B, args.inputs, args.H,
-                            groups_of(args.H, job.kernels, args.cell), columns_of(args.cell), 1, False)
+    job.plan = plan_threads(job.kernels, 1, args.B, args.inputs, args.H, groups_of(args.H, job.kernels, args.cell),
+                            columns_of(args.cell), 1, False, args.cell.second)
     job.args.x = x
     job.args.x_b = x_row
     if job.plan.threads > 1:
@@ -724,7 +889,7 @@ cdef double step_cost(const ForwardJob *job) noexcept nogil:
 
 cdef fa_size step_width(const ForwardJob *job) noexcept nogil:
     """Elements of a row of h as ``step_output`` gives it."""
-    return state_width(job.args.H, job.kernels, job.args.cell)
+    return state_width(job.args.P, job.kernels, job.args.cell)
 
 
 cdef const char *step_output(const ForwardJob *job) noexcept nogil:
@@ -732,33 +897,67 @@ cdef const char *step_output(const ForwardJob *job) noexcept nogil:
     return <const char *>job.args.h + job.begin * job.args.B * step_width(job) * job.kernels.itemsize
 
 
-cdef char *step_state(const ForwardJob *job, int letter) noexcept nogil:
-    return <char *>step_output(job) if letter == 0 else <char *>job.args.c
+cdef struct StepState:      # where one letter of the state is: its first row, bytes of its units and from row to row
+    char *rows
+    size_t n, row
+
+
+cdef StepState step_state(const ForwardJob *job, int letter) noexcept nogil:
+    """h (0), c (1), or, with full gates, i, f or o (2 to 4)."""
+    cdef const fa_recurrent_forward *args = &job.args
+    cdef fa_size size = job.kernels.itemsize
+    cdef StepState found
+    found.n = (args.P if letter == 0 else args.H) * size
+    if letter == 0:
+        found.rows = <char *>step_output(job)
+        found.row = step_width(job) * size
+    elif letter == 1:
+        found.rows = <char *>args.c
+        found.row = state_width(args.H, job.kernels, args.cell) * size
+    else:
+        found.row = state_width(args.R, job.kernels, args.cell) * size
+        found.rows = (<char *>args.operand + job.begin * args.B * found.row
+                      + (args.P + (letter - 2) * args.H) * size)
+    return found
 
 
 cdef void reset_steps(ForwardJob *job) noexcept nogil:
     load_steps(job, 0, NULL)
     load_steps(job, 1, NULL)
+    if job.args.operand != NULL:
+        memset(job.args.operand, 0, 2 * job.args.B * state_width(job.args.R, job.kernels, job.args.cell)
+               * job.kernels.itemsize)
 
 
 cdef void load_steps(ForwardJob *job, int letter, const char *state) noexcept nogil:
-    """h (0) or c (1) from (B, H); NULL is zero."""
-    cdef size_t size = job.kernels.itemsize
-    load_state(step_state(job, letter), state, job.args.B, job.args.H * size, step_width(job) * size)
+    """A letter of the state from its (B, .); NULL is zero, of h and c."""
+    cdef StepState to = step_state(job, letter)
+    if letter > 1:
+        load_columns(to.rows, state, job.args.B, to.n, to.row)
+        return
+    load_state(to.rows, state, job.args.B, to.n, to.row)
+    if letter == 0 and job.args.operand != NULL:  # begins with h
+        to = step_state(job, 2)
+        load_columns(to.rows - job.args.P * job.kernels.itemsize, state, job.args.B,
+                     job.args.P * job.kernels.itemsize, to.row)
 
 
 cdef void save_steps(const ForwardJob *job, int letter, char *state) noexcept nogil:
-    """h (0) or c (1) into (B, H)."""
-    cdef size_t size = job.kernels.itemsize
-    save_state(step_state(job, letter), state, job.args.B, job.args.H * size, step_width(job) * size)
+    """A letter of the state into its (B, .)."""
+    cdef StepState of = step_state(job, letter)
+    cdef fa_size b
+    for b in range(job.args.B):
+        memcpy(state + b * of.n, of.rows + b * of.row, of.n)
 
 
 # ---- backward --------------------------------------------------------------------------------------------------------
 
 cdef struct BackwardJob:
     const kernel_table *kernels
+    fa_cell cell            # as forward had it
     fa_recurrent_backward args
-    fa_recurrent_gradient of_ih, of_hh
+    fa_recurrent_gradient gradients[4]  # of weight_ih, weight_hh, then of those that the cell has besides
+    int n_gradients
     fa_size chunk_steps
     Plan plan
     fa_barrier barrier
@@ -773,6 +972,7 @@ cdef void backward_share(void *of, int rank, int size) noexcept nogil:
     cdef bint meet = size > 1 and not job.plan.by_rows
     cdef unsigned met = 0
     cdef fa_size t, begin, end = args.T
+    cdef int k
     while end > 0:
         begin = max(0, end - job.chunk_steps)
         for t in range(end - 1, begin - 1, -1):
@@ -782,17 +982,33 @@ cdef void backward_share(void *of, int rank, int size) noexcept nogil:
         # The first barrier: dZ of the chunk is complete, and nobody reads the packed rows of the chunk before.
         if size > 1:
             fa_barrier_wait(&job.barrier, rank, size, &met)
-        kernels.gradient_pack(&job.of_ih, begin, end, rank, size)
-        kernels.gradient_pack(&job.of_hh, begin, end, rank, size)
+        for k in range(job.n_gradients):
+            kernels.gradient_pack(&job.gradients[k], begin, end, rank, size)
         if size > 1:
             fa_barrier_wait(&job.barrier, rank, size, &met)
-        kernels.gradient(&job.of_ih, begin, end, rank, size)
-        kernels.gradient(&job.of_hh, begin, end, rank, size)
+        for k in range(job.n_gradients):
+            kernels.gradient(&job.gradients[k], begin, end, rank, size)
         if args.dx != NULL:
             kernels.input_gradient(args, begin, end, rank, size)
         end = begin
     if args.T > 0:
         kernels.backward_step(args, &share, -1)
+
+
+cdef fa_recurrent_gradient *next_gradient(BackwardJob *job, fa_size K, const int *row, char *packed,
+                                          char *of_weight) noexcept:
+    """One more matrix that dZ was multiplied with: as the first, without biases and peepholes."""
+    cdef fa_recurrent_gradient *gradient = &job.gradients[job.n_gradients]
+    job.n_gradients += 1
+    gradient[0] = job.gradients[0]
+    gradient.K = K
+    gradient.row = row
+    gradient.packed = packed
+    gradient.gradient = of_weight
+    gradient.bias_a = NULL
+    gradient.bias_b = NULL
+    gradient.peephole = NULL
+    return gradient
 
 
 def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray dx, bint dx_adds, tuple initial not None,
@@ -803,13 +1019,13 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     ----------
     dy : array of the shape of y, or None
         Read in place if its last axis is contiguous; the others may run backwards.
-    final : (dh, dc), arrays of B * H elements, or None
+    final : (dh, dc, di, df, do), as far as the cell has them, arrays (1, B, P) or (1, B, H), or None
         C-contiguous.
     dx : array of the shape of x, or None
         With a contiguous last axis; filled, or added to with ``dx_adds``.
-    initial : (dh, dc), arrays of B * H elements
+    initial : the same
         C-contiguous; filled.
-    gradients : (weight_ih, weight_hh, bias_ih, bias_hh, weight_peephole), the last three or None
+    gradients : (weight_ih, weight_hh, bias_ih, bias_hh, weight_peephole, weight_gates, weight_hr), or None from the third on
         C-contiguous; added to.
     """
     cdef PackedCell cell = tape.cell
@@ -818,44 +1034,62 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     cdef int time_axis = -1 if ragged else 0 if tape.time_major else 1, batch_axis = 0 if ragged else 1 - time_axis
     cdef const fa_size *starts = tape.starts_data()
     cdef fa_size T = tape.T, B = tape.B, size = kernels.itemsize, I = cell.input_size, H = cell.hidden_size
+    cdef fa_size P = cell.output_size
     cdef const fa_cell *kind = &cell.cell.args
-    cdef fa_size Hp = state_width(H, kernels, kind), rows
-    cdef size_t state_bytes = lines(B * Hp * size), n_packed_ih
+    cdef fa_size Hp = state_width(H, kernels, kind), Pp = state_width(P, kernels, kind), rows, all_rows = tape.rows()
+    cdef fa_size Rp = state_width(cell.operands, kernels, kind)
+    cdef size_t n_c = lines(B * Hp * size), n_h = lines(B * Pp * size), n_gates = 3 * n_c if kind.full_gates else 0
+    cdef size_t n_second = 0, n_packed
     cdef Workspace scratch
     cdef BackwardJob job
     cdef fa_recurrent_backward *args = &job.args
     cdef fa_recurrent_gradient *gradient
     cdef cnp.ndarray x
-    cdef const char *dh_first = state_of(final, 0)
-    cdef const char *dc_first = state_of(final, 1)
-    cdef char *dh_last = state_of(initial, 0)
-    cdef char *dc_last = state_of(initial, 1)
+    cdef char *packed
+    cdef int k
 
     if tape.space is None:
         raise RuntimeError("backward_pass: this tape has been used")
     x = tape.x
     job.kernels = kernels
-    job.plan = plan_threads(kernels, T, B, I, H, vectors_of(H, kernels), columns_of(kind), 2, ragged)
+    job.cell = cell.cell.args
+    job.cell.plain = job.cell.plain and tape.masks is None
+    job.plan = plan_threads(
+        kernels, T, B, I, H, vectors_of(H, kernels), columns_of(kind), 2, ragged, kind.second)
     job.chunk_steps = max(1, min(T, (GRADIENT_ROWS + B - 1) // max(B, 1)))
     rows = job.chunk_steps * B
-    n_packed_ih = lines(rows * padded(I, kernels) * size)
-    scratch = Workspace(2 * state_bytes + n_packed_ih + lines(rows * padded(H, kernels) * size))
+    if kind.second:
+        n_second = lines(all_rows * slab_width(P, kernels, &cell.cell.second_args) * size)
+    n_packed = padded(I, kernels) + padded(P, kernels)  # of the rows that dZ was multiplied with
+    if kind.full_gates:
+        n_packed += padded(3 * H, kernels)
+    if kind.second:
+        n_packed += padded(H, kernels)
+    scratch = Workspace(2 * n_h + 2 * n_c + n_gates + n_second + rows * n_packed * size + 4 * LINE)
 
     args.T = T
     args.B = B
     args.inputs = I
     args.H = H
+    args.P = P
     args.starts = starts
-    args.cell = kind
+    args.cell = &job.cell
+    args.masks = masks_of(tape.masks, P, H)
     args.hh_back = cell.hh_back
     args.ih_back = cell.ih_back
     args.peephole = cell.peephole
+    args.second_back = cell.second_back
     args.slabs = tape.space.data
-    args.slab_rows = tape.rows()
-    args.h = tape.states(0)
-    args.c = tape.states(1)
+    args.slab_rows = all_rows
+    args.h = tape.h
+    args.c = tape.c
     args.dh = scratch.data
-    args.dc = scratch.data + state_bytes
+    args.past = scratch.data + n_h if kind.kind == FA_GRU or args.masks.take_h != NULL else NULL
+    args.dc = scratch.data + 2 * n_h
+    args.dmid = scratch.data + 2 * n_h + n_c
+    args.dgates = scratch.data + 2 * n_h + 2 * n_c if kind.full_gates else NULL
+    args.second_slabs = scratch.data + 2 * n_h + 2 * n_c + n_gates
+    packed = scratch.data + 2 * n_h + 2 * n_c + n_gates + n_second
     args.dy = NULL
     if dy is not None:
         dy = rows_in_place(dy)
@@ -868,49 +1102,69 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         args.dx_t = stride_of(dx, time_axis)
         args.dx_b = stride_of(dx, batch_axis)
 
-    gradient = &job.of_ih
+    gradient = &job.gradients[0]
     gradient.B = B
     gradient.H = H
     gradient.K = I
     gradient.starts = starts
-    gradient.cell = kind
+    gradient.cell = &job.cell
     gradient.row = &kind.row_ih[0]
     gradient.a = cnp.PyArray_DATA(x)
     gradient.a_t = stride_of(x, time_axis)
     gradient.a_b = stride_of(x, batch_axis)
     gradient.a_starts = starts
-    gradient.packed = scratch.data + 2 * state_bytes
+    gradient.packed = packed
     gradient.slabs = args.slabs
-    gradient.slab_rows = args.slab_rows
-    gradient.gradient = cnp.PyArray_DATA(<cnp.ndarray>gradients[0])
-    gradient.bias_a = data_of(<cnp.ndarray>gradients[2])
-    gradient.bias_b = data_of(<cnp.ndarray>gradients[3])
+    gradient.slab_rows = all_rows
+    gradient.gradient = item_data(gradients, 0)
+    gradient.bias_a = item_data(gradients, 2)
+    gradient.bias_b = item_data(gradients, 3)
     gradient.c = args.c
-    gradient.peephole = data_of(<cnp.ndarray>gradients[4])
-    job.of_hh = job.of_ih
-    gradient = &job.of_hh
-    gradient.K = H
-    gradient.row = &kind.row_hh[0]
-    gradient.peephole = NULL
-    gradient.a = tape.states(0)
-    gradient.a_t = B * Hp
-    gradient.a_b = Hp
+    gradient.peephole = item_data(gradients, 4)
+    packed += lines(rows * padded(I, kernels) * size)
+    job.n_gradients = 1
+
+    gradient = next_gradient(&job, P, &kind.row_hh[0], packed, item_data(gradients, 1))
+    gradient.a = tape.h if tape.operand == NULL else tape.operand
+    gradient.a_b = Pp if tape.operand == NULL else Rp
+    gradient.a_t = B * gradient.a_b
     if ragged:  # h before step t stands B rows behind the rows of step t - 1
-        gradient.a = <char *>gradient.a + B * Hp * size
+        gradient.a = <char *>gradient.a + gradient.a_t * size
         gradient.a_starts = starts - 1
-    gradient.packed = scratch.data + 2 * state_bytes + n_packed_ih
-    gradient.gradient = cnp.PyArray_DATA(<cnp.ndarray>gradients[1])
-    gradient.bias_a = NULL
-    gradient.bias_b = NULL
+    packed += lines(rows * padded(P, kernels) * size)
+    if kind.full_gates:
+        gradient = next_gradient(&job, 3 * H, &cell.cell.gate_rows[0], packed, item_data(gradients, 5))
+        gradient.a = <char *>job.gradients[1].a + P * size
+        gradient.a_t = B * Rp
+        gradient.a_b = Rp
+        gradient.a_starts = job.gradients[1].a_starts
+        packed += lines(rows * padded(3 * H, kernels) * size)
+    if kind.second:
+        gradient = next_gradient(&job, H, &cell.cell.second_args.row_hh[0], packed, NULL)
+        gradient.H = P
+        gradient.cell = &cell.cell.second_args
+        gradient.a = tape.mid
+        gradient.a_t = B * Hp
+        gradient.a_b = Hp
+        gradient.slabs = args.second_slabs
+        gradient.gradient = second_weight(cell.cell, H, item_data(gradients, 1), item_data(gradients, 6), size)
+    load_state(<char *>args.dh, item_data(final, 0), B, P * size, Pp * size)
+    load_state(<char *>args.dc, item_data(final, 1), B, H * size, Hp * size)
+    if n_second > 0 and padded(P, kernels) * size * all_rows < <fa_size>n_second:  # vectors that no piece writes
+        memset(args.second_slabs, 0, n_second)
+    if args.past != NULL:
+        memset(args.past, 0, B * Pp * size)
+    for k in range(3 if kind.full_gates else 0):
+        load_state(<char *>args.dgates + k * B * Hp * size, item_data(final, 2 + k), B, H * size, Hp * size)
     with nogil:
-        load_state(<char *>args.dh, dh_first, B, H * size, Hp * size)
-        load_state(<char *>args.dc, dc_first, B, H * size, Hp * size)
         if B > 0:
             fa_barrier_init(&job.barrier)
             run_team(backward_share, &job, job.plan.threads)
-        save_state(<char *>args.dh, dh_last, B, H * size, Hp * size)
-        if dc_last != NULL:
-            save_state(<char *>args.dc, dc_last, B, H * size, Hp * size)
+    save_state(<char *>args.dh, item_data(initial, 0), B, P * size, Pp * size)
+    if kind.kind == FA_LSTM:
+        save_state(<char *>args.dc, item_data(initial, 1), B, H * size, Hp * size)
+    for k in range(3 if kind.full_gates else 0):
+        save_state(<char *>args.dgates + k * B * Hp * size, item_data(initial, 2 + k), B, H * size, Hp * size)
     tape.space = None
     tape.x = None
 
@@ -918,5 +1172,5 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
 def plan(dtype, fa_size T, fa_size B, fa_size I, fa_size H, double passes=1):
     """(threads, whether the batch is cut rather than the units) of an LSTM for a shape; ``passes`` 1 forward, 2 backward."""
     cdef const kernel_table *kernels = <const kernel_table *>active(0 if dtype == np.float32 else 1)
-    cdef Plan found = plan_threads(kernels, T, B, I, H, vectors_of(H, kernels), 4, passes, False)
+    cdef Plan found = plan_threads(kernels, T, B, I, H, vectors_of(H, kernels), 4, passes, False, False)
     return found.threads, bool(found.by_rows)

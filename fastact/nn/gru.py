@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from fastact import init
 from fastact._activations import Activation
 from fastact._arguments import Array
 from fastact._core import recurrent as core
-from fastact.nn.recurrent import Recurrent, cell_function
+from fastact.nn.recurrent import Recurrent, bound, cell_function, gate_value
 
 
 class GRU(Recurrent):
@@ -25,17 +26,22 @@ class GRU(Recurrent):
         n &= \tanh(W_{ih} x_t + b_{ih} + r * (W_{hh} h_{t-1} + b_{hh})) \\
         h_t &= (1 - z) * n + z * h_{t-1}
 
-    each with its own rows of the weights, in the order r, z, n. The reset gate acts after the product, as in PyTorch.
+    each with its own rows of the weights, in the order r, z, n. The reset gate acts after the product, as in PyTorch,
+    or, with ``reset_after=False``, before it: :math:`W_{hh} (r * h_{t-1}) + b_{hh}` in the second line.
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, bidirectional, merge, reverse, dropout, time_major, return_sequences
+    input_size, hidden_size, num_layers, bias, bidirectional, merge, reverse, dropout, recurrent_dropout, zoneout, \
+clip, time_major, return_sequences
         As for ``LSTM``.
     double_bias : bool
         PyTorch's two biases. They do not act alike: that of n within the reset gate is ``bias_hh``. False keeps
         ``bias_ih`` alone.
     gate_activation, candidate_activation : str or Activation
         Of r and z, and in place of tanh: any elementwise activation of the catalogue.
+    reset_after : bool
+        False as in the papers, in ONNX without ``linear_before_reset``, and in Keras with ``reset_after=False``: two
+        products follow each other in a step, which takes the longer for it.
     dtype : float32 or float64
     rng : numpy.random.Generator, int or None
         Draws the initial weights, uniform on [-1/sqrt(H), 1/sqrt(H)) as in PyTorch, and the masks of dropout; None is
@@ -69,7 +75,6 @@ class GRU(Recurrent):
     """
 
     _letters = "h"
-    _biases_add_up = False
 
     def __init__(
         self,
@@ -83,13 +88,19 @@ class GRU(Recurrent):
         merge: str = "concat",
         reverse: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        clip: float | None = None,
         time_major: bool = False,
         return_sequences: bool = True,
         gate_activation: str | Activation = "sigmoid",
         candidate_activation: str | Activation = "tanh",
+        reset_after: bool = True,
         dtype: npt.DTypeLike = np.float32,
         rng: init.Rng = None,
     ) -> None:
+        self.reset_after = bool(reset_after)
+        self._biases_add_up = not self.reset_after
         self.gate_activation = cell_function("gate_activation", gate_activation)
         self.candidate_activation = cell_function("candidate_activation", candidate_activation)
         super().__init__(
@@ -102,6 +113,9 @@ class GRU(Recurrent):
             merge=merge,
             reverse=reverse,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            clip=clip,
             time_major=time_major,
             return_sequences=return_sequences,
             dtype=dtype,
@@ -110,16 +124,16 @@ class GRU(Recurrent):
 
     def _make_cell(self) -> core.Cell:
         gate, candidate = self.gate_activation, self.candidate_activation
+        functions = [candidate, gate, gate, candidate, candidate]
         # Columns: n of x, r, z, n of h.
-        return core.Cell("GRU", (2, 0, 1, -1), (-1, 0, 1, 2), [candidate, gate, gate, candidate, candidate])
+        of_h = (-1, 0, 1, 2 if self.reset_after else -1)
+        more: dict[str, Any] = {"clip": bound(self.clip), "zoneout": (self.zoneout, 0)}
+        return core.Cell("GRU", (2, 0, 1, -1), of_h, functions, second=not self.reset_after, **more)
 
     def _gate_values(self, tape: core.Tape) -> dict[str, Array]:
         functions = {"n": self.candidate_activation, "r": self.gate_activation, "z": self.gate_activation}
         values = dict(zip("nrz", tape.gates(), strict=False))
-        return {
-            k: values[k] if functions[k].name in ("sigmoid", "tanh") else functions[k](values[k])  # kept before it
-            for k in "rzn"
-        }
+        return {k: gate_value(functions[k], values[k], self.clip) for k in "rzn"}
 
     def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
         rows = 3 * hidden
@@ -128,5 +142,4 @@ class GRU(Recurrent):
             "weight_hh": (rows, hidden),
             "bias_ih": (rows,) if self.bias else None,
             "bias_hh": (rows,) if self.bias and self.double_bias else None,
-            "weight_peephole": None,
         }

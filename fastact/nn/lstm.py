@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from fastact import init
 from fastact._activations import Activation, activations
-from fastact._arguments import Array
+from fastact._arguments import Array, as_number
 from fastact._core import recurrent as core
-from fastact.nn.recurrent import Recurrent, cell_function
+from fastact.nn.recurrent import Recurrent, bound, cell_function, gate_value
 
 
 class LSTM(Recurrent):
@@ -53,6 +53,17 @@ class LSTM(Recurrent):
     dropout : float
         Probability that an output is dropped on the way to the next layer, in ``forward`` alone; the others are scaled
         by 1 / (1 - dropout).
+    recurrent_dropout : float
+        Probability that an element of h does not reach the recurrent product, in ``forward`` alone: one draw a
+        sequence, the same at all steps (Gal and Ghahramani 2016, arXiv:1512.05287); the others are scaled by
+        1 / (1 - recurrent_dropout).
+    zoneout, cell_zoneout : float
+        Probability that a unit's h, or c, stays as it was before a step, drawn anew at each step in ``forward``;
+        inference takes the expectation, p * before + (1 - p) * after (Krueger et al. 2017, arXiv:1606.01305).
+    clip : float or None
+        Bounds the input of every activation, tanh(c_t) included, to [-clip, clip], as ``clip`` of ONNX does.
+    cell_clip : float or None
+        Bounds c_t itself to [-cell_clip, cell_clip].
     time_major : bool
         Arrays are (T, B, I) and (T, B, H) instead of (B, T, I) and (B, T, H).
     return_sequences : bool
@@ -71,6 +82,12 @@ class LSTM(Recurrent):
         The forget gate is 1 - i, and has no rows in the weights.
     peepholes : bool
         The gates see the cell state: z_i + p_i * c, z_f + p_f * c before the step, z_o + p_o * c after it.
+    full_gate_recurrence : bool
+        The gates also see all three gates of the step before: z_i, z_f, z_o grow by ``weight_gates`` times (i, f, o).
+        The gates then belong to the state, which is (h, c, i, f, o).
+    projection_size : int or None
+        P: h is projected, h_t = W_hr (o * tanh(c_t)), and all that reads h has P features: y, the next layer, the
+        recurrent product (Sak, Senior and Beaufays 2014, arXiv:1402.1128; ``proj_size`` of PyTorch).
     dtype : float32 or float64
     rng : numpy.random.Generator, int or None
         Draws the initial weights, uniform on [-1/sqrt(H), 1/sqrt(H)) as in PyTorch, and the masks of dropout; None is
@@ -85,6 +102,10 @@ class LSTM(Recurrent):
     bias_ih_l0, bias_hh_l0 : Parameter, (4H,)
     weight_peephole_l0 : Parameter, (3, H)
         With ``peepholes``; of the gates i, f, o. A state dict may have rows of gates that are not there.
+    weight_gates_l0 : Parameter, (3H, 3H)
+        With ``full_gate_recurrence``; rows and columns are those of the gates i, f, o.
+    weight_hr_l0 : Parameter, (P, H)
+        With ``projection_size``; ``weight_hh_l0`` is (4H, P) then.
 
     Notes
     -----
@@ -135,6 +156,11 @@ class LSTM(Recurrent):
         merge: str = "concat",
         reverse: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        cell_zoneout: float = 0.0,
+        clip: float | None = None,
+        cell_clip: float | None = None,
         time_major: bool = False,
         return_sequences: bool = True,
         forget_bias: float | None = 1.0,
@@ -149,6 +175,8 @@ class LSTM(Recurrent):
         output_gate: bool = True,
         coupled_gates: bool = False,
         peepholes: bool = False,
+        full_gate_recurrence: bool = False,
+        projection_size: int | None = None,
         dtype: npt.DTypeLike = np.float32,
         rng: init.Rng = None,
     ) -> None:
@@ -161,6 +189,7 @@ class LSTM(Recurrent):
         self.input_gate, self.forget_gate, self.output_gate = bool(input_gate), bool(forget_gate), bool(output_gate)
         self.coupled_gates = bool(coupled_gates)
         self.peepholes = bool(peepholes)
+        self.cell_clip = None if cell_clip is None else as_number(cell_clip, "cell_clip", 0, above=True)
         if self.coupled_gates and not (self.input_gate and self.forget_gate):
             raise ValueError(
                 "coupled_gates: expected an input and a forget gate, as the forget gate is 1 - i; leave input_gate and "
@@ -168,6 +197,14 @@ class LSTM(Recurrent):
             )
         if self.peepholes and not self._rows.strip("g"):
             raise ValueError("peepholes: expected a gate to look through them, got none; leave one of the gates True")
+        self.full_gate_recurrence = bool(full_gate_recurrence)
+        if self.full_gate_recurrence and self._rows != "ifgo":
+            raise ValueError(
+                "full_gate_recurrence: expected all three gates, as each sees them all; leave coupled_gates False and "
+                "input_gate, forget_gate and output_gate True"
+            )
+        if self.full_gate_recurrence:
+            self._letters = "hcifo"
         self.gate_activation = cell_function("gate_activation", gate_activation)
         self.candidate_activation = cell_function("candidate_activation", candidate_activation)
         self.cell_activation = cell_function("cell_activation", cell_activation)
@@ -189,10 +226,15 @@ class LSTM(Recurrent):
             merge=merge,
             reverse=reverse,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            cell_zoneout=cell_zoneout,
+            clip=clip,
             time_major=time_major,
             return_sequences=return_sequences,
             dtype=dtype,
             rng=rng,
+            projection_size=projection_size,
         )
 
     @classmethod
@@ -206,7 +248,8 @@ class LSTM(Recurrent):
             "gang_chen": tanh output gate, sigmoid candidate (arXiv:1610.02583).
             Those of "LSTM: A Search Space Odyssey" (arXiv:1503.04069): "vanilla", with peepholes, and what differs from
             it in "NIG", "NFG", "NOG" (no input, forget, output gate), "NIAF", "NOAF" (candidate, output not squashed),
-            "CIFG" (forget gate 1 - i), "NP" (no peepholes: the plain cell).
+            "CIFG" (forget gate 1 - i), "FGR" (the gates see those of the step before), "NP" (no peepholes: the plain
+            cell).
 
         Raises
         ------
@@ -241,11 +284,19 @@ class LSTM(Recurrent):
 
     def _make_cell(self) -> core.Cell:
         rows = tuple(self._rows.find(letter) for letter in "ifgo")
-        return core.Cell("LSTM", rows, rows, self._functions, self.coupled_gates, self.peepholes)
+        clips = bound(self.clip), bound(self.cell_clip)
+        options = (
+            self.coupled_gates,
+            self.peepholes,
+            *clips,
+            self.full_gate_recurrence,
+            self.projection_size is not None,
+        )
+        return core.Cell("LSTM", rows, rows, self._functions, *options, (self.zoneout, self.cell_zoneout))
 
     def _gate_values(self, tape: core.Tape) -> dict[str, Array]:
         values = {
-            letter: z if function.name in ("sigmoid", "tanh") else function(z)  # the others are kept as z
+            letter: gate_value(function, z, self.clip)
             for letter, z, function in zip("ifgo", tape.gates(), self._functions, strict=False)
             if letter in self._rows
         }
@@ -259,10 +310,12 @@ class LSTM(Recurrent):
         rows = len(self._rows) * hidden
         return {
             "weight_ih": (rows, inputs),
-            "weight_hh": (rows, hidden),
+            "weight_hh": (rows, hidden if self.projection_size is None else self.projection_size),
             "bias_ih": (rows,) if self.bias else None,
             "bias_hh": (rows,) if self.bias and self.double_bias else None,
             "weight_peephole": (len(self._rows) - 1, hidden) if self.peepholes else None,
+            "weight_gates": (3 * hidden, 3 * hidden) if self.full_gate_recurrence else None,
+            "weight_hr": None if self.projection_size is None else (self.projection_size, hidden),
         }
 
     def _initial(self, name: str, shape: tuple[int, ...], hidden: int, rng: np.random.Generator) -> Array:
@@ -301,5 +354,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "NIAF": {"peepholes": True, "candidate_activation": "linear"},
     "NOAF": {"peepholes": True, "cell_activation": "linear"},
     "CIFG": {"peepholes": True, "coupled_gates": True},
+    "FGR": {"peepholes": True, "full_gate_recurrence": True},
     "NP": {},
 }

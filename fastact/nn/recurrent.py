@@ -6,9 +6,10 @@ together. How sequences lie in arrays is ``sequences.py``'s, the forms of a stat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -118,8 +119,8 @@ class Recurrent(Layer):
 
     stateful = True
     _transient = ("_packed", "_cell")
-    _letters: ClassVar[str]  # of the state
-    _biases_add_up: ClassVar[bool] = True  # one bias can stand for both
+    _letters: str  # of the state
+    _biases_add_up = True  # one bias can stand for both
 
     def __init__(
         self,
@@ -133,10 +134,15 @@ class Recurrent(Layer):
         merge: str,
         reverse: bool,
         dropout: float,
+        recurrent_dropout: float,
+        zoneout: float,
+        clip: float | None,
         time_major: bool,
         return_sequences: bool,
         dtype: npt.DTypeLike,
         rng: init.Rng,
+        cell_zoneout: float = 0.0,
+        projection_size: int | None = None,
     ) -> None:
         self.input_size = as_size(input_size, "input_size")
         self.num_layers = as_size(num_layers, "num_layers")
@@ -153,6 +159,10 @@ class Recurrent(Layer):
         else:
             self.hidden_size = as_size(hidden_size, "hidden_size")
             self.hidden_sizes = (self.hidden_size,) * self.num_layers
+        self.projection_size = None if projection_size is None else as_size(projection_size, "projection_size")
+        self.output_sizes = self.hidden_sizes  # of h in each layer
+        if self.projection_size is not None:
+            self.output_sizes = (self.projection_size,) * self.num_layers
         self.bias = bool(bias)
         self.double_bias = bool(double_bias)
         self.bidirectional = bool(bidirectional)
@@ -167,13 +177,20 @@ class Recurrent(Layer):
             raise ValueError(
                 f"dropout: expected 0 for a single layer, got {dropout!r}: it acts between layers; use two or more"
             )
+        self.recurrent_dropout = as_number(recurrent_dropout, "recurrent_dropout", 0, 1)
+        self.zoneout = as_number(zoneout, "zoneout", 0, 1)
+        self.cell_zoneout = as_number(cell_zoneout, "cell_zoneout", 0, 1)
+        self.clip = None if clip is None else as_number(clip, "clip", 0, above=True)
         self.time_major = bool(time_major)
         self.return_sequences = bool(return_sequences)
         self.dtype = as_dtype(dtype)
         self.rng = None if rng is None else init.generator(rng)
-        self._states = States(self._letters, self.hidden_sizes, self._directions, self.dtype)
-        self._features = (2, self.hidden_sizes[-1]) if self.bidirectional and merge == "none" else (self._width(-1),)
-        self._single = self.num_layers == 1 and not self.bidirectional and not self.reverse and self.return_sequences
+        sizes = {letter: self.output_sizes if letter == "h" else self.hidden_sizes for letter in self._letters}
+        self._states = States(sizes, self._directions, self.dtype)
+        self._features = (2, self.output_sizes[-1]) if self.bidirectional and merge == "none" else (self._width(-1),)
+        masked = self.recurrent_dropout or self.zoneout or self.cell_zoneout
+        ways = self.bidirectional or self.reverse
+        self._single = self.num_layers == 1 and not ways and self.return_sequences and not masked
         self._cell: core.Cell | None = None
         self._packed: PackedStack | None = None
         self._add_weights(init.generator(self.rng))
@@ -201,7 +218,7 @@ class Recurrent(Layer):
 
     def _width(self, layer: int) -> int:
         """Features that a layer puts out."""
-        return self.hidden_sizes[layer] * (self._directions if self.merge in ("concat", "none") else 1)
+        return self.output_sizes[layer] * (self._directions if self.merge in ("concat", "none") else 1)
 
     def _shapes(self, layer: int, direction: int) -> dict[str, tuple[int, ...] | None]:
         """``_cell_shapes`` under the names of the attributes."""
@@ -510,7 +527,7 @@ class Recurrent(Layer):
         tapes: list[list[Any]] = []
         masks: list[Array | None] = []
         for n, cells in enumerate(packed.cells):
-            H, last = self.hidden_sizes[n], n == self.num_layers - 1
+            P, last = self.output_sizes[n], n == self.num_layers - 1
             merged = len(cells) == 2 and self.merge in ("sum", "mean")
             direct = last and y is not None and isinstance(sequences, Equal) and not merged
             kept = keep and len(cells) == 1 and not last  # the next layer reads the states where they are
@@ -519,17 +536,24 @@ class Recurrent(Layer):
                 assert y is not None
                 out = sequences.pack(flat(y))
             elif not kept and not (last and y is None):
-                out = _scratch((*rows, len(cells) * H), self.dtype)
+                out = _scratch((*rows, len(cells) * P), self.dtype)
             tapes.append([])
             for d, cell in enumerate(cells):
                 backwards = self.reverse or d == 1
-                place = None if out is None else out[..., d * H : d * H + H]
+                place = None if out is None else out[..., d * P : d * P + P]
                 into = place
                 if backwards and place is not None:
                     into = place[::-1] if isinstance(sequences, Equal) else _scratch(place.shape, self.dtype)
                 seen = sequences.mirror(inner) if backwards else inner
                 tape = core.forward_pass(
-                    cell, seen, into, part(initial, n, d), part(final, n, d), sequences.starts, keep
+                    cell,
+                    seen,
+                    into,
+                    part(initial, n, d),
+                    part(final, n, d),
+                    sequences.starts,
+                    keep,
+                    masks=self._cell_masks(n, batch, rows) if training else None,
                 )
                 if backwards and isinstance(sequences, Ragged) and into is not None:
                     place[...] = sequences.mirror(into)  # type: ignore[index]
@@ -539,7 +563,7 @@ class Recurrent(Layer):
                 out = sequences.mirror(out) if self.reverse else out
             if merged and out is not None:
                 to = sequences.pack(y) if last and isinstance(sequences, Equal) and y is not None else None
-                out = np.add(out[..., :H], out[..., H:], out=to)
+                out = np.add(out[..., :P], out[..., P:], out=to)
                 if self.merge == "mean":
                     out *= 0.5
             masks.append(None)
@@ -547,7 +571,7 @@ class Recurrent(Layer):
                 assert out is not None
                 inner = out
                 if self.dropout and training:
-                    masks[-1] = mask = self._dropout_mask(out.shape)
+                    masks[-1] = mask = self._drawn(out.shape, self.dropout, 1 / (1 - self.dropout))
                     inner = out * mask
             elif y is not None and isinstance(sequences, Ragged):
                 assert out is not None
@@ -557,11 +581,23 @@ class Recurrent(Layer):
             y = self._merge_final(sequences.unsort(final)[0][-1], shape)
         return y, sequences, tapes, masks
 
-    def _dropout_mask(self, shape: tuple[int, ...]) -> Array:
-        """0, or 1 / (1 - dropout) where a number goes on."""
-        mask = (init.generator(self.rng).random(shape, np.float32) >= self.dropout).astype(self.dtype)
-        mask *= 1 / (1 - self.dropout)
+    def _drawn(self, shape: tuple[int, ...], probability: float, scale: float = 1) -> Array:
+        """0 with this probability, else ``scale``."""
+        mask = (init.generator(self.rng).random(shape, np.float32) >= probability).astype(self.dtype)
+        mask *= self.dtype.type(scale)
         return mask
+
+    def _cell_masks(self, layer: int, batch: int, rows: tuple[int, ...]) -> core.Masks | None:
+        """What one pass of training draws; h has the shape (*rows, P) at all steps."""
+        P, H = self.output_sizes[layer], self.hidden_sizes[layer]
+        drop = take_h = take_c = None
+        if self.recurrent_dropout:
+            drop = self._drawn((batch, P), self.recurrent_dropout, 1 / (1 - self.recurrent_dropout))
+        if self.zoneout:
+            take_h = self._drawn((*rows, P), self.zoneout)
+        if self.cell_zoneout:
+            take_c = self._drawn((*rows, H), self.cell_zoneout)
+        return None if drop is None and take_h is None and take_c is None else (drop, take_h, take_c)
 
     def _merge_final(self, h: Array, shape: tuple[int, ...]) -> Array:
         """The output without ``return_sequences``: the last layer's final h (directions, B, H), merged."""
@@ -590,7 +626,7 @@ class Recurrent(Layer):
             dfinal = sequences.sort(dfinal)
         d = None if dy is None else sequences.pack(flat(dy))
         for n in reversed(range(self.num_layers)):
-            H, merged = self.hidden_sizes[n], self.bidirectional and self.merge in ("sum", "mean")
+            P, merged = self.output_sizes[n], self.bidirectional and self.merge in ("sum", "mean")
             mask = masks[n]
             if mask is not None:
                 assert d is not None
@@ -604,7 +640,7 @@ class Recurrent(Layer):
                 into = sequences.pack(dx) if isinstance(sequences, Equal) else np.empty(tapes[n][0].x.shape, self.dtype)
             for direction, tape in enumerate(tapes[n]):
                 backwards = self.reverse or direction == 1
-                of_y = d if d is None or merged else d[..., direction * H : direction * H + H]
+                of_y = d if d is None or merged else d[..., direction * P : direction * P + P]
                 if backwards and of_y is not None:
                     of_y = sequences.mirror(of_y)
                 target, adds = into, direction == 1
@@ -630,14 +666,14 @@ class Recurrent(Layer):
 
     def _split_final(self, dy: Array, dfinal: list[Layers] | None) -> list[Layers]:
         """dy, the gradient of the final h of the last layer, added to that of the final state."""
-        H, D = self.hidden_sizes[-1], self._directions
-        of_h = np.empty((D, len(dy), H), self.dtype)
+        P, D = self.output_sizes[-1], self._directions
+        of_h = np.empty((D, len(dy), P), self.dtype)
         if D == 1 or self.merge in ("sum", "mean"):
             of_h[:] = dy if D == 1 or self.merge == "sum" else dy * self.dtype.type(0.5)
         else:
-            of_h[:] = dy.reshape(len(dy), D, H).swapaxes(0, 1)
+            of_h[:] = dy.reshape(len(dy), D, P).swapaxes(0, 1)
         if dfinal is None:
-            zeros = [[np.zeros((D, len(dy), size), self.dtype) for size in self.hidden_sizes] for _ in self._letters]
+            zeros = self._states.zeros(len(dy))
             zeros[0][-1] = of_h
             return zeros
         return [[*dfinal[0][:-1], dfinal[0][-1] + of_h], *dfinal[1:]]
@@ -646,6 +682,18 @@ class Recurrent(Layer):
 def flat(y: Array) -> Array:
     """y, or dy, with the features of both directions on one axis."""
     return y if y.ndim == 3 else y.reshape(*y.shape[:2], y.shape[2] * y.shape[3])
+
+
+def bound(clip: float | None) -> float:
+    """As the core takes it."""
+    return math.inf if clip is None else clip
+
+
+def gate_value(function: Activation, kept: Array, clip: float | None) -> Array:
+    """A gate from what the tape has of it: itself, or what goes into its activation."""
+    if clip is not None:
+        return function(kept.clip(-clip, clip))
+    return kept if function.name in ("sigmoid", "tanh") else function(kept)
 
 
 def gradients_of(parameters: dict[str, Parameter | None]) -> tuple[Array | None, ...]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastact import init
 from fastact._activations import Activation
 from fastact._core import recurrent as core
-from fastact.nn.recurrent import Recurrent, cell_function
+from fastact.nn.recurrent import Recurrent, bound, cell_function
 
 
 class RNN(Recurrent):
@@ -20,8 +20,8 @@ class RNN(Recurrent):
 
     Parameters
     ----------
-    input_size, hidden_size, num_layers, bias, double_bias, bidirectional, merge, reverse, dropout, time_major, \
-return_sequences
+    input_size, hidden_size, num_layers, bias, double_bias, bidirectional, merge, reverse, dropout, \
+recurrent_dropout, zoneout, clip, time_major, return_sequences
         As for ``LSTM``.
     activation : str or Activation
         f, any elementwise activation of the catalogue. PyTorch's ``nonlinearity`` is "tanh" or "relu".
@@ -69,6 +69,9 @@ return_sequences
         merge: str = "concat",
         reverse: bool = False,
         dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        clip: float | None = None,
         time_major: bool = False,
         return_sequences: bool = True,
         activation: str | Activation = "tanh",
@@ -86,6 +89,9 @@ return_sequences
             merge=merge,
             reverse=reverse,
             dropout=dropout,
+            recurrent_dropout=recurrent_dropout,
+            zoneout=zoneout,
+            clip=clip,
             time_major=time_major,
             return_sequences=return_sequences,
             dtype=dtype,
@@ -93,7 +99,8 @@ return_sequences
         )
 
     def _make_cell(self) -> core.Cell:
-        return core.Cell("RNN", (0, 0, 0, 0), (0, 0, 0, 0), [self.activation] * 5)
+        rows, functions = (0, 0, 0, 0), [self.activation] * 5
+        return core.Cell("RNN", rows, rows, functions, clip=bound(self.clip), zoneout=(self.zoneout, 0))
 
     def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
         return {
@@ -101,5 +108,4 @@ return_sequences
             "weight_hh": (hidden, hidden),
             "bias_ih": (hidden,) if self.bias else None,
             "bias_hh": (hidden,) if self.bias and self.double_bias else None,
-            "weight_peephole": None,
         }

@@ -14,34 +14,48 @@ Layers = list[Array]
 
 
 class States:
-    """Shapes and forms of a layer's state: (layers x directions, B, H) a letter, or, where the layers have different
-    sizes, a tuple of one (directions, B, H) a layer."""
+    """Shapes and forms of a layer's state: for each of its letters (layers x directions, B, H), or, where the layers
+    have different sizes, a tuple of one (directions, B, H) a layer.
 
-    def __init__(self, letters: str, sizes: tuple[int, ...], directions: int, dtype: np.dtype[Any]) -> None:
-        self.letters, self.sizes, self.directions, self.dtype = letters, sizes, directions, dtype
-        self.one_size = len(set(sizes)) == 1
+    Parameters
+    ----------
+    sizes : dict of tuples of int
+        By letter, that of each layer.
+    """
+
+    def __init__(self, sizes: dict[str, tuple[int, ...]], directions: int, dtype: np.dtype[Any]) -> None:
+        self.sizes, self.directions, self.dtype = sizes, directions, dtype
+        self.letters = "".join(sizes)
 
     def new(self, batch: int) -> list[Layers]:
         """Uninitialised, by letter and layer."""
-        D, count = self.directions, len(self.sizes)
-        if count == 1:
-            shape = (D, batch, self.sizes[0])
-            return [[empty(shape, self.dtype)] for _ in self.letters]
-        if self.one_size:
-            return [self._split(empty((count * D, batch, self.sizes[0]), self.dtype)) for _ in self.letters]
-        return [[empty((D, batch, H), self.dtype) for H in self.sizes] for _ in self.letters]
+        D, dtype = self.directions, self.dtype
+        state = []
+        for sizes in self.sizes.values():
+            if len(set(sizes)) == 1:
+                state.append(self._split(empty((len(sizes) * D, batch, sizes[0]), dtype)))
+            else:
+                state.append([empty((D, batch, H), dtype) for H in sizes])
+        return state
 
     def new_single(self, batch: int) -> tuple[Array, ...]:
         """``new`` of a single layer in one direction, which is what its pass takes."""
-        shape, dtype = (1, batch, self.sizes[0]), self.dtype
-        return tuple([empty(shape, dtype) for _ in self.letters])
+        dtype = self.dtype
+        return tuple([empty((1, batch, sizes[0]), dtype) for sizes in self.sizes.values()])
 
     def public_single(self, state: tuple[Array, ...]) -> Any:
         return state if len(state) > 1 else state[0]
 
+    def zeros(self, batch: int) -> list[Layers]:
+        state = self.new(batch)
+        for layers in state:
+            for each in layers:
+                each.fill(0)
+        return state
+
     def _split(self, whole: Array) -> Layers:
         D = self.directions
-        return [whole] if len(self.sizes) == 1 else [whole[n * D : n * D + D] for n in range(len(self.sizes))]
+        return [whole] if len(whole) == D else [whole[n : n + D] for n in range(0, len(whole), D)]
 
     def public(self, state: list[Layers]) -> Any:
         """In the user's form."""
@@ -50,7 +64,7 @@ class States:
 
     def joined(self, layers: Layers) -> Any:
         """One letter in the user's form."""
-        if not self.one_size:
+        if len({each.shape for each in layers}) > 1:
             return tuple(layers)
         if len(layers) == 1:
             return layers[0]
@@ -69,38 +83,35 @@ class States:
                 if len(parts) != len(self.letters):
                     raise ValueError
             except (TypeError, ValueError):
+                kind = "pair" if len(self.letters) == 2 else "tuple"
+                shapes = {f"{self._meaning()} = {self._shape(sizes, batch)}" for sizes in self.sizes.values()}
                 raise TypeError(
-                    f"{name}: expected a pair (h, c) of arrays of shape {self._meaning()} = {self._shape(batch)}, "
-                    f"got {describe(state)}"
+                    f"{name}: expected a {kind} ({', '.join(self.letters)}) of arrays of shape "
+                    f"{' and '.join(sorted(shapes))}, got {describe(state)}"
                 ) from None
-        if self.one_size:
-            shape = self._shape(batch)
-            return [
-                self._split(self._array(part, name, letter, shape, self._meaning()))
-                for part, letter in zip(parts, self.letters, strict=True)
-            ]
-        checked = []
-        for part, letter in zip(parts, self.letters, strict=True):
-            if not isinstance(part, (tuple, list)) or len(part) != len(self.sizes):
-                raise TypeError(
-                    f"{name}: expected {letter} as a tuple of {len(self.sizes)} arrays, one for each layer, as the "
-                    f"layers have different sizes, got {describe(part)}"
-                )
-            checked.append(
-                [
-                    self._array(p, name, f"{letter}[{n}]", (self.directions, batch, H), "(directions, B, H)")
-                    for n, (p, H) in enumerate(zip(part, self.sizes, strict=True))
-                ]
+        return [self._check_letter(*one, name, batch) for one in zip(parts, self.sizes.items(), strict=True)]
+
+    def _check_letter(self, part: Any, item: tuple[str, tuple[int, ...]], name: str, batch: int) -> Layers:
+        letter, sizes = item
+        if len(set(sizes)) == 1:
+            return self._split(self._array(part, name, letter, self._shape(sizes, batch), self._meaning()))
+        if not isinstance(part, (tuple, list)) or len(part) != len(sizes):
+            raise TypeError(
+                f"{name}: expected {letter} as a tuple of {len(sizes)} arrays, one for each layer, as the layers have "
+                f"different sizes, got {describe(part)}"
             )
-        return checked
+        return [
+            self._array(p, name, f"{letter}[{n}]", (self.directions, batch, H), "(directions, B, H)")
+            for n, (p, H) in enumerate(zip(part, sizes, strict=True))
+        ]
 
     def _meaning(self) -> str:
         return "(num_layers, B, H)" if self.directions == 1 else "(num_layers x 2 directions, B, H)"
 
-    def _shape(self, batch: int) -> Any:
-        if self.one_size:
-            return len(self.sizes) * self.directions, batch, self.sizes[0]
-        return tuple((self.directions, batch, H) for H in self.sizes)
+    def _shape(self, sizes: tuple[int, ...], batch: int) -> Any:
+        if len(set(sizes)) == 1:
+            return len(sizes) * self.directions, batch, sizes[0]
+        return tuple((self.directions, batch, H) for H in sizes)
 
     def _array(self, part: Any, name: str, letter: str, shape: tuple[int, ...], meaning: str) -> Array:
         array = as_floats(part, self.dtype, f"{name}: {letter}")

@@ -52,7 +52,7 @@ class RecurrentStream(StackStream):
     """
 
     def __init__(self, layer: Recurrent, batch_size: int, state: Any = None) -> None:
-        super().__init__(layer.dtype, as_size(batch_size, "batch_size"), layer.input_size, layer.hidden_sizes[-1])
+        super().__init__(layer.dtype, as_size(batch_size, "batch_size"), layer.input_size, layer.output_sizes[-1])
         self._layer = layer
         initial = layer._states.check(state, "state", self.batch_size)
         self._pack()

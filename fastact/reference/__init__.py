@@ -11,6 +11,7 @@ from fastact.reference.recurrent import GRUTrace as GRUTrace
 from fastact.reference.recurrent import LSTMTrace as LSTMTrace
 from fastact.reference.recurrent import LSTMVariant as LSTMVariant
 from fastact.reference.recurrent import RNNTrace as RNNTrace
+from fastact.reference.recurrent import clipped as clipped
 from fastact.reference.recurrent import gru_backward as gru_backward
 from fastact.reference.recurrent import gru_forward as gru_forward
 from fastact.reference.recurrent import lstm_backward as lstm_backward

@@ -28,11 +28,29 @@ def _function(name: str) -> Elementwise:
 SIGMOID, TANH = _function("sigmoid"), _function("tanh")
 
 
+def clipped(function: Elementwise, bound: float) -> Elementwise:
+    """The function of min(max(x, -bound), bound): the ``clip`` of the ONNX operators."""
+    return Elementwise(
+        lambda x, *p: function.forward(np.clip(_f64(x), -bound, bound), *p),
+        lambda x, *p: np.where(np.abs(_f64(x)) < bound, function.derivative1(np.clip(_f64(x), -bound, bound), *p), 0.0),
+        lambda x, *p: np.where(np.abs(_f64(x)) < bound, function.derivative2(np.clip(_f64(x), -bound, bound), *p), 0.0),
+    )
+
+
 def _active(lengths: ArrayLike | None, steps: int, batch: int) -> Array:
     """(T, B, 1): 1 where a sequence has a step, else 0."""
     if lengths is None:
         return np.ones((steps, batch, 1))
     return _f64(np.arange(steps)[:, None] < np.asarray(lengths))[:, :, None]
+
+
+def _masks(
+    lengths: ArrayLike | None, steps: int, batch: int, hidden: int, drop: ArrayLike | None, zoneout: ArrayLike | None
+) -> tuple[Array, Array, Array]:
+    """``_active``, the recurrent product's mask, and how much of each step is taken: nothing beyond the lengths."""
+    active = _active(lengths, steps, batch)
+    take = np.ones((steps, batch, hidden)) if zoneout is None else _f64(zoneout)
+    return active, np.ones((batch, hidden)) if drop is None else _f64(drop), take * active
 
 
 def _start(state: ArrayLike | None, batch: int, size: int) -> Array:
@@ -43,7 +61,8 @@ def _start(state: ArrayLike | None, batch: int, size: int) -> Array:
 class LSTMVariant:
     """The cell between the products; the default is the plain one.
 
-    A gate that is None is removed, which makes it 1; with ``coupled`` the forget gate is 1 - i. ``clip`` bounds |c|.
+    A gate that is None is removed, which makes it 1; with ``coupled`` the forget gate is 1 - i. ``cell_clip`` bounds
+    |c|.
     """
 
     input_gate: Elementwise | None = SIGMOID
@@ -52,7 +71,7 @@ class LSTMVariant:
     output_gate: Elementwise | None = SIGMOID
     cell: Elementwise = TANH
     coupled: bool = False
-    clip: float = np.inf
+    cell_clip: float = np.inf
 
     @property
     def rows(self) -> str:
@@ -73,7 +92,8 @@ class LSTMVariant:
 
 @dataclass
 class LSTMTrace:
-    """What ``lstm_forward`` computes; h and c begin with the initial state: (T + 1, B, R) and (T + 1, B, H)."""
+    """What ``lstm_forward`` computes; h, c and the gates of full gate recurrence begin with the initial state:
+    (T + 1, B, R) and (T + 1, B, H)."""
 
     x: Array
     h: Array
@@ -84,6 +104,9 @@ class LSTMTrace:
     weights: dict[str, Array]
     variant: LSTMVariant
     active: Array
+    i: Array
+    f: Array
+    o: Array
     extra: dict[str, Array] = field(default_factory=dict)
 
 
@@ -92,6 +115,9 @@ def lstm_forward(
     weights: Mapping[str, ArrayLike],
     h0: ArrayLike | None = None,
     c0: ArrayLike | None = None,
+    i0: ArrayLike | None = None,
+    f0: ArrayLike | None = None,
+    o0: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     variant: LSTMVariant | None = None,
     *,
@@ -105,7 +131,8 @@ def lstm_forward(
     ----------
     weights : mapping
         ``weight_ih`` (G H, I), ``weight_hh`` (G H, R), ``bias`` (G H,), the sum of both biases; where wanted
-        ``weight_peephole`` (the gates that there are among i, f, o; H), ``weight_hr`` (P, H), the projection.
+        ``weight_peephole`` (the gates that there are among i, f, o; H), ``weight_hr`` (P, H), the projection,
+        ``weight_gates`` (3H, 3H), of full gate recurrence, with rows and columns of i, f, o.
     recurrent_mask : (B, R)
         Times h in the recurrent product, at every step the same.
     zoneout_h, zoneout_c : (T, B, R), (T, B, H)
@@ -114,20 +141,23 @@ def lstm_forward(
     x, w, v = _f64(x), {name: _f64(value) for name, value in weights.items()}, variant or LSTMVariant()
     steps, batch, hidden = len(x), x.shape[1], len(w["weight_hh"]) // len(v.rows)
     width = w["weight_hh"].shape[1]
-    active = _active(lengths, steps, batch)
-    mask = np.ones((batch, width)) if recurrent_mask is None else _f64(recurrent_mask)
-    take_h = np.ones((steps, batch, width)) if zoneout_h is None else _f64(zoneout_h)
-    take_c = np.ones((steps, batch, hidden)) if zoneout_c is None else _f64(zoneout_c)
-    take_h, take_c = take_h * active, take_c * active  # a sequence that has ended remains as it is
+    active, mask, take_h = _masks(lengths, steps, batch, width, recurrent_mask, zoneout_h)
+    take_c = _masks(lengths, steps, batch, hidden, None, zoneout_c)[2]
     h, c = np.zeros((steps + 1, batch, width)), np.zeros((steps + 1, batch, hidden))
     h[0], c[0] = _start(h0, batch, width), _start(c0, batch, hidden)
     gates = np.ones((steps, 4, batch, hidden))
+    before = np.zeros((steps + 1, 3, batch, hidden))  # the gates i, f, o that a step sees
+    before[0] = [_start(gate, batch, hidden) for gate in (i0, f0, o0)]
     z_all = {letter: np.zeros((steps, batch, hidden)) for letter in v.rows}
     new_c, new_h = np.zeros_like(c[1:]), np.zeros_like(h[1:])
     peephole = dict(zip((k for k in v.rows if k != "g"), w.get("weight_peephole", np.zeros((3, hidden))), strict=False))
     for t in range(steps):
         columns = x[t] @ w["weight_ih"].T + (mask * h[t]) @ w["weight_hh"].T + w["bias"]
         z = dict(zip(v.rows, np.split(columns, len(v.rows), axis=1), strict=True))
+        if "weight_gates" in w:
+            of_gates = np.concatenate(before[t], 1) @ w["weight_gates"].T
+            for letter, more in zip("ifo", np.split(of_gates, 3, axis=1), strict=True):
+                z[letter] = z[letter] + more
         gate = dict.fromkeys("ifgo", np.ones((batch, hidden)))
         for letter in v.rows:
             if letter in "if":
@@ -137,7 +167,7 @@ def lstm_forward(
         if v.coupled:
             gate["f"] = 1 - gate["i"]
         c_new = gate["f"] * c[t] + gate["i"] * gate["g"]
-        new_c[t] = np.clip(c_new, -v.clip, v.clip)
+        new_c[t] = np.clip(c_new, -v.cell_clip, v.cell_clip)
         c[t + 1] = c[t] + take_c[t] * (new_c[t] - c[t])
         if "o" in v.rows:
             z["o"] = z["o"] + peephole["o"] * c[t + 1]
@@ -146,22 +176,33 @@ def lstm_forward(
         new_h[t] = out @ w["weight_hr"].T if "weight_hr" in w else out
         h[t + 1] = h[t] + take_h[t] * (new_h[t] - h[t])
         gates[t] = [gate[letter] for letter in "ifgo"]
+        before[t + 1] = before[t] + active[t] * (gates[t, [0, 1, 3]] - before[t])
         for letter in v.rows:
             z_all[letter][t] = z[letter]
     extra = {"mask": mask, "take_h": take_h, "take_c": take_c, "new_c": new_c}
-    return LSTMTrace(x, h, c, h[1:] * active, gates, z_all, w, v, active, extra)
+    seen = before[:, 0], before[:, 1], before[:, 2]
+    return LSTMTrace(x, h, c, h[1:] * active, gates, z_all, w, v, active, *seen, extra)
 
 
 def lstm_backward(
-    trace: LSTMTrace, dy: ArrayLike, dh: ArrayLike | None = None, dc: ArrayLike | None = None
+    trace: LSTMTrace,
+    dy: ArrayLike,
+    dh: ArrayLike | None = None,
+    dc: ArrayLike | None = None,
+    di: ArrayLike | None = None,
+    df: ArrayLike | None = None,
+    do: ArrayLike | None = None,
 ) -> dict[str, Array]:
-    """Gradients of all weights, of "x", "h0" and "c0"; dh and dc are those of the final state."""
+    """Gradients of all weights, of "x", "h0", "c0", with full gates "i0", "f0", "o0"; dh to do are those of the final
+    state."""
     w, v, x, h, c, e = trace.weights, trace.variant, trace.x, trace.h, trace.c, trace.extra
     batch, width, hidden = h.shape[1], h.shape[2], c.shape[2]
     dy = _f64(dy) * trace.active
     d = {name: np.zeros_like(value) for name, value in w.items()}
     d["x"] = np.zeros_like(x)
     d_h, d_c = _start(dh, batch, width), _start(dc, batch, hidden)
+    d_before = np.stack([_start(gradient, batch, hidden) for gradient in (di, df, do)])
+    before = np.stack([trace.i, trace.f, trace.o], 1)
     letters = [k for k in v.rows if k != "g"]
     peephole = dict(zip(letters, w.get("weight_peephole", np.zeros((3, hidden))), strict=False))
     for t in reversed(range(len(x))):
@@ -175,22 +216,28 @@ def lstm_backward(
             d["weight_hr"] += d_new_h.T @ (o * squashed)
             d_out = d_new_h @ w["weight_hr"]
         dz = {}
+        of_gate = dict(zip("ifo", d_before * trace.active[t], strict=True))
+        d_before = d_before * (1 - trace.active[t])
         d_c = d_c + d_out * o * v.cell.derivative1(c[t + 1])
         if "o" in v.rows:
-            dz["o"] = v.function("o").backward(d_out * squashed, x=z["o"])
+            dz["o"] = v.function("o").backward(d_out * squashed + of_gate["o"], x=z["o"])
             d_c = d_c + dz["o"] * peephole["o"]
-        inside = np.abs(e["new_c"][t]) < v.clip
+        inside = np.abs(e["new_c"][t]) < v.cell_clip
         d_new_c, d_c_before = d_c * e["take_c"][t] * inside, d_c * (1 - e["take_c"][t])
         d_c_before = d_c_before + d_new_c * f
         dz["g"] = v.candidate.backward(d_new_c * i, x=z["g"])
         d_gate = {"i": d_new_c * (g - c[t] if v.coupled else g), "f": d_new_c * c[t]}
         for letter in "if":
             if letter in v.rows:
-                dz[letter] = v.function(letter).backward(d_gate[letter], x=z[letter])
+                dz[letter] = v.function(letter).backward(d_gate[letter] + of_gate[letter], x=z[letter])
                 d_c_before = d_c_before + dz[letter] * peephole[letter]
         if "weight_peephole" in w:
             seen = {"i": c[t], "f": c[t], "o": c[t + 1]}
             d["weight_peephole"] += [np.sum(dz[letter] * seen[letter], 0) for letter in letters]
+        if "weight_gates" in w:
+            of_z = np.concatenate([dz[letter] for letter in "ifo"], 1)
+            d["weight_gates"] += of_z.T @ np.concatenate(before[t], 1)
+            d_before = d_before + np.stack(np.split(of_z @ w["weight_gates"], 3, axis=1))
         rows = np.concatenate([dz[letter] for letter in v.rows], axis=1)
         d["weight_ih"] += rows.T @ x[t]
         d["weight_hh"] += rows.T @ (e["mask"] * h[t])
@@ -198,7 +245,8 @@ def lstm_backward(
         d["x"][t] = rows @ w["weight_ih"]
         d_h = d_h_before + e["mask"] * (rows @ w["weight_hh"])
         d_c = d_c_before
-    return d | {"h0": d_h, "c0": d_c}
+    of_gates = dict(zip(("i0", "f0", "o0"), d_before, strict=True)) if "weight_gates" in w else {}
+    return d | {"h0": d_h, "c0": d_c} | of_gates
 
 
 @dataclass
@@ -215,6 +263,8 @@ class GRUTrace:
     functions: tuple[Elementwise, Elementwise]
     reset_after: bool
     active: Array
+    mask: Array  # (B, H)
+    take: Array  # (T, B, H)
 
 
 def gru_forward(
@@ -225,14 +275,19 @@ def gru_forward(
     gate: Elementwise = SIGMOID,
     candidate: Elementwise = TANH,
     reset_after: bool = True,
+    *,
+    recurrent_mask: ArrayLike | None = None,
+    zoneout_h: ArrayLike | None = None,
 ) -> GRUTrace:
     """One GRU layer: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H), ``bias_ih`` and ``bias_hh`` (3H,).
+
+    ``recurrent_mask`` and ``zoneout_h`` are as for ``lstm_forward``.
 
     ``reset_after``: n = f(W x + b_ih + r * (U h + b_hh)), as in PyTorch; else n = f(W x + b_ih + U (r * h) + b_hh).
     """
     x, w = _f64(x), {name: _f64(value) for name, value in weights.items()}
     steps, batch, hidden = len(x), x.shape[1], len(w["weight_hh"]) // 3
-    active = _active(lengths, steps, batch)
+    active, mask, take = _masks(lengths, steps, batch, hidden, recurrent_mask, zoneout_h)
     h = np.zeros((steps + 1, batch, hidden))
     h[0] = _start(h0, batch, hidden)
     gates, z_all, product = (
@@ -242,15 +297,16 @@ def gru_forward(
     )
     for t in range(steps):
         x_r, x_z, x_n = np.split(x[t] @ w["weight_ih"].T + w["bias_ih"], 3, axis=1)
-        h_r, h_z, h_n = np.split(h[t] @ w["weight_hh"].T + w["bias_hh"], 3, axis=1)
+        seen = mask * h[t]
+        h_r, h_z, h_n = np.split(seen @ w["weight_hh"].T + w["bias_hh"], 3, axis=1)
         r, z = gate.forward(x_r + h_r), gate.forward(x_z + h_z)
         if not reset_after:
-            h_n = (r * h[t]) @ w["weight_hh"][2 * hidden :].T + w["bias_hh"][2 * hidden :]
+            h_n = (r * seen) @ w["weight_hh"][2 * hidden :].T + w["bias_hh"][2 * hidden :]
         z_n = x_n + (r * h_n if reset_after else h_n)
         n = candidate.forward(z_n)
-        h[t + 1] = h[t] + active[t] * ((1 - z) * n + z * h[t] - h[t])
+        h[t + 1] = h[t] + take[t] * ((1 - z) * n + z * h[t] - h[t])
         gates[t], z_all[t], product[t] = (r, z, n), (x_r + h_r, x_z + h_z, z_n), h_n
-    return GRUTrace(x, h, h[1:] * active, gates, z_all, product, w, (gate, candidate), reset_after, active)
+    return GRUTrace(x, h, h[1:] * active, gates, z_all, product, w, (gate, candidate), reset_after, active, mask, take)
 
 
 def gru_backward(trace: GRUTrace, dy: ArrayLike, dh: ArrayLike | None = None) -> dict[str, Array]:
@@ -264,8 +320,8 @@ def gru_backward(trace: GRUTrace, dy: ArrayLike, dh: ArrayLike | None = None) ->
     for t in reversed(range(len(x))):
         r, z, n = trace.gates[t]
         d_h = d_h + dy[t]
-        d_new = d_h * trace.active[t]
-        d_before = d_h * (1 - trace.active[t]) + d_new * z
+        d_new, seen = d_h * trace.take[t], trace.mask * h[t]
+        d_before, d_seen = d_h * (1 - trace.take[t]) + d_new * z, np.zeros_like(d_h)
         dz_n = candidate.backward(d_new * (1 - z), x=trace.z[t, 2])
         dz_z = gate.backward(d_new * (h[t] - n), x=trace.z[t, 1])
         u_n = w["weight_hh"][2 * hidden :]
@@ -273,19 +329,18 @@ def gru_backward(trace: GRUTrace, dy: ArrayLike, dh: ArrayLike | None = None) ->
             d_product, d_r = dz_n * r, dz_n * trace.product[t]
         else:
             d_product, d_reset = dz_n, dz_n @ u_n
-            d_r = d_reset * h[t]
-            d_before = d_before + d_reset * r
+            d_r, d_seen = d_reset * seen, d_reset * r
         dz_r = gate.backward(d_r, x=trace.z[t, 0])
         of_x, of_h = np.concatenate([dz_r, dz_z, dz_n], 1), np.concatenate([dz_r, dz_z, d_product], 1)
         gates = slice(None, None if trace.reset_after else 2 * hidden)
         d["weight_ih"] += of_x.T @ x[t]
-        d["weight_hh"][gates] += of_h[:, gates].T @ h[t]
+        d["weight_hh"][gates] += of_h[:, gates].T @ seen
         if not trace.reset_after:
-            d["weight_hh"][2 * hidden :] += dz_n.T @ (r * h[t])
+            d["weight_hh"][2 * hidden :] += dz_n.T @ (r * seen)
         d["bias_ih"] += of_x.sum(0)
         d["bias_hh"] += of_h.sum(0)
         d["x"][t] = of_x @ w["weight_ih"]
-        d_h = d_before + of_h[:, gates] @ w["weight_hh"][gates]
+        d_h = d_before + trace.mask * (d_seen + of_h[:, gates] @ w["weight_hh"][gates])
     return d | {"h0": d_h}
 
 
@@ -300,6 +355,8 @@ class RNNTrace:
     weights: dict[str, Array]
     function: Elementwise
     active: Array
+    mask: Array  # (B, H)
+    take: Array  # (T, B, H)
 
 
 def rnn_forward(
@@ -308,17 +365,23 @@ def rnn_forward(
     h0: ArrayLike | None = None,
     lengths: ArrayLike | None = None,
     activation: Elementwise = TANH,
+    *,
+    recurrent_mask: ArrayLike | None = None,
+    zoneout_h: ArrayLike | None = None,
 ) -> RNNTrace:
-    """One layer of h' = f(W x + U h + b): ``weight_ih`` (H, I), ``weight_hh`` (H, H), ``bias`` (H,)."""
+    """One layer of h' = f(W x + U h + b): ``weight_ih`` (H, I), ``weight_hh`` (H, H), ``bias`` (H,).
+
+    ``recurrent_mask`` and ``zoneout_h`` are as for ``lstm_forward``.
+    """
     x, w = _f64(x), {name: _f64(value) for name, value in weights.items()}
     steps, batch, hidden = len(x), x.shape[1], len(w["weight_hh"])
-    active = _active(lengths, steps, batch)
+    active, mask, take = _masks(lengths, steps, batch, hidden, recurrent_mask, zoneout_h)
     h, z = np.zeros((steps + 1, batch, hidden)), np.zeros((steps, batch, hidden))
     h[0] = _start(h0, batch, hidden)
     for t in range(steps):
-        z[t] = x[t] @ w["weight_ih"].T + h[t] @ w["weight_hh"].T + w["bias"]
-        h[t + 1] = h[t] + active[t] * (activation.forward(z[t]) - h[t])
-    return RNNTrace(x, h, h[1:] * active, z, w, activation, active)
+        z[t] = x[t] @ w["weight_ih"].T + (mask * h[t]) @ w["weight_hh"].T + w["bias"]
+        h[t + 1] = h[t] + take[t] * (activation.forward(z[t]) - h[t])
+    return RNNTrace(x, h, h[1:] * active, z, w, activation, active, mask, take)
 
 
 def rnn_backward(trace: RNNTrace, dy: ArrayLike, dh: ArrayLike | None = None) -> dict[str, Array]:
@@ -330,10 +393,10 @@ def rnn_backward(trace: RNNTrace, dy: ArrayLike, dh: ArrayLike | None = None) ->
     d_h = _start(dh, h.shape[1], h.shape[2])
     for t in reversed(range(len(x))):
         d_h = d_h + dy[t]
-        dz = trace.function.backward(d_h * trace.active[t], x=trace.z[t])
+        dz = trace.function.backward(d_h * trace.take[t], x=trace.z[t])
         d["weight_ih"] += dz.T @ x[t]
-        d["weight_hh"] += dz.T @ h[t]
+        d["weight_hh"] += dz.T @ (trace.mask * h[t])
         d["bias"] += dz.sum(0)
         d["x"][t] = dz @ w["weight_ih"]
-        d_h = d_h * (1 - trace.active[t]) + dz @ w["weight_hh"]
+        d_h = d_h * (1 - trace.take[t]) + trace.mask * (dz @ w["weight_hh"])
     return d | {"h0": d_h}
