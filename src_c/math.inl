@@ -116,9 +116,10 @@ FA_INLINE vec math_over_square(vec a, vec t) {
 }
 
 #define LOGISTIC_ZERO PICK(-150.0, -800.0) /* exp(-|x|) times any moderate factor is 0 from here down */
-/* What the sigmoid and its relatives are made of: E = exp(-|x|) = 2^n mantissa, and E - 1 to relative accuracy. */
+/* What the sigmoid and its relatives are made of: E = exp(-|x|) = 2^n mantissa = scale (1 + p), and E - 1 to relative
+ * accuracy. */
 typedef struct {
-  vec n, mantissa, E, E_minus_1;
+  vec n, mantissa, E, E_minus_1, scale, p;
 } math_logistic;
 
 FA_INLINE math_logistic math_logistic_at(vec x, vec tail, const int has_tail) {
@@ -126,7 +127,8 @@ FA_INLINE math_logistic math_logistic_at(vec x, vec tail, const int has_tail) {
   if (has_tail) tail = v_xor(tail, v_andnot(x, v_sign_bit()));
   math_exp_parts e = math_exp_reduced(v_max(v_set1(LOGISTIC_ZERO), minus_a), tail, has_tail);
   vec one = v_set1(1), scale = math_pow2(v_max(v_set1(EXPONENT_MIN), e.n));
-  return (math_logistic){e.n, v_add(one, e.p), v_fma(scale, e.p, scale), v_fma(scale, e.p, v_sub(scale, one))};
+  return (math_logistic){
+      e.n, v_add(one, e.p), v_fma(scale, e.p, scale), v_fma(scale, e.p, v_sub(scale, one)), scale, e.p};
 }
 /* (1 + E)^2 with the one rounding of 1 + E (E + 2), not the two of (1 + E)(1 + E). */
 FA_INLINE vec math_logistic_square(math_logistic l) { return v_fma(l.E, v_add(l.E, v_set1(2)), v_set1(1)); }

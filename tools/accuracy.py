@@ -13,10 +13,12 @@ errors.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +40,18 @@ uniform over the tails, log-uniform into the subnormals, and the inputs known as
 between the tails, an error relative to it means nothing next to that zero: there the figure is in eps times the
 largest value near it, after the plus sign. In brackets the stated bound, which the tests hold. Measured with {isa};
 every other instruction set gives the same bits. Made by `tools/accuracy.py`.
-
-| | float32 f | f' | f'' | float64 f | f' | f'' |
-|---|---|---|---|---|---|---|
 """
 
 
-def names() -> list[str]:
-    """All elementwise activations of the catalogue, in its order."""
-    return [name for name, activation in fa.activations.items() if activation.ulp]
+TIERS = {"default": "Default tier", "precise": "Precise tier (`.precise`)"}
 
 
-def measured(text: str, name: str) -> list[dict[str, Any]]:
+def listed(tier: str) -> dict[str, fa.Activation]:
+    """All elementwise activations of one tier, by the name of the default one, in the catalogue's order."""
+    return fa.activations.precise if tier == "precise" else {n: f for n, f in fa.activations.items() if f.ulp}
+
+
+def figures(text: str, name: str) -> list[dict[str, Any]]:
     """The three orders of one function out of what a sweep printed."""
     found = {}
     for line in text.splitlines():
@@ -61,24 +63,28 @@ def measured(text: str, name: str) -> list[dict[str, Any]]:
     return [found[order] for order in ORDERS]
 
 
-def measure(name: str, isa: str, stride: int, points: int) -> dict[str, Any]:
-    sweep = ["sh", str(ROOT / "tools" / "ulp_sweep.sh"), isa, str(stride), name]
-    mpmath = [sys.executable, str(ROOT / "tools" / "ulp_mpmath.py"), "--points", str(points), name]
-    outputs = []
-    for command in (sweep, mpmath):
-        process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        if process.returncode:
-            raise SystemExit(f"{name}: over its budget, or the sweep failed:\n{process.stdout}{process.stderr}")
-        outputs.append(process.stdout)
-    return {"float32": measured(outputs[0], name), "float64": measured(outputs[1], name)}
+def sweep(tier: str, missing: list[str], isa: str, stride: int) -> Iterator[tuple[str, str]]:
+    """Every function with what the float32 sweep printed of it, as it comes."""
+    command = ["bash", str(ROOT / "tools" / "ulp_sweep.sh"), isa, str(stride), tier, *missing]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        while lines := list(itertools.islice(process.stdout, len(ORDERS))):
+            yield lines[0].split()[0], "".join(lines)
 
 
-def row(name: str, figures: dict[str, Any]) -> str:
+def against_mpmath(tier: str, name: str, points: int) -> str:
+    command = [sys.executable, str(ROOT / "tools" / "ulp_mpmath.py"), "--points", str(points), name]
+    command += ["--precise"] if tier == "precise" else []
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=False).stdout
+
+
+def row(name: str, kept: dict[str, Any], activation: fa.Activation) -> str:
     cells = []
     for dtype in ("float32", "float64"):
-        for order, figure in enumerate(figures[dtype]):
+        for figure, bound in zip(kept[dtype], activation.ulp[dtype], strict=True):
             near = f" + {figure['near']:.2f} eps" if figure["near"] else ""
-            cells.append(f"{figure['ulp']:.2f}{near} ({fa.activations[name].ulp[dtype][order]:g})")
+            over = " **over**" if figure["ulp"] > bound else ""
+            cells.append(f"{figure['ulp']:.2f}{near} ({bound:g}){over}")
     return f"| {name} | {' | '.join(cells)} |\n"
 
 
@@ -91,18 +97,23 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=50_000, help="of float64")
     options = parser.parse_args()
     isa = runtime.isa_active()
-    kept: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"isa": isa, "functions": {}}
-    for name in () if options.table else options.names or names():
-        if name in kept["functions"] and not options.again:
-            continue
-        figures = measure(name, isa, options.stride, options.points)
-        print(row(name, figures), end="", flush=True)
-        if options.stride == 1:
-            kept["functions"][name] = figures
-            kept |= {"isa": isa, "points": options.points}
-            write_atomically(RESULTS, (json.dumps(kept, indent=1) + "\n").encode())
-    table = HEAD.format(isa=kept["isa"], points=f"{kept.get('points', 0):,}")
-    table += "".join(row(name, kept["functions"][name]) for name in names() if name in kept["functions"])
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for tier in () if options.table else TIERS:
+        kept = results.setdefault(tier, {})
+        missing = [n for n in listed(tier) if n in (options.names or [n]) and (options.again or n not in kept)]
+        for name, text in sweep(tier, missing, isa, options.stride) if missing else ():
+            found = {"float32": figures(text, name)}
+            found["float64"] = figures(against_mpmath(tier, name, options.points), name)
+            print(row(name, found, listed(tier)[name]), end="", flush=True)
+            if options.stride == 1:
+                kept[name] = found
+                results |= {"isa": isa, "points": options.points}
+                write_atomically(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
+    table = HEAD.format(isa=results.get("isa"), points=f"{results.get('points', 0):,}")
+    for tier, title in TIERS.items():
+        kept = results.get(tier, {})
+        table += f"\n## {title}\n\n| | float32 f | f' | f'' | float64 f | f' | f'' |\n|---|---|---|---|---|---|---|\n"
+        table += "".join(row(name, kept[name], f) for name, f in listed(tier).items() if name in kept)
     write_atomically(TABLE, table.encode())
 
 

@@ -1,8 +1,8 @@
 /* Largest error of the float32 activation kernels, in units of the last place, over every float32 (or every s-th).
  *
- *   tools/ulp_sweep.sh [isa [stride [name [tier]]]]    e.g. tools/ulp_sweep.sh avx512 1 gelu precise
+ *   tools/ulp_sweep.sh [isa [stride [tier [name ...]]]]    e.g. tools/ulp_sweep.sh avx512 1 precise gelu elu
  *
- * Without a name, or with "all", every function; the tier is default or precise.
+ * The tier is default or precise; without a name, every function.
  *
  * The yardstick is the float64 kernel of the same function, which tools/ulp_mpmath.py holds to a few float64 ulp: that
  * leaves an error of 2^-27 float32 ulp. One ulp is the spacing of float32 at the true value (2^-149 when subnormal). Prints
@@ -109,12 +109,18 @@ static sweep run(fa_map_kernel k32, fa_map_kernel k64, const fa_activation_info 
   return s;
 }
 
+static int wanted(int argc, char **argv, const char *name) {
+  int found = argc <= 3;
+  for (int i = 3; i < argc; i++) found |= !strcmp(argv[i], name);
+  return found;
+}
+
 int main(int argc, char **argv) {
   long long stride = argc > 1 ? atoll(argv[1]) : 997;
-  int failed = 0, precise = argc > 3 && !strcmp(argv[3], "precise");
+  int failed = 0, precise = argc > 2 && !strcmp(argv[2], "precise");
   for (int a = 0; a < FA_ACT_COUNT; a++) {
     const fa_activation_info *info = fa_activation_describe(a);
-    if (argc > 2 && strcmp(argv[2], "all") && strcmp(argv[2], info->name)) continue;
+    if (!wanted(argc, argv, info->name)) continue;
     const fa_map_kernels *k32 = &TABLE(f32, ISA).activation.map[precise * FA_ACT_COUNT + a];
     const fa_map_kernels *k64 = &TABLE(f64, ISA).activation.map[a];
     fa_map_kernel pairs[3][2] = {{k32->forward, k64->forward},
@@ -125,7 +131,7 @@ int main(int argc, char **argv) {
       double budget = fa_activation_ulp(info, precise, 4, order);
       int over = s.worst > budget || s.worst_near > 4 || s.bad;
       failed |= over;
-      printf("%-12s f%-2s %7.3f ulp at %-14.9g budget %-4g%s", info->name, &"''"[2 - order], s.worst, s.at,
+      printf("%-17s f%-2s %7.3f ulp at %-14.9g budget %-4g%s", info->name, &"''"[2 - order], s.worst, s.at,
              budget, over ? " OVER" : "");
       if (s.worst_near > 0) printf("  near zero %.3f eps at %.9g", s.worst_near, s.at_near);
       if (s.bad) printf("  %lld wrong NaN or inf, first at %.9g", s.bad, s.bad_at);

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build the kernels of one instruction set and run ulp_sweep.c over them: tools/ulp_sweep.sh [isa [stride [name [tier]]]]
+# Build the kernels of one instruction set and run ulp_sweep.c over them: tools/ulp_sweep.sh [isa [stride [tier [name ...]]]]
 set -e
 cd "$(dirname "$0")/.."
 isa=${1:-avx512}
@@ -15,4 +15,5 @@ for dtype in f32 f64; do
     -c src_c/kernels.c -o "$out/$dtype.o"
 done
 ${CC:-cc} -std=gnu11 -O3 $flags -DISA="$isa" -Isrc_c tools/ulp_sweep.c "$out/f32.o" "$out/f64.o" -o "$out/sweep" -lm
-"$out/sweep" "${2:-997}" "${3:-all}" "${4:-default}"
+[ $# -gt 0 ] && shift
+"$out/sweep" "${@:-997}"
