@@ -110,15 +110,17 @@ FA_INLINE vec pair_complement_round(pair_logistic l, vec x, math_pair left) {
   return v_sel(v_lt(x, v_zero()), v_scale2(pair_round(left), l.n), right);
 }
 
-/* log(1 + E) = 2^n times this, E <= 1. */
-FA_INLINE math_pair pair_log1p(pair_logistic l) {
-  vint index = v_bits(v_fma(l.E.head, v_set1(15), v_set1(ROUND_MAGIC)));
-  vec q = v_add(v_sub(l.E.head, v_lookup16(log1p_at, index)), l.E.tail);
+/* log(1 + u) / u for 0 <= u <= 1. */
+FA_INLINE math_pair pair_log1p_ratio(math_pair u) {
+  vint index = v_bits(v_fma(u.head, v_set1(15), v_set1(ROUND_MAGIC)));
+  vec q = v_add(v_sub(u.head, v_lookup16(log1p_at, index)), u.tail);
   vec sum = v_lookup16(log1p_c[MATH_COUNT(log1p_c) - 1], index), c = v_lookup16(log1p_c[0], index);
   FA_UNROLL for (int k = MATH_COUNT(log1p_c) - 2; k >= 1; k--) sum = v_fma(sum, q, v_lookup16(log1p_c[k], index));
   vec ratio = v_fma(sum, q, c);
-  return pair_mul(l.mantissa, (math_pair){ratio, v_fma(sum, q, v_sub(c, ratio))});
+  return (math_pair){ratio, v_fma(sum, q, v_sub(c, ratio))};
 }
+/* log(1 + E) = 2^n times this. */
+FA_INLINE math_pair pair_log1p(pair_logistic l) { return pair_mul(l.mantissa, pair_log1p_ratio(l.E)); }
 
 /* ---- Tables ---- */
 
