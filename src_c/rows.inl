@@ -287,7 +287,8 @@ FA_INLINE void rows_softmax(const rows_job *job, rows_mode m) {
     });
   } else {
     rows_job again = *job; /* the numerators are in out */
-    again.in[0] = job->out, again.in_lane[0] = job->out_lane, again.in_unit[0] = job->out_unit;
+    again.in[0] = job->out, again.in_lane[0] = job->out_lane;
+    again.in_unit[0] = job->out_unit, again.in_wide[0] = job->out_wide;
     vec sum[ROW_WIDE], dy[ROW_WIDE];
     ROWS_WIDE(m, w) {
       sum[w] = v_add(total[w].sum, total[w].lost);
