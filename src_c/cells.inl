@@ -86,13 +86,14 @@ FA_INLINE void cell_map(fa_map_kernel kernel, const int operands, const double *
   for (int k = 0; k < FA_MAX_PARAMETERS; k++) args.in[operands + k] = &p[k];
   kernel(&args);
 }
-FA_INLINE int cell_clips(const fa_cell *cell) { return cell->clip < INFINITY; }
+/* The clip is of what goes into gates and candidate, not of an LSTM's c on its way out. */
+FA_INLINE int cell_clips(const fa_cell *cell, int k) { return k != FA_CELL_OUTPUT && cell->clip < INFINITY; }
 /* NaN goes through. */
 FA_INLINE vec bounded(vec v, vec bound) { return v_max(v_neg(bound), v_min(bound, v)); }
 /* d where |z| is below the bound, else 0. */
 FA_INLINE vec where_inside(vec z, vec bound, vec d) { return v_sel(v_lt(v_abs(z), bound), d, v_zero()); }
 FA_INLINE void cell_forward(const fa_cell *cell, int k, const real *z, real *y, fa_size n) {
-  if (cell_clips(cell)) {
+  if (cell_clips(cell, k)) {
     for (fa_size o = 0; o < n; o += VL) v_store(y + o, bounded(v_load(z + o), v_set1((real)cell->clip)));
     z = y;
   }
@@ -101,7 +102,7 @@ FA_INLINE void cell_forward(const fa_cell *cell, int k, const real *z, real *y, 
 /* d *= f'(z): from y where that is cheaper and exact enough, else from z. The gate that backward finds in the slab is y
  * or z accordingly. */
 FA_INLINE int cell_keeps_y(const fa_cell *cell, int k) {
-  return (cell->function[k] == FA_ACT_sigmoid || cell->function[k] == FA_ACT_tanh) && !cell_clips(cell);
+  return (cell->function[k] == FA_ACT_sigmoid || cell->function[k] == FA_ACT_tanh) && !cell_clips(cell, k);
 }
 FA_INLINE void cell_backward(const fa_cell *cell, int k, real *d, const real *z, const real *y, fa_size n) {
   const fa_map_kernels *kernels = &map_kernels[cell->function[k]];
@@ -109,7 +110,7 @@ FA_INLINE void cell_backward(const fa_cell *cell, int k, real *d, const real *z,
     cell_map(kernels->backward_y, 2, cell->parameter[k], d, y, d, n);
   else
     cell_map(kernels->backward_x, 2, cell->parameter[k], d, z, d, n);
-  if (cell_clips(cell))
+  if (cell_clips(cell, k))
     for (fa_size o = 0; o < n; o += VL)
       v_store(d + o, where_inside(v_load(z + o), v_set1((real)cell->clip), v_load(d + o)));
 }

@@ -53,7 +53,7 @@ typedef struct {
   int full_gates;    /* the gates i, f, o of the step before are operands of the recurrent product, too */
   int second;        /* a second product within the step: an LSTM's projection, or the candidate of a GRU that resets h
                         before the product */
-  double clip;       /* bounds the input of every activation; INFINITY: none */
+  double clip;       /* bounds what goes into the gates and the candidate; INFINITY: none */
   double cell_clip;  /* bounds an LSTM's c; INFINITY: none */
   int function[FA_CELL_FUNCTIONS]; /* FA_ACT_* of the columns and of the LSTM's output */
   double parameter[FA_CELL_FUNCTIONS][FA_MAX_PARAMETERS];

@@ -118,7 +118,8 @@ def passes(layer):
             )
 
         return rnn, reference.rnn_backward
-    i, f, g, o, c = (twin_of(function, layer.clip) for function in layer._functions)
+    i, f, g, o = (twin_of(function, layer.clip) for function in layer._functions[:4])
+    c = twin_of(layer.cell_activation)
     variant = reference.LSTMVariant(
         i if layer.input_gate else None,
         f if layer.forget_gate else None,

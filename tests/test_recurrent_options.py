@@ -278,3 +278,33 @@ def test_clips_bound():
 def test_bad_options(cell, options, message):
     with pytest.raises(ValueError, match=message):
         cell(2, 3, **options)
+
+
+@pytest.mark.parametrize(("cell", "options"), [*WIDE, (fa.nn.LSTM, {"num_layers": 2, "bidirectional": True})])
+@pytest.mark.parametrize(("B", "T"), [(0, 4), (3, 0), (0, 0)])
+def test_nothing_to_do(cell, options, B, T):
+    """Empty results of the right shapes; without a step the state, and its gradient, go through."""
+    layer = cell(3, 5, **options)
+    x, dy, state, dstate = arrays(layer, T, B)
+    y, backward = layer.forward(x, state=state)
+    assert layer(x).shape == y.shape == dy.shape
+    assert backward(dy, dstate=dstate).shape == x.shape
+    for got, want in ((backward.state, state), (backward.dstate, dstate)):
+        for a, b in zip(got, want, strict=True):
+            assert a.shape == b.shape
+            assert T > 0 or np.array_equal(a, b)
+    assert not any(p.grad.any() for p in layer.parameters().values())
+
+
+def test_weights_that_are_not_finite():
+    layer = fa.nn.GRU(3, 4)
+    before = layer.state_dict()
+    bad = before | {"weight_hh_l0": before["weight_hh_l0"].copy(), "bias_ih_l0": before["bias_ih_l0"].copy()}
+    bad["weight_hh_l0"][5, 2], bad["bias_ih_l0"][3] = np.nan, -np.inf
+    message = r"'weight_hh_l0': expected finite numbers, got nan at \(5, 2\); 'bias_ih_l0': .* got -inf at \(3,\)"
+    with pytest.raises(ValueError, match=message):
+        layer.load_state_dict(bad, finite=True)
+    assert all(np.array_equal(layer.state_dict()[name], value) for name, value in before.items())
+    layer.load_state_dict(before, finite=True)
+    layer.load_state_dict(bad)
+    assert np.isnan(layer.weight_hh_l0.value[5, 2])

@@ -230,7 +230,7 @@ cdef class Cell:
         Activations of the columns and of an LSTM's output, each with a row in the table.
     coupled, peepholes : bool
     clip, cell_clip : float
-        Bounds of the input of every activation, and of an LSTM's c; infinity for none.
+        Bounds of what goes into the gates and the candidate, and of an LSTM's c; infinity for none.
     full_gates : bool
         The gates of the step before are operands of the recurrent product.
     second : bool

@@ -339,7 +339,7 @@ class Layer:
         """Copies of all values by name."""
         return {name: np.array(p.value) for name, p in self.parameters().items()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, finite: bool = False) -> None:
         """Write all values by name; a state dict of PyTorch with the same names loads as it is.
 
         Parameters
@@ -347,11 +347,14 @@ class Layer:
         state : mapping of str to array-like
             One entry for each name in ``parameters()``. The further names of a shared parameter may be there too, with
             the same numbers.
+        finite : bool
+            True refuses infinities and NaN.
 
         Raises
         ------
         ValueError
-            Listing every missing and unexpected name and every wrong shape. Nothing is written then.
+            Listing every missing and unexpected name and every wrong shape; with ``finite`` where the first number of
+            an entry stands that is not. Nothing is written then.
         TypeError
             If an entry is not made of real numbers.
         """
@@ -376,6 +379,9 @@ class Layer:
             array = as_floats(given.pop(name), parameter.dtype, f"state[{name!r}]")
             if array.shape != parameter.shape:
                 problems.append(f"{name!r}: expected shape {parameter.shape}, got {array.shape}")
+            elif finite and not np.isfinite(array).all():
+                place = tuple(int(k) for k in np.argwhere(~np.isfinite(array))[0])
+                problems.append(f"{name!r}: expected finite numbers, got {array[place]} at {place}")
             elif alias_of == name:
                 new[name] = array
             elif alias_of in new and not np.array_equal(new[alias_of], array, equal_nan=True):

@@ -60,6 +60,10 @@ clip, time_major, return_sequences
     A state is h, of shape (num_layers, B, H), or (num_layers x 2, B, H) with both directions of a layer one after the
     other. Layers of different sizes have a tuple of one (1 or 2, B, H) a layer instead.
 
+    The attributes of the ONNX operator are ``activations`` f: ``gate_activation``, g: ``candidate_activation``, with
+    their parameters as ``activation_alpha`` and ``activation_beta``; ``clip``; ``linear_before_reset``:
+    ``reset_after``; ``layout`` 0: ``time_major``. Its gates stand in the order z, r, n.
+
     The cell is that of Cho et al. (2014, arXiv:1406.1078), its reset gate where cuDNN and PyTorch have it.
 
     Examples

@@ -61,7 +61,7 @@ class LSTM(Recurrent):
         Probability that a unit's h, or c, stays as it was before a step, drawn anew at each step in ``forward``;
         inference takes the expectation, p * before + (1 - p) * after (Krueger et al. 2017, arXiv:1606.01305).
     clip : float or None
-        Bounds the input of every activation, tanh(c_t) included, to [-clip, clip], as ``clip`` of ONNX does.
+        Bounds what goes into the gates and the candidate to [-clip, clip], as ``clip`` does in ONNX Runtime.
     cell_clip : float or None
         Bounds c_t itself to [-cell_clip, cell_clip].
     time_major : bool
@@ -111,6 +111,12 @@ class LSTM(Recurrent):
     -----
     A state is (h, c), each of shape (num_layers, B, H), or (num_layers x 2, B, H) with both directions of a layer one
     after the other. Layers of different sizes have tuples of one (1 or 2, B, H) a layer instead.
+
+    The attributes of the ONNX operator are ``activations`` f: ``gate_activation``, g: ``candidate_activation``, h:
+    ``cell_activation``; ``activation_alpha`` and ``activation_beta``: parameters of an activation, as in
+    ``fa.leaky_relu.with_params(alpha=0.2)`` or ``fa.scaled_tanh.with_params(amplitude=1, slope=0.5)``; ``clip``;
+    ``input_forget``: the coupling c = (1 - i) * c + i * g of ``coupled_gates``; ``layout`` 0: ``time_major``;
+    ``direction``: ``reverse`` or ``bidirectional``. Its gates stand in the order i, o, f, g, its peepholes i, o, f.
 
     The cell is that of Hochreiter and Schmidhuber (1997, Neural Computation 9(8)) with the forget gate of Gers,
     Schmidhuber and Cummins (2000, Neural Computation 12(10)); a forget bias of 1 follows Jozefowicz, Zaremba and

@@ -29,7 +29,7 @@ SIGMOID, TANH = _function("sigmoid"), _function("tanh")
 
 
 def clipped(function: Elementwise, bound: float) -> Elementwise:
-    """The function of min(max(x, -bound), bound): the ``clip`` of the ONNX operators."""
+    """The function of min(max(x, -bound), bound): a gate or candidate with the ``clip`` of the ONNX operators."""
     return Elementwise(
         lambda x, *p: function.forward(np.clip(_f64(x), -bound, bound), *p),
         lambda x, *p: np.where(np.abs(_f64(x)) < bound, function.derivative1(np.clip(_f64(x), -bound, bound), *p), 0.0),
