@@ -7,6 +7,7 @@ place. The tests are for the installed package, so that entry goes before anythi
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def _elsewhere(tmp_path_factory):
     os.chdir(tmp_path_factory.mktemp("elsewhere"))
     yield
     os.chdir(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heeds_ctrl_c():
+    """A shell starts what it puts in the background with SIGINT ignored; the tests of Ctrl-C need it, children too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=runtime.isa_available())

@@ -83,6 +83,8 @@ PAIRS = [
     if pair not in EXCLUDED and not set(pair) <= {"both ways", "sum of both ways"}
 ]
 SAMPLE = random.Random(1).sample(PAIRS, 90)
+#: In place of the usual seed, which puts the input of a gate within a difference's step of the clip, a kink.
+SEEDS = {("clip", "coupled"): 7}
 
 
 def named(cases):
@@ -95,7 +97,7 @@ def layer_of(cell, names, inputs, hidden, **more):
     for name in names:
         options |= OPTIONS[cell][name]
     lengths = options.pop("lengths", None)
-    seed = zlib.crc32("-".join(names).encode())
+    seed = SEEDS.get(names, zlib.crc32("-".join(names).encode()))
     return randomize(cell(inputs, rng=seed, **options), seed), lengths
 
 
