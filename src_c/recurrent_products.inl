@@ -294,9 +294,9 @@ FA_INLINE fa_size block_vecs(fa_size v, fa_size n) { return n - v >= 4 ? 4 : n -
 FA_INLINE fa_size block_count(fa_size n) { return n / 4 + n % 4 / 2 + n % 2; }
 FA_INLINE fa_size block_begin(fa_size n, fa_size i) { return i <= n / 4 ? 4 * i : n / 4 * 4 + 2; }
 
-/* n rows in equal tiles (8 = 4 + 4: a tile of 2 rows runs at half speed): where tile i of `tiles` begins. */
+/* n rows in equal tiles (8 = 4 + 4: a tile of 2 rows runs at half speed): where tile i begins. */
 FA_INLINE fa_size tile_count(fa_size n) { return FA_CEIL_DIV(n, TILE_ROWS); }
-FA_INLINE fa_size tile_begin(fa_size n, fa_size i) { return n * i / tile_count(n); }
+FA_INLINE fa_size tile_begin(fa_size n, fa_size i) { return n ? n * i / tile_count(n) : 0; }
 
 /* ---- packing -------------------------------------------------------------------------------------------------- */
 
