@@ -6,6 +6,8 @@ Import it as ``from recurrent_twin import ...``.
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from hypothesis import strategies as st
 
 import fastact as fa
 from fastact import reference
@@ -234,6 +236,45 @@ def unmerged(layer, d, H, last):
     if layer.merge in ("sum", "mean"):
         return [d / (2 if layer.merge == "mean" else 1)] * 2
     return [d[..., 0, :], d[..., 1, :]] if layer.merge == "none" and last else [d[..., :H], d[..., H:]]
+
+
+def draw_case(draw, cell, steps, functions=None):
+    """What ``check`` takes, out of hypothesis: a layer at sizes around those of a vector and of a tile, each of
+    ``functions`` with one of its choices."""
+    way = draw(st.sampled_from([{}, {"reverse": True}, {"bidirectional": True}]))
+    layer = cell(
+        draw(st.sampled_from([1, 3, 16, 17])),
+        draw(st.lists(st.sampled_from([1, 7, 16, 33]), min_size=1, max_size=3)),
+        merge=draw(st.sampled_from(["concat", "sum", "mean", "none"])) if "bidirectional" in way else "concat",
+        bias=draw(st.booleans()),
+        double_bias=draw(st.booleans()),
+        time_major=draw(st.booleans()),
+        return_sequences=draw(st.booleans()),
+        dtype=draw(st.sampled_from([np.float32, np.float64])),
+        **way,
+        **{name: draw(st.sampled_from(choice)) for name, choice in (functions or {}).items()},
+    )
+    T, B = draw(st.sampled_from([1, 2, 5, steps])), draw(st.sampled_from([1, 2, 7, 8, 13]))
+    lengths = draw(st.none() | st.lists(st.integers(1, T), min_size=B, max_size=B))
+    return {"layer": randomize(layer), "T": T, "B": B, "with_state": draw(st.booleans()), "lengths": lengths}
+
+
+def check_activation(cell, options, name):
+    """One activation in each place: values, and gradients where it is smooth at the points that come up; or refused."""
+    function = fa.activations[name]
+    for option in options:
+        if function.index < 0 or function.rowwise:
+            with pytest.raises(ValueError, match=f"{option}: expected an elementwise activation of the catalogue"):
+                cell(2, 3, **{option: name})
+            continue
+        layer = randomize(cell(3, 5, dtype=np.float64, **{option: name}))
+        for p in layer.parameters().values():
+            p.value = 0.5 * p.value
+        x, dy, state, dstate = arrays(layer, 3, 2)
+        want, _, gradients = expected(layer, x, state, dy, dstate)
+        y, backward = layer.forward(x, state=state)
+        close("y", y, want, layer.dtype, 30)
+        close("x", backward(dy, dstate=dstate), gradients["x"], layer.dtype, 30)
 
 
 def close(name, got, want, dtype, steps):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recurrent_twin import arrays, check, check_numerically, close, expected, randomize
+from recurrent_twin import arrays, check, check_activation, check_numerically, draw_case, expected, randomize
 
 import fastact as fa
 from fastact._core import recurrent
@@ -45,28 +45,10 @@ def test_long_sequences(batch, isa, cell):
 @given(st.data())
 def test_any_combination(data):
     """With bounded functions, and gates from 0 to 1: one outside, or 1 - z above 1, multiplies errors at every step."""
-    draw = data.draw
-    way = draw(st.sampled_from([{}, {"reverse": True}, {"bidirectional": True}]))
-    merge = draw(st.sampled_from(["concat", "sum", "mean", "none"])) if way.get("bidirectional") else "concat"
-    T, B = draw(st.sampled_from([1, 2, 5, 20])), draw(st.sampled_from([1, 2, 7, 8, 13]))
-    cell = draw(st.sampled_from(CELLS))
-    names = ["candidate_activation", "gate_activation"] if cell is fa.nn.GRU else ["activation"]
-    gates, bounded = ["sigmoid", "hard_sigmoid"], ["sigmoid", "tanh", "softsign", "hard_sigmoid"]
-    functions = {name: draw(st.sampled_from(gates if name == "gate_activation" else bounded)) for name in names}
-    layer = cell(
-        draw(st.sampled_from([1, 3, 16, 17])),
-        draw(st.lists(st.sampled_from([1, 7, 16, 33]), min_size=1, max_size=3)),
-        merge=merge,
-        bias=draw(st.booleans()),
-        double_bias=draw(st.booleans()),
-        time_major=draw(st.booleans()),
-        return_sequences=draw(st.booleans()),
-        dtype=draw(st.sampled_from([np.float32, np.float64])),
-        **way,
-        **functions,
-    )
-    lengths = draw(st.none() | st.lists(st.integers(1, T), min_size=B, max_size=B))
-    check(randomize(layer), T, B, with_state=draw(st.booleans()), lengths=lengths)
+    cell = data.draw(st.sampled_from(CELLS))
+    bounded = ["sigmoid", "tanh", "softsign", "hard_sigmoid"]
+    gates = {"gate_activation": ["sigmoid", "hard_sigmoid"], "candidate_activation": bounded}
+    check(**draw_case(data.draw, cell, 20, gates if cell is fa.nn.GRU else {"activation": bounded}))
 
 
 @pytest.mark.parametrize(
@@ -92,20 +74,7 @@ def test_gradients_numerically(cell, options, T, B, lengths, hidden):
 @pytest.mark.parametrize("name", fa.activations)
 def test_every_activation(cell, name):
     options = ["gate_activation", "candidate_activation"] if cell is fa.nn.GRU else ["activation"]
-    function = fa.activations[name]
-    for option in options:
-        if function.index < 0 or function.rowwise:
-            with pytest.raises(ValueError, match=f"{option}: expected an elementwise activation of the catalogue"):
-                cell(2, 3, **{option: name})
-            continue
-        layer = randomize(cell(3, 5, dtype=np.float64, **{option: name}))
-        for p in layer.parameters().values():
-            p.value = 0.5 * p.value
-        x, dy, state, dstate = arrays(layer, 3, 2)
-        want, _, gradients = expected(layer, x, state, dy, dstate)
-        y, backward = layer.forward(x, state=state)
-        close("y", y, want, layer.dtype, 30)
-        close("x", backward(dy, dstate=dstate), gradients["x"], layer.dtype, 30)
+    check_activation(cell, options, name)
 
 
 @pytest.mark.parametrize("cell", CELLS)

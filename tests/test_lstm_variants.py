@@ -7,7 +7,7 @@ import pickle
 
 import numpy as np
 import pytest
-from recurrent_twin import arrays, check, close, expected, randomize
+from recurrent_twin import arrays, check, check_activation, expected, randomize
 
 import fastact as fa
 from fastact._core import recurrent
@@ -18,21 +18,7 @@ pytestmark = pytest.mark.sanitise
 
 @pytest.mark.parametrize("name", fa.activations)
 def test_every_activation_in_every_place(name):
-    """Values, and gradients where the function is smooth at the points that come up."""
-    function = fa.activations[name]
-    if function.index < 0 or function.rowwise:
-        with pytest.raises(ValueError, match="gate_activation: expected an elementwise activation of the catalogue"):
-            fa.nn.LSTM(2, 3, gate_activation=name)
-        return
-    for option in ("gate_activation", "candidate_activation", "cell_activation"):
-        layer = randomize(fa.nn.LSTM(3, 5, dtype=np.float64, **{option: name}))
-        for p in layer.parameters().values():
-            p.value = 0.5 * p.value
-        x, dy, state, dstate = arrays(layer, 3, 2)
-        want, _, gradients = expected(layer, x, state, dy, dstate)
-        y, backward = layer.forward(x, state=state)
-        close("y", y, want, layer.dtype, 30)
-        close("x", backward(dy, dstate=dstate), gradients["x"], layer.dtype, 30)
+    check_activation(fa.nn.LSTM, ["gate_activation", "candidate_activation", "cell_activation"], name)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 9, 40])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recurrent_twin import arrays, by_letter, check, check_numerically, expected, randomize, swap
+from recurrent_twin import arrays, by_letter, check, check_numerically, draw_case, expected, randomize, swap
 
 import fastact as fa
 from fastact._core import recurrent
@@ -43,24 +43,8 @@ def test_options(isa, options, hidden, time_major, lengths):
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_combination(data):
-    """Every option with every other, float32 and float64, at sizes around those of a vector and of a tile."""
-    draw = data.draw
-    way = draw(st.sampled_from([{}, {"reverse": True}, {"bidirectional": True}]))
-    merge = draw(st.sampled_from(["concat", "sum", "mean", "none"])) if way.get("bidirectional") else "concat"
-    T, B = draw(st.sampled_from([1, 2, 5, 33])), draw(st.sampled_from([1, 2, 7, 8, 13]))
-    layer = fa.nn.LSTM(
-        draw(st.sampled_from([1, 3, 16, 17])),
-        draw(st.lists(st.sampled_from([1, 7, 16, 33]), min_size=1, max_size=3)),
-        merge=merge,
-        bias=draw(st.booleans()),
-        double_bias=draw(st.booleans()),
-        time_major=draw(st.booleans()),
-        return_sequences=draw(st.booleans()),
-        dtype=draw(st.sampled_from([np.float32, np.float64])),
-        **way,
-    )
-    lengths = draw(st.none() | st.lists(st.integers(1, T), min_size=B, max_size=B))
-    check(randomize(layer), T, B, with_state=draw(st.booleans()), lengths=lengths)
+    """Every option with every other, float32 and float64."""
+    check(**draw_case(data.draw, fa.nn.LSTM, 33))
 
 
 @pytest.mark.parametrize(

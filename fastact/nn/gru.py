@@ -79,6 +79,7 @@ clip, time_major, return_sequences
     """
 
     _letters = "h"
+    _blocks = 3
 
     def __init__(
         self,
@@ -138,12 +139,3 @@ clip, time_major, return_sequences
         functions = {"n": self.candidate_activation, "r": self.gate_activation, "z": self.gate_activation}
         values = dict(zip("nrz", tape.gates(), strict=False))
         return {k: gate_value(functions[k], values[k], self.clip) for k in "rzn"}
-
-    def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
-        rows = 3 * hidden
-        return {
-            "weight_ih": (rows, inputs),
-            "weight_hh": (rows, hidden),
-            "bias_ih": (rows,) if self.bias else None,
-            "bias_hh": (rows,) if self.bias and self.double_bias else None,
-        }

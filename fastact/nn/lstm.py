@@ -194,6 +194,7 @@ class LSTM(Recurrent):
         self.forget_bias = None if forget_bias is None else float(forget_bias)
         self.input_gate, self.forget_gate, self.output_gate = bool(input_gate), bool(forget_gate), bool(output_gate)
         self.coupled_gates = bool(coupled_gates)
+        self._blocks = len(self._rows)
         self.peepholes = bool(peepholes)
         self.cell_clip = None if cell_clip is None else as_number(cell_clip, "cell_clip", 0, above=True)
         if self.coupled_gates and not (self.input_gate and self.forget_gate):
@@ -313,12 +314,7 @@ class LSTM(Recurrent):
     # -- weights --------------------------------------------------------------------------------------------------
 
     def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
-        rows = len(self._rows) * hidden
-        return {
-            "weight_ih": (rows, inputs),
-            "weight_hh": (rows, hidden if self.projection_size is None else self.projection_size),
-            "bias_ih": (rows,) if self.bias else None,
-            "bias_hh": (rows,) if self.bias and self.double_bias else None,
+        return super()._cell_shapes(inputs, hidden) | {
             "weight_peephole": (len(self._rows) - 1, hidden) if self.peepholes else None,
             "weight_gates": (3 * hidden, 3 * hidden) if self.full_gate_recurrence else None,
             "weight_hr": None if self.projection_size is None else (self.projection_size, hidden),

@@ -120,6 +120,7 @@ class Recurrent(Layer):
     stateful = True
     _transient = ("_packed", "_cell")
     _letters: str  # of the state
+    _blocks = 1  # of H rows in the weights
     _biases_add_up = True  # one bias can stand for both
 
     def __init__(
@@ -199,7 +200,13 @@ class Recurrent(Layer):
 
     def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
         """Shapes of a cell's parameters by name, in the order that the core takes them; None for one that is not."""
-        raise NotImplementedError
+        rows = self._blocks * hidden
+        return {
+            "weight_ih": (rows, inputs),
+            "weight_hh": (rows, hidden if self.projection_size is None else self.projection_size),
+            "bias_ih": (rows,) if self.bias else None,
+            "bias_hh": (rows,) if self.bias and self.double_bias else None,
+        }
 
     def _make_cell(self) -> core.Cell:
         """What the core does between the products."""

@@ -101,11 +101,3 @@ recurrent_dropout, zoneout, clip, time_major, return_sequences
     def _make_cell(self) -> core.Cell:
         rows, functions = (0, 0, 0, 0), [self.activation] * 5
         return core.Cell("RNN", rows, rows, functions, clip=bound(self.clip), zoneout=(self.zoneout, 0))
-
-    def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
-        return {
-            "weight_ih": (hidden, inputs),
-            "weight_hh": (hidden, hidden),
-            "bias_ih": (hidden,) if self.bias else None,
-            "bias_hh": (hidden,) if self.bias and self.double_bias else None,
-        }
