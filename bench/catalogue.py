@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .pictures import draw_file, foremost, picture, threads_of
 from .tables import Row, contenders_of
 
 KINDS = ("forward", "backward")
@@ -21,16 +20,12 @@ COLORS = ("#4c72b0", "#dd8452")
 
 def chosen(rows: Sequence[Row]) -> list[Row]:
     """The rows of one cell: one dtype, size and number of threads, float32, 1M and 1 if they are there."""
-    timed = [row for row in rows if row["section"] == "activations" and "fastact" in row["times_ns"]]
-    if not timed:
-        return []
 
     def rank(row: Row) -> tuple[Any, ...]:
         size = SIZES.index(row["shape"]) if row["shape"] in SIZES else len(SIZES)
         return row["dtype"], size, row["threads"], row["shape"]
 
-    best = min(map(rank, timed))
-    return [row for row in timed if rank(row) == best]
+    return foremost(rows, ["activations"], rank)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -43,29 +38,20 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     ValueError
         Where no activation was measured.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     cell = chosen(rows)
-    if not cell:
-        raise ValueError("rows: expected figures of the section activations, got none; run it first")
     names = list(dict.fromkeys(row["name"].partition(" ")[0] for row in cell))
     first = cell[0]
-    with matplotlib.rc_context({"svg.hashsalt": "fastact", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(11, 1.4 + 0.19 * len(names)), layout="constrained")
+    with picture(path, (11, 1.4 + 0.19 * len(names))) as figure:
         panels = figure.subplots(1, 2, sharey=True)
         for panel, kind, color in zip(panels, KINDS, COLORS, strict=True):
-            _panel(
-                panel, {row["name"].partition(" ")[0]: row for row in cell if row["name"].endswith(kind)}, names, color
-            )
+            of_kind = {row["name"].partition(" ")[0]: row for row in cell if row["name"].endswith(kind)}
+            _panel(panel, of_kind, names, color)
             panel.set_title(kind, fontsize=10)
         panels[0].set_yticks(range(len(names)), names, fontsize=7)
         panels[0].invert_yaxis()
         figure.legend(*panels[0].get_legend_handles_labels(), fontsize=7, loc="outside lower center", ncols=3)
-        threads = f"{first['threads']} thread{'s' * (first['threads'] > 1)}"
-        figure.suptitle(f"Nanoseconds an element, {first['shape']} elements, {first['dtype']}, {threads}", fontsize=11)
-        vector = path.suffix == ".svg"
-        figure.savefig(path, dpi=120, **({"metadata": {"Date": None, "Creator": None}} if vector else {}))
+        title = f"Nanoseconds an element, {first['shape']} elements, {first['dtype']}, {threads_of(first)}"
+        figure.suptitle(title, fontsize=11)
 
 
 def _panel(panel: Any, rows: dict[str, Row], names: Sequence[str], color: str) -> None:
@@ -96,13 +82,5 @@ def _panel(panel: Any, rows: dict[str, Row], names: Sequence[str], color: str) -
     panel.xaxis.set_minor_formatter("{x:.1g}")
 
 
-def main() -> None:
-    """Draw a picture from a JSON file."""
-    if len(sys.argv) != 3:
-        raise SystemExit("usage: python -m fastact.bench.catalogue FIGURES.json PICTURE.svg")
-    document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    draw(document["rows"], Path(sys.argv[2]))
-
-
 if __name__ == "__main__":
-    main()
+    draw_file(draw)

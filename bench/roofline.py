@@ -7,13 +7,12 @@ rows the weights' way from the caches is below it.
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .pictures import draw_file, foremost, picture, threads_of
 from .tables import Row
 
 SECTIONS = ("recurrent", "lstm")
@@ -31,16 +30,12 @@ def share(row: Row) -> float:
 
 def chosen(rows: Sequence[Row]) -> list[Row]:
     """The rows of one cell, dtype and number of threads: LSTM, float32 and the most threads if they are there."""
-    timed = [row for row in rows if row["section"] in SECTIONS and "fastact" in row["times_ns"]]
-    if not timed:
-        return []
 
     def rank(row: Row) -> tuple[Any, ...]:
         cell = row["name"].split()[0]
         return SECTIONS.index(row["section"]), cell != "LSTM", cell, row["dtype"], -row["threads"]
 
-    best = min(map(rank, timed))
-    return [row for row in timed if rank(row) == best]
+    return foremost(rows, SECTIONS, rank)
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
@@ -53,19 +48,13 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     ValueError
         Where no recurrent layer was measured.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
     cell = chosen(rows)
-    if not cell:
-        raise ValueError("rows: expected figures of the section recurrent or lstm, got none; run it first")
     first = cell[0]
     steps = sorted({sizes(row)["T"] for row in cell})
     batches = sorted({sizes(row)["B"] for row in cell})
     widths = sorted({(sizes(row)["H"], sizes(row)["I"]) for row in cell})
-    with matplotlib.rc_context({"svg.hashsalt": "fastact", "svg.fonttype": "none"}):
-        size = (1.6 + 0.42 * len(batches) * len(steps) + 0.3 * len(steps), 1.2 + 2 * (0.5 + 0.22 * len(widths)))
-        figure = Figure(figsize=size, layout="constrained")
+    size = (1.6 + 0.42 * len(batches) * len(steps) + 0.3 * len(steps), 1.2 + 2 * (0.5 + 0.22 * len(widths)))
+    with picture(path, size) as figure:
         panels = figure.subplots(2, len(steps), sharex=True, sharey=True, squeeze=False)
         for down, kind in enumerate(KINDS):
             for across, T in enumerate(steps):
@@ -81,11 +70,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         for panel in panels[-1]:
             panel.set_xticks(range(len(batches)), [f"{b}" for b in batches], fontsize=6)
             panel.set_xlabel("B", fontsize=7)
-        threads = f"{first['threads']} thread{'s' * (first['threads'] > 1)}"
-        title = f"{first['name'].split()[0]}, {first['dtype']}, {threads}: percent of the multiply-add peak"
+        title = f"{first['name'].split()[0]}, {first['dtype']}, {threads_of(first)}: percent of the multiply-add peak"
         figure.suptitle(title, fontsize=10)
-        vector = path.suffix == ".svg"
-        figure.savefig(path, dpi=120, **({"metadata": {"Date": None, "Creator": None}} if vector else {}))
 
 
 def _panel(panel: Any, shares: list[list[float]]) -> None:
@@ -99,13 +85,5 @@ def _panel(panel: Any, shares: list[list[float]]) -> None:
     panel.tick_params(length=0)
 
 
-def main() -> None:
-    """Draw a picture from a JSON file."""
-    if len(sys.argv) != 3:
-        raise SystemExit("usage: python -m fastact.bench.roofline FIGURES.json PICTURE.svg")
-    document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    draw(document["rows"], Path(sys.argv[2]))
-
-
 if __name__ == "__main__":
-    main()
+    draw_file(draw)
