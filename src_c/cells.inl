@@ -203,16 +203,15 @@ FA_INLINE void slots_dh(const fa_recurrent_backward *s, fa_size t, const cell_sl
   }
 }
 
-FA_NOINLINE void lstm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
+/* Gates of the pieces, in q->z, and their new c. */
+FA_INLINE void lstm_gates(const fa_recurrent_forward *s, fa_size t, cell_slots *q, real *c) {
   const fa_cell *cell = s->cell;
   const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
   const real *c_in = (const real *)s->c + state_row(s->starts, s->B, t, s->c_ring) * Hp;
   real *c_out = (real *)s->c + state_row(s->starts, s->B, t + 1, s->c_ring) * Hp;
-  const h_store store = store_of(s, t);
   const real *take = masked_rows(s->masks.take_c, step_row(s->starts, s->B, t), s->masks.take_c_row);
-  real *slabs = s->keep_gates ? (real *)s->slabs + slab_row(s, t) * TILE_COLS : NULL;
+  real *slabs = s->keep_gates || cell->layer_norm ? (real *)s->slabs + slab_row(s, t) * TILE_COLS : NULL;
   const real *peephole = s->peephole;
-  FA_ALIGN(64) cell_buffer c, squashed;
   FOR_SLOTS(q, j) v_store(c + o, v_load(c_in + q->at[j].row * Hp + q->at[j].g * VL));
   for (int k = 0; k < 4; k++) {
     static const int order[4] = {FA_GATE_I, FA_GATE_F, FA_GATE_G, FA_GATE_O}, peephole_of[4] = {0, 1, -1, 2};
@@ -240,20 +239,36 @@ FA_NOINLINE void lstm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots
     else
       slots_fill(q, z, v_set1(1));
   }
-  cell_forward(cell, FA_CELL_OUTPUT, c, squashed, n);
-  real *mid = cell->second ? (real *)s->mid + mid_row(s, t) * Hp : NULL;
+  if (cell->full_gates) {
+    const h_store store = store_of(s, t);
+    FOR_SLOTS(q, j)
+      for (int k = 0; k < 3; k++) {
+        const fa_size unit = q->at[j].g * VL;
+        store_columns(store.operand + q->at[j].row * store.Rp + s->P + k * s->H + unit,
+                      v_load(q->z[cell_peephole_gate[k]] + o), s->H - unit);
+      }
+  }
+}
+/* h = o f(c), whose place c takes. */
+FA_INLINE void lstm_output(const fa_recurrent_forward *s, fa_size t, const cell_slots *q, real *c) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL);
+  const h_store store = store_of(s, t);
+  real *mid = s->cell->second ? (real *)s->mid + mid_row(s, t) * Hp : NULL;
+  cell_forward(s->cell, FA_CELL_OUTPUT, c, c, q->count * VL);
   FOR_SLOTS(q, j) {
     const fa_size row = q->at[j].row, unit = q->at[j].g * VL;
-    const vec h = v_mul(v_load(q->z[FA_GATE_O] + o), v_load(squashed + o));
+    const vec h = v_mul(v_load(q->z[FA_GATE_O] + o), v_load(c + o));
     if (mid)
       v_store(mid + row * Hp + unit, h);
     else
       store_h(&store, row, unit, h);
-    if (cell->full_gates)
-      for (int k = 0; k < 3; k++)
-        store_columns(store.operand + row * store.Rp + s->P + k * s->H + unit, v_load(q->z[cell_peephole_gate[k]] + o),
-                      s->H - unit);
   }
+}
+/* With layer_norm only up to the new c: what comes out depends on whole rows of it. */
+FA_NOINLINE void lstm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
+  FA_ALIGN(64) cell_buffer c;
+  lstm_gates(s, t, q, c);
+  if (!s->cell->layer_norm) lstm_output(s, t, q, c);
 }
 
 /* dZ of a gate in place of its z, from the gradient d of its value. */
@@ -272,8 +287,22 @@ FA_INLINE void gate_backward(const fa_recurrent_backward *s, int gate, cell_slot
   FOR_SLOTS(q, j) v_store(q->z[gate] + o, v_load(d + o));
 }
 
-/* dZ of the collected pieces, whose dh stands in d (with a projection, d is its gradient already), in place of the
- * gates. */
+/* Through h = o f(c): d, the gradient of h, becomes that of o; dc is that of c. */
+FA_INLINE void lstm_output_backward(const fa_cell *cell, const cell_slots *q, const real *c, const real *o_value, real *d,
+                                    real *dc) {
+  const fa_size n = q->count * VL;
+  FA_ALIGN(64) cell_buffer squashed;
+  cell_forward(cell, FA_CELL_OUTPUT, c, squashed, n);
+  FOR_SLOTS(q, j) {
+    vec dh = v_load(d + o);
+    v_store(dc + o, v_mul(dh, v_load(o_value + o)));
+    v_store(d + o, v_mul(dh, v_load(squashed + o)));
+  }
+  cell_backward(cell, FA_CELL_OUTPUT, dc, c, squashed, n);
+}
+
+/* dZ of the collected pieces, whose dh stands in d (with a projection, d is its gradient already; with layer_norm it is
+ * that of o, and what c gets from the output stands in norm_gradient.xhat_c), in place of the gates. */
 FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d, int product) {
   const fa_cell *cell = s->cell;
   const fa_size Hp = FA_ROUND_UP(s->H, VL), n = q->count * VL;
@@ -282,14 +311,13 @@ FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, 
   const real *take = masked_rows(s->masks.take_c, step_row(s->starts, s->B, t), s->masks.take_c_row);
   real *slabs = (real *)s->slabs + step_row(s->starts, s->B, t) * TILE_COLS, *dc_state = s->dc;
   const real *peephole = s->peephole;
-  FA_ALIGN(64) cell_buffer value[4], c, squashed, dc;
+  FA_ALIGN(64) cell_buffer value[4], c, dc;
   FOR_SLOTS(q, j) {
     const fa_size g = q->at[j].g, row = q->at[j].row;
     const real *slab = slabs + (g * s->slab_rows + row) * TILE_COLS;
     FA_UNROLL for (int gate = 0; gate < 4; gate++) v_store(q->z[gate] + o, v_load(slab + gate * VL));
     v_store(c + o, v_load(c_after + row * Hp + g * VL));
   }
-  if (!cell->second) slots_dh(s, t, q, d, product);
   for (int gate = 0; gate < 4; gate++) {
     if (cell->row_hh[gate] < 0)
       slots_fill(q, value[gate], v_set1(1));
@@ -298,14 +326,13 @@ FA_NOINLINE void lstm_slots_backward(const fa_recurrent_backward *s, fa_size t, 
   }
   if (cell->coupled)
     FOR_SLOTS(q, j) v_store(value[FA_GATE_F] + o, v_sub(v_set1(1), v_load(value[FA_GATE_I] + o)));
-  cell_forward(cell, FA_CELL_OUTPUT, c, squashed, n);
-
-  FOR_SLOTS(q, j) {
-    vec dh = v_load(d + o);
-    v_store(dc + o, v_mul(dh, v_load(value[FA_GATE_O] + o)));
-    v_store(d + o, v_mul(dh, v_load(squashed + o)));
+  if (cell->layer_norm) {
+    const real *of_output = s->norm_gradient.xhat_c;
+    FOR_SLOTS(q, j) v_store(dc + o, v_load(of_output + q->at[j].row * Hp + q->at[j].g * VL));
+  } else {
+    if (!cell->second) slots_dh(s, t, q, d, product);
+    lstm_output_backward(cell, q, c, value[FA_GATE_O], d, dc);
   }
-  cell_backward(cell, FA_CELL_OUTPUT, dc, c, squashed, n);
   /* From here on a gate's dZ takes the place of its z. */
   gate_backward(s, FA_GATE_O, q, d, value[FA_GATE_O], n);
   FOR_SLOTS(q, j) {

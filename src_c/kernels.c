@@ -13,6 +13,7 @@
 #include "product.inl"
 #include "recurrent_products.inl"
 #include "cells.inl"
+#include "recurrent_norm.inl"
 #include "recurrent.inl"
 #include "training.inl"
 #include "probe.inl"

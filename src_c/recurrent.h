@@ -13,6 +13,7 @@
  *                                                  blocks of 4, then 2, then 1 vectors of columns
  *   slabs             [group][row][4 gates][VL]    one buffer in turn: hoisted input product, gates, dZ
  *   h, c              [slot][B][Pp], [slot][B][Hp]
+ *   layer norm        gains and their sums as the bias; the two products in slabs of their own (fa_recurrent_norm)
  * Row r of a slab is slot * B + b. A buffer with fewer slots than steps is a ring: the slot of step t is t & ring
  * (-1: one slot a step).
  *
@@ -55,6 +56,8 @@ typedef struct {
                         before the product */
   double clip;       /* bounds what goes into the gates and the candidate; INFINITY: none */
   double cell_clip;  /* bounds an LSTM's c; INFINITY: none */
+  int layer_norm;    /* a step is done for whole rows: their statistics stand between its products and its gates */
+  double norm_eps;
   int function[FA_CELL_FUNCTIONS]; /* FA_ACT_* of the columns and of the LSTM's output */
   double parameter[FA_CELL_FUNCTIONS][FA_MAX_PARAMETERS];
 } fa_cell;
@@ -66,6 +69,18 @@ typedef struct {
   fa_size take_h_row, take_c_row;  /* from row to row: P and H, or 0 if all are the same */
 } fa_recurrent_masks;
 
+/* Layer normalisation. x W_ih, h W_hh and, on its way out, an LSTM's c each become xhat = (v - mean) / sqrt(var + eps) over
+ * all that a row has of them; the gates get gain_ih xhat_ih + gain_hh xhat_hh + bias, the output gain_c xhat_c + shift_c. */
+typedef struct {
+  const void *gain_ih, *gain_hh; /* as bias */
+  const void *gain_c, *shift_c;  /* [Hp], an LSTM's */
+  void *ih; /* xhat of the input product, as the slabs; in inference it is the slabs */
+  void *hh; /* the recurrent product, then its xhat: as the slabs in training, rows of one step in inference */
+  fa_size hh_rows;
+  void *scale_ih, *scale_hh; /* of each row, 1 / sqrt(var + eps); NULL in inference */
+  void *statistics_c;        /* of each row, mean and scale; rows as those of hh */
+} fa_recurrent_norm;
+
 typedef struct {
   fa_size inputs, H, P, R;
   const fa_cell *cell;
@@ -74,11 +89,14 @@ typedef struct {
   const void *weight_peephole;       /* the gates with rows among i, f, o; H; or NULL */
   const void *weight_gates;          /* (3 H, 3 H) of full_gates: rows and columns i, f, o; or NULL */
   const void *weight_second;         /* (P, H), or NULL */
+  const void *norm_ih, *norm_hh;     /* (G H), gains of layer_norm, or NULL */
+  const void *norm_c, *norm_c_shift; /* (H), an LSTM's, or NULL */
   void *ih, *hh, *bias;              /* forward weights */
   void *peephole;                    /* [3: i, f, o][Hp], or NULL */
   void *second;                      /* forward weights as those of an RNN of P units */
   void *hh_back, *ih_back;           /* backward weights, or NULL */
   void *second_back;
+  void *gain_ih, *gain_hh, *gain_c, *shift_c; /* as fa_recurrent_norm has them */
 } fa_recurrent_pack;
 
 typedef struct {
@@ -97,9 +115,18 @@ typedef struct {
   void *mid;     /* slots as h, without an initial one, [B][Hp]: what the second product reads */
   void *slabs; /* NULL if neither hoisted nor keep_gates */
   fa_size slab_rows, slab_ring;
-  int hoisted;    /* the input product stands in the slabs already (input_product) */
+  fa_recurrent_norm norm;
+  int hoisted;    /* the input product stands in the slabs already (input_product); always with layer_norm */
   int keep_gates; /* training: leave the gates in the slabs, before their activation where its derivative needs that */
 } fa_recurrent_forward;
+
+/* Gradients of the gains: summed up row by row of the batch, whoever does a row, and added together at the end. */
+typedef struct {
+  void *c, *xhat_c;                         /* [B][Hp]: gradient of what c's normalisation gives; xhat, then gradient of c */
+  void *sum_ih, *sum_hh;                    /* [B] rows as gain_ih */
+  void *sum_c, *sum_shift_c;                /* [B][Hp] */
+  void *of_ih, *of_hh, *of_c, *of_shift_c;  /* (G H), (H): added to in the end; those of c may be NULL */
+} fa_recurrent_norm_gradient;
 
 typedef struct {
   fa_size T, B, inputs, H, P;
@@ -113,11 +140,13 @@ typedef struct {
   int dx_adds; /* dx += instead of = */
   const void *h, *c; /* slots of all steps, as forward left them; c of an LSTM alone */
   void *slabs;       /* gates of all steps; dZ when a step is done */
+  fa_recurrent_norm norm; /* with layer_norm ih and hh hold dZ of the two products then */
+  fa_recurrent_norm_gradient norm_gradient;
   fa_size slab_rows;
   void *second_slabs; /* dZ of the second product */
   void *dh, *dc;     /* [B][Pp], [B][Hp]: gradient of the final state; of the initial one after step -1 */
   void *dgates;      /* full_gates: [3: i, f, o][B][Hp], what the products of the step after gave */
-  void *dmid;        /* [B][Hp] */
+  void *dmid;        /* [B][Hp]: gradient of what the second product reads, or of h where c is normalised */
   void *past;        /* [B][Pp]: what goes past the products to h before the step; NULL if all goes through them */
   fa_recurrent_masks masks;
 } fa_recurrent_backward;
@@ -133,6 +162,7 @@ typedef struct {
   const fa_size *a_starts;
   void *packed; /* scratch of the chunk, [column block][row][block], ceil(K / VL) vectors a row */
   const void *slabs;
+  const void *gates; /* dZ of biases and peepholes: slabs, but for layer_norm */
   fa_size slab_rows;
   void *gradient;        /* (G H, K) in C order */
   void *bias_a, *bias_b; /* (G H), gradients of bias_ih and bias_hh, or NULL */
@@ -142,7 +172,7 @@ typedef struct {
 
 typedef struct {
   void (*pack)(const fa_recurrent_pack *, fa_size group_begin, fa_size group_end);
-  /* Input product of steps t_begin .. t_end - 1 into the slabs, bias included. */
+  /* Input product of steps t_begin .. t_end - 1 into the slabs, normalised if it is to be, bias included. */
   void (*input)(const fa_recurrent_forward *, const fa_recurrent_share *, fa_size t_begin, fa_size t_end);
   void (*step)(const fa_recurrent_forward *, const fa_recurrent_share *, fa_size t);
   /* t from T - 1 down to 0; then t = -1, which leaves the gradient of the initial h in dh. */
@@ -151,6 +181,8 @@ typedef struct {
   void (*input_gradient)(const fa_recurrent_backward *, fa_size t_begin, fa_size t_end, int part, int parts);
   void (*gradient_pack)(const fa_recurrent_gradient *, fa_size t_begin, fa_size t_end, int part, int parts);
   void (*gradient)(const fa_recurrent_gradient *, fa_size t_begin, fa_size t_end, int part, int parts);
+  /* After all steps, with layer_norm. */
+  void (*norm_gradient)(const fa_recurrent_backward *, int part, int parts);
 } fa_recurrent_kernels;
 
 #endif

@@ -10,6 +10,8 @@
 
 /* ---- forward -------------------------------------------------------------------------------------------------- */
 
+static const FA_ALIGN(64) real no_bias[TILE_COLS];
+
 /* Tiles run over time; over the rows of a single step, and over all rows at once where those stand one behind the other. */
 static void input_product(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t_begin,
                           fa_size t_end) {
@@ -19,13 +21,14 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
   const fa_size b_begin = ragged ? 0 : share->row_begin, b_end = over_batch ? b_begin + 1 : share->row_end;
   const fa_size a_row = over_batch ? s->x_b : s->x_t, z_row = (over_batch ? 1 : s->B) * TILE_COLS;
   const real *x = (const real *)s->x + step_offset(s->starts, t_begin, s->x_t, s->x_b);
+  real *out = s->cell->layer_norm ? s->norm.ih : s->slabs;
   for (fa_size g = share->group_begin; g < share->group_end; g++) {
-    real *z = (real *)s->slabs + (g * s->slab_rows + slab_row(s, t_begin)) * TILE_COLS;
+    real *z = out + (g * s->slab_rows + slab_row(s, t_begin)) * TILE_COLS;
     for (fa_size b = b_begin; b < b_end; b++)
       for (fa_size i = 0; i < tile_count(n); i++) {
         fa_size first = tile_begin(n, i);
         const gate_product product = {
-            .init = (const real *)s->bias + g * TILE_COLS,
+            .init = s->cell->layer_norm ? no_bias : (const real *)s->bias + g * TILE_COLS,
             .a = x + first * a_row + b * s->x_b,
             .a_row = a_row,
             .a_size = s->inputs,
@@ -38,6 +41,7 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
         gate_product_rows(s->cell, tile_begin(n, i + 1) - first, &product, 1);
       }
   }
+  if (s->cell->layer_norm) norm_input(s, share, t_begin, t_end);
 }
 
 /* The products of one tile: rows first .. first + rows - 1 of step t in group g. */
@@ -58,7 +62,10 @@ FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g,
       .out_row = out_row,
       .out_vec = out_vec,
   };
-  if (s->hoisted) {
+  if (s->cell->layer_norm) {
+    product.init = no_bias;
+    product.a_size = 0;
+  } else if (s->hoisted) {
     product.init = (const real *)s->slabs + (g * s->slab_rows + slab_row(s, t) + first) * TILE_COLS;
     product.init_row = TILE_COLS;
     product.a_size = 0;
@@ -69,10 +76,9 @@ FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g,
 /* The same of the second product: four vectors of units of h, or of a GRU's candidate. */
 FA_INLINE void second_product(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, real *out,
                               fa_size out_row, fa_size out_vec) {
-  static const FA_ALIGN(64) real zeros[TILE_COLS];
   const fa_size Hp = FA_ROUND_UP(s->H, VL);
   const gate_product product = {
-      .init = zeros,
+      .init = no_bias,
       .b = (const real *)s->mid + (mid_row(s, t) + first) * Hp,
       .b_row = Hp,
       .b_size = s->H,
@@ -123,8 +129,25 @@ FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurre
     cells_forward(s, t, &q);
 }
 
+/* The recurrent product of all groups first, as its statistics are of whole rows. */
+static void norm_step(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t) {
+  const fa_size row_end = FA_MIN(share->row_end, step_rows(s->starts, s->B, t)), n = row_end - share->row_begin;
+  const fa_size groups = cell_groups(s->cell, s->H), tiles = tile_count(n);
+  for (fa_size k = 0; k < groups; k++) {
+    const fa_size g = t & 1 ? groups - 1 - k : k;
+    real *out = (real *)s->norm.hh + (g * s->norm.hh_rows + mid_row(s, t)) * TILE_COLS;
+    for (fa_size i = 0; i < tiles; i++) {
+      fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
+      step_product(s, t, g, first, rows, out + first * TILE_COLS, TILE_COLS, VL);
+    }
+  }
+  norm_cells(s, t, share->row_begin, row_end);
+}
+
 static void forward_step(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t) {
-  if (!s->cell->plain)
+  if (s->cell->layer_norm)
+    norm_step(s, share, t);
+  else if (!s->cell->plain)
     forward_step_body(s, share, t, 0, 0, 0);
   else if (s->keep_gates)
     forward_step_body(s, share, t, 1, 1, 0);
@@ -150,6 +173,11 @@ FA_NOINLINE void first_dh(const fa_recurrent_backward *s, const fa_recurrent_sha
     }
 }
 
+/* Where dZ of the recurrent product stands. */
+FA_INLINE const real *recurrent_slabs(const fa_recurrent_backward *s) {
+  return s->cell->layer_norm ? s->norm.hh : s->slabs;
+}
+
 /* Tiles i_begin .. i_end - 1 of dZ of step t + 1 times a panel of W_hh: `vecs` vectors of units of out, whose first row is
  * that of the first tile. n rows of the share go on. */
 FA_INLINE void recurrent_back(const fa_recurrent_backward *s, const fa_recurrent_share *share, fa_size t, fa_size n,
@@ -161,7 +189,7 @@ FA_INLINE void recurrent_back(const fa_recurrent_backward *s, const fa_recurrent
     for (fa_size i = i_begin; i < i_end; i++) {
       fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
       back_product product = {
-          .slabs = (const real *)s->slabs + (step_row(s->starts, s->B, t + 1) + first) * TILE_COLS,
+          .slabs = recurrent_slabs(s) + (step_row(s->starts, s->B, t + 1) + first) * TILE_COLS,
           .slab_row = TILE_COLS,
           .slab_group = s->slab_rows * TILE_COLS,
           .panel = panel,
@@ -213,18 +241,40 @@ FA_NOINLINE void second_back(const fa_recurrent_backward *s, fa_size t, fa_size 
   }
 }
 
+/* A cell for whole rows, from dmid. */
+FA_INLINE void rows_backward(backward_cell cell, const fa_recurrent_backward *s, fa_size t, fa_size first,
+                             fa_size row_end) {
+  const fa_size Hp = cell_units(s->cell, s->H);
+  pieces_backward(cell, s, t, 0, cell_groups(s->cell, s->H), first, row_end - first, (const real *)s->dmid + first * Hp, Hp,
+                  0);
+}
+
+/* An LSTM that normalises c: its output, c, its gates and the products, a few rows at a time. */
+static void norm_cells_backward(const fa_recurrent_backward *s, fa_size t, fa_size row_begin, fa_size row_end) {
+  const fa_size block = norm_block(cell_groups(s->cell, s->H));
+  for (fa_size first = row_begin, end; first < row_end; first = end) {
+    end = FA_MIN(first + block, row_end);
+    rows_backward(lstm_norm_slots_backward, s, t, first, end);
+    norm_c_backward(s, t, first, end);
+    rows_backward(lstm_slots_backward, s, t, first, end);
+    norm_products_backward(s, t, first, end);
+  }
+}
+
 /* The rows of a share that go on after step t: their dh comes from dZ of step t + 1. That of the others, whose last step
  * this is, stands in s->dh; there it goes before the first step, too. With a second product dh is complete before its
- * units are mixed once more, so that a share has whole rows. */
+ * units are mixed once more, so that a share has whole rows; the same with layer_norm. */
 static void backward_step(const fa_recurrent_backward *s, const fa_recurrent_share *share, fa_size t) {
   const fa_cell *cell = s->cell;
-  const fa_size groups = cell_groups(cell, s->H), Pp = h_width(cell, s->P), Hp = cell_units(cell, s->H);
+  const fa_size groups = cell_groups(cell, s->H), Pp = h_width(cell, s->P);
   const fa_size row_end = t < 0 ? share->row_end : FA_MIN(share->row_end, step_rows(s->starts, s->B, t));
   const fa_size going_on = t < s->T - 1 ? FA_MIN(row_end, step_rows(s->starts, s->B, t + 1)) : share->row_begin;
   const fa_size n = going_on - share->row_begin, tiles = tile_count(n);
   const fa_size units_begin = share->group_begin, units_end = cell->second ? Pp / VL : share->group_end;
   FA_ALIGN(64) real buffer[BACK_TILES * TILE_ROWS * TILE_COLS];
   const fa_size blocks = block_count(units_end - units_begin);
+  const int norm_c = cell->layer_norm && cell->kind == FA_LSTM;
+  const backward_cell collect = cell->second ? second_slots_backward : norm_c ? dh_slots_backward : NULL;
   if (s->dgates) gates_from_product(s, share, t, n);
   for (fa_size k = 0; k < blocks; k++) {
     /* There and back again, as forward: 3-5 % of a training step at batch 1, where W_hh fills the L2. */
@@ -237,24 +287,28 @@ static void backward_step(const fa_recurrent_backward *s, const fa_recurrent_sha
       const fa_size dh_row = t < 0 ? Pp : vecs * VL;
       recurrent_back(s, share, t, n, (const real *)s->hh_back + g * VL * groups * TILE_COLS, vecs, i_begin, i_end, dh,
                      dh_row);
-      if (t >= 0 && cell->second)
-        pieces_backward(second_slots_backward, s, t, g, vecs, from, rows, dh, dh_row, 1);
+      if (t >= 0 && collect)
+        pieces_backward(collect, s, t, g, vecs, from, rows, dh, dh_row, 1);
       else if (t >= 0)
         cells_backward(s, t, g, vecs, from, rows, dh, dh_row, 1);
     }
     if (t >= 0 && going_on < row_end) {
       const real *dh = (const real *)s->dh + going_on * Pp + g * VL;
-      if (cell->second)
-        pieces_backward(second_slots_backward, s, t, g, vecs, going_on, row_end - going_on, dh, Pp, 0);
+      if (collect)
+        pieces_backward(collect, s, t, g, vecs, going_on, row_end - going_on, dh, Pp, 0);
       else
         cells_backward(s, t, g, vecs, going_on, row_end - going_on, dh, Pp, 0);
     }
     if (t < 0 && (s->past || s->masks.drop)) first_dh(s, share, g, vecs);
   }
-  if (t < 0 || !cell->second) return;
-  second_back(s, t, share->row_begin, row_end);
-  pieces_backward(cell->kind == FA_GRU ? gru_reset_slots_backward : lstm_slots_backward, s, t, 0, groups,
-                  share->row_begin, row_end - share->row_begin, (const real *)s->dmid + share->row_begin * Hp, Hp, 0);
+  if (t < 0) return;
+  if (cell->second) second_back(s, t, share->row_begin, row_end);
+  if (norm_c)
+    norm_cells_backward(s, t, share->row_begin, row_end);
+  else if (collect)
+    rows_backward(cell->kind == FA_GRU ? gru_reset_slots_backward : lstm_slots_backward, s, t, share->row_begin, row_end);
+  else if (cell->layer_norm)
+    norm_products_backward(s, t, share->row_begin, row_end);
 }
 
 /* dX = dZ W_ih. Tiles run over the batch, or over time where the batch is smaller than a tile; over all rows at once where
@@ -267,6 +321,7 @@ static void input_gradient(const fa_recurrent_backward *s, fa_size t_begin, fa_s
   const fa_size outer = ragged ? 1 : over_batch ? steps : s->B, tiles = tile_count(inner);
   const fa_size work_begin = outer * tiles * part / parts, work_end = outer * tiles * (part + 1) / parts;
   const fa_size runs = run_count(outer * tiles, groups);
+  const real *slabs = s->cell->layer_norm ? s->norm.ih : s->slabs;
   real *dx = (real *)s->dx + step_offset(s->starts, t_begin, s->dx_t, s->dx_b);
   for (fa_size v = 0, vecs; v < n_vecs; v += vecs) {
     vecs = block_vecs(v, n_vecs);
@@ -275,7 +330,7 @@ static void input_gradient(const fa_recurrent_backward *s, fa_size t_begin, fa_s
         fa_size i = work % tiles, first = tile_begin(inner, i), rows = tile_begin(inner, i + 1) - first;
         fa_size t = over_batch ? work / tiles : first, b = over_batch ? first : work / tiles;
         back_product product = {
-            .slabs = (const real *)s->slabs + (row_begin + t * s->B + b) * TILE_COLS,
+            .slabs = slabs + (row_begin + t * s->B + b) * TILE_COLS,
             .slab_row = (over_batch ? 1 : s->B) * TILE_COLS,
             .slab_group = s->slab_rows * TILE_COLS,
             .panel = (const real *)s->ih_back + v * VL * groups * TILE_COLS,
@@ -338,13 +393,6 @@ FA_INLINE real *gradient_row(const gradient_product *p, fa_size m) {
     }                                                                                                               \
   }
 
-FA_INLINE void add_columns(real *p, vec v, fa_size columns) {
-  if (FA_LIKELY(columns >= VL))
-    v_store(p, v_add(v_load(p), v));
-  else
-    v_store_n(p, v_add(v_load_n(p, columns), v), columns);
-}
-
 #define GRADIENT_PRODUCTS(rows) GRADIENT_PRODUCT(rows, 1) GRADIENT_PRODUCT(rows, 2) GRADIENT_PRODUCT(rows, 4)
 GRADIENT_PRODUCTS(1)
 GRADIENT_PRODUCTS(2)
@@ -389,7 +437,7 @@ static void peephole_gradient(const fa_recurrent_gradient *s, fa_size g, fa_size
   for (fa_size t = t_begin; t < t_end; t++) {
     const real *before = (const real *)s->c + state_row(s->starts, s->B, t, -1) * Hp + g * VL;
     const real *after = (const real *)s->c + state_row(s->starts, s->B, t + 1, -1) * Hp + g * VL;
-    const real *slab = (const real *)s->slabs + (g * s->slab_rows + step_row(s->starts, s->B, t)) * TILE_COLS;
+    const real *slab = (const real *)s->gates + (g * s->slab_rows + step_row(s->starts, s->B, t)) * TILE_COLS;
     for (fa_size b = 0, n = step_rows(s->starts, s->B, t); b < n; b++, slab += TILE_COLS)
       FA_UNROLL for (int k = 0; k < 3; k++) {
         vec c = v_load((k == 2 ? after : before) + b * Hp);
@@ -410,7 +458,8 @@ static void weight_gradient(const fa_recurrent_gradient *s, fa_size t_begin, fa_
     const real *slab = (const real *)s->slabs + (g * s->slab_rows + row_begin) * TILE_COLS;
     fa_size units[4], all = 0;
     for (int v = 0; v < 4; v++) all += units[v] = column_size(s->cell, s->row, s->H, g, v);
-    if (g * n_vecs >= begin && (s->bias_a || s->bias_b)) bias_gradient(s, g, slab, n);
+    if (g * n_vecs >= begin && (s->bias_a || s->bias_b))
+      bias_gradient(s, g, (const real *)s->gates + (g * s->slab_rows + row_begin) * TILE_COLS, n);
     if (g * n_vecs >= begin && s->peephole) peephole_gradient(s, g, t_begin, t_end);
     for (fa_size v = 0, vecs; v < n_vecs && g * n_vecs + v < end; v += vecs) {
       vecs = block_vecs(v, n_vecs);
@@ -447,4 +496,5 @@ static void weight_gradient(const fa_recurrent_gradient *s, fa_size t_begin, fa_
       .input_gradient = input_gradient,                                                                             \
       .gradient_pack = gradient_pack,                                                                               \
       .gradient = weight_gradient,                                                                                  \
+      .norm_gradient = norm_gradient,                                                                               \
   }

@@ -213,6 +213,13 @@ FA_INLINE void store_columns(real *p, vec v, fa_size columns) {
     v_store_n(p, v, columns);
 }
 
+FA_INLINE void add_columns(real *p, vec v, fa_size columns) {
+  if (FA_LIKELY(columns >= VL))
+    v_store(p, v_add(v_load(p), v));
+  else
+    v_store_n(p, v_add(v_load_n(p, columns), v), columns);
+}
+
 #define BACK_PRODUCT(rows, vecs)                                                                                    \
   FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) {                                            \
     vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
@@ -342,6 +349,16 @@ static void pack_backward(const fa_cell *cell, const int row[4], const real *wei
   }
 }
 
+/* A vector of G H elements in the order of a slab's row; zero where a column has no rows. */
+static void pack_gains(const fa_cell *cell, const int row[4], const real *gain, fa_size H, real *out, fa_size group_begin,
+                       fa_size group_end) {
+  for (fa_size g = group_begin; g < group_end; g++)
+    for (fa_size k = 0; k < 4; k++) {
+      const fa_size units = column_size(cell, row, H, g, k);
+      v_store(out + g * TILE_COLS + k * VL, v_load_n(gain + (units ? column_row(cell, row, H, g, k) : 0), units));
+    }
+}
+
 static void cell_pack(const fa_recurrent_pack *p, fa_size group_begin, fa_size group_end) {
   const fa_cell *cell = p->cell;
   const fa_size H = p->H, Hp = cell_units(cell, H);
@@ -368,6 +385,15 @@ static void cell_pack(const fa_recurrent_pack *p, fa_size group_begin, fa_size g
         row += there;
       }
   }
+  if (cell->layer_norm) {
+    pack_gains(cell, cell->row_ih, p->norm_ih, H, p->gain_ih, group_begin, group_end);
+    pack_gains(cell, cell->row_hh, p->norm_hh, H, p->gain_hh, group_begin, group_end);
+  }
+  if (p->norm_c)
+    for (fa_size unit = group_begin * VL; unit < group_end * VL; unit += VL) {
+      v_store((real *)p->gain_c + unit, v_load_n((const real *)p->norm_c + unit, H - unit));
+      v_store((real *)p->shift_c + unit, v_load_n((const real *)p->norm_c_shift + unit, H - unit));
+    }
   if (p->hh_back) pack_backward(cell, cell->row_hh, p->weight_hh, P, H, P, p->hh_back, group_begin, group_end);
   if (p->ih_back)
     pack_backward(cell, cell->row_ih, p->weight_ih, p->inputs, H, p->inputs, p->ih_back, group_begin, group_end);

@@ -102,11 +102,12 @@ def passes(layer):
     def named(masks, *names):
         return {name: mask for name, mask in zip(names, masks, strict=False) if mask is not None}
 
+    eps = {"layer_norm_eps": layer.layer_norm_eps}
     if isinstance(layer, fa.nn.GRU):
         gate, candidate = twin_of(layer.gate_activation, layer.clip), twin_of(layer.candidate_activation, layer.clip)
 
         def gru(x, weights, initial, lengths, masks):
-            options = named(masks, "recurrent_mask", "zoneout_h")
+            options = named(masks, "recurrent_mask", "zoneout_h") | eps
             begin = initial[0] if initial else None
             return reference.gru_forward(x, weights, begin, lengths, gate, candidate, layer.reset_after, **options)
 
@@ -114,7 +115,7 @@ def passes(layer):
     if isinstance(layer, fa.nn.RNN):
 
         def rnn(x, weights, initial, lengths, masks):
-            options = named(masks, "recurrent_mask", "zoneout_h")
+            options = named(masks, "recurrent_mask", "zoneout_h") | eps
             return reference.rnn_forward(
                 x, weights, *(initial or [None]), lengths, twin_of(layer.activation, layer.clip), **options
             )
@@ -133,7 +134,7 @@ def passes(layer):
     )
 
     def lstm(x, weights, initial, lengths, masks):
-        options = named(masks, "recurrent_mask", "zoneout_h", "zoneout_c")
+        options = named(masks, "recurrent_mask", "zoneout_h", "zoneout_c") | eps
         return reference.lstm_forward(x, weights, *(initial or ()), lengths=lengths, variant=variant, **options)
 
     return lstm, reference.lstm_backward

@@ -34,6 +34,7 @@ SHARED = {
     "recurrent dropout": {"recurrent_dropout": 0.4},
     "zoneout": {"zoneout": 0.3},
     "clip": {"clip": 0.7},
+    "layer norm": {"layer_norm": True},
 }
 OPTIONS = {
     fa.nn.LSTM: SHARED

@@ -21,6 +21,7 @@ class Cell:
         full_gates: bool = False,
         second: bool = False,
         zoneout: tuple[float, float] = ...,
+        norm_eps: float = ...,
     ) -> None: ...
 
 class PackedCell:

@@ -39,6 +39,8 @@ cdef extern from "kernels.h" nogil:
         int row_bias_hh[4]
         int coupled, full_gates, second
         double clip, cell_clip
+        int layer_norm
+        double norm_eps
         int function[FA_CELL_FUNCTIONS]
         double parameter[FA_CELL_FUNCTIONS][FA_MAX_PARAMETERS]
     ctypedef struct fa_recurrent_masks:
@@ -46,6 +48,17 @@ cdef extern from "kernels.h" nogil:
         const void *take_h
         const void *take_c
         fa_size take_h_row, take_c_row
+    ctypedef struct fa_recurrent_norm:
+        const void *gain_ih
+        const void *gain_hh
+        const void *gain_c
+        const void *shift_c
+        void *ih
+        void *hh
+        fa_size hh_rows
+        void *scale_ih
+        void *scale_hh
+        void *statistics_c
     ctypedef struct fa_recurrent_pack:
         fa_size inputs, H, P, R
         const fa_cell *cell
@@ -56,6 +69,10 @@ cdef extern from "kernels.h" nogil:
         const void *weight_peephole
         const void *weight_gates
         const void *weight_second
+        const void *norm_ih
+        const void *norm_hh
+        const void *norm_c
+        const void *norm_c_shift
         void *peephole
         void *ih
         void *hh
@@ -64,6 +81,10 @@ cdef extern from "kernels.h" nogil:
         void *hh_back
         void *ih_back
         void *second_back
+        void *gain_ih
+        void *gain_hh
+        void *gain_c
+        void *shift_c
     ctypedef struct fa_recurrent_forward:
         fa_size T, B, inputs, H, P, R
         const fa_size *starts
@@ -85,7 +106,19 @@ cdef extern from "kernels.h" nogil:
         void *mid
         void *slabs
         fa_size slab_rows, slab_ring
+        fa_recurrent_norm norm
         int hoisted, keep_gates
+    ctypedef struct fa_recurrent_norm_gradient:
+        void *c
+        void *xhat_c
+        void *sum_ih
+        void *sum_hh
+        void *sum_c
+        void *sum_shift_c
+        void *of_ih
+        void *of_hh
+        void *of_c
+        void *of_shift_c
     ctypedef struct fa_recurrent_backward:
         fa_size T, B, inputs, H, P
         const fa_size *starts
@@ -102,6 +135,8 @@ cdef extern from "kernels.h" nogil:
         const void *h
         const void *c
         void *slabs
+        fa_recurrent_norm norm
+        fa_recurrent_norm_gradient norm_gradient
         fa_size slab_rows
         void *second_slabs
         void *dh
@@ -120,6 +155,7 @@ cdef extern from "kernels.h" nogil:
         const fa_size *a_starts
         void *packed
         const void *slabs
+        const void *gates
         fa_size slab_rows
         void *gradient
         void *bias_a
@@ -134,6 +170,7 @@ cdef extern from "kernels.h" nogil:
         void (*input_gradient)(const fa_recurrent_backward *, fa_size, fa_size, int, int) noexcept nogil
         void (*gradient_pack)(const fa_recurrent_gradient *, fa_size, fa_size, int, int) noexcept nogil
         void (*gradient)(const fa_recurrent_gradient *, fa_size, fa_size, int, int) noexcept nogil
+        void (*norm_gradient)(const fa_recurrent_backward *, int, int) noexcept nogil
     ctypedef struct kernel_table "fa_kernels":
         int lanes
         int itemsize
@@ -237,6 +274,8 @@ cdef class Cell:
         There is a second product in a step: an LSTM's projection, or that of r h in a GRU.
     zoneout : (float, float)
         Of h and c: how much of them stays as it was before a step, in inference.
+    norm_eps : float
+        Of layer normalisation; 0 for none.
     """
     cdef fa_cell args
     cdef fa_cell second_args    # the columns of the second product
@@ -246,7 +285,7 @@ cdef class Cell:
 
     def __init__(self, str kind, tuple row_ih, tuple row_hh, list functions, bint coupled=False, bint peepholes=False,
                  double clip=INFINITY, double cell_clip=INFINITY, bint full_gates=False, bint second=False,
-                 tuple zoneout=(0.0, 0.0)):
+                 tuple zoneout=(0.0, 0.0), double norm_eps=0.0):
         cdef int k, j
         cdef Caller function
         self.args.kind = {"LSTM": FA_LSTM, "GRU": FA_GRU, "RNN": FA_RNN}[kind]
@@ -272,11 +311,17 @@ cdef class Cell:
         self.args.second = second
         self.args.clip = clip
         self.args.cell_clip = cell_clip
+        self.args.layer_norm = norm_eps > 0
+        self.args.norm_eps = norm_eps
         self.peepholes = peepholes
         self.args.plain = (
             kind == "LSTM" and row_ih == (0, 1, 2, 3) and not coupled and not peepholes
             and clip == INFINITY and cell_clip == INFINITY and not full_gates and not second
-            and [function.name for function in functions] == ["sigmoid", "sigmoid", "tanh", "sigmoid", "tanh"])
+            and norm_eps == 0 and [function.name for function in functions] == ["sigmoid", "sigmoid", "tanh", "sigmoid", "tanh"])
+
+    cdef bint whole_rows(self) noexcept:
+        """Whether no thread can do with a part of the units of a step."""
+        return self.args.second or self.args.layer_norm
 
     cdef bint zones_out(self) noexcept:
         return self.zoneout[0] > 0 or self.zoneout[1] > 0
@@ -300,6 +345,7 @@ cdef class PackedCell:
     cdef void *hh_back
     cdef void *ih_back
     cdef void *second_back
+    cdef fa_recurrent_norm norm     # its gains
 
     @property
     def current(self):
@@ -329,10 +375,12 @@ cpdef bint unchanged(list made_of, dict attributes) except -1:
 
 
 def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih,
-              cnp.ndarray bias_hh, cnp.ndarray weight_peephole=None, cnp.ndarray weight_gates=None,
+              cnp.ndarray bias_hh, cnp.ndarray norm_ih=None, cnp.ndarray norm_hh=None, cnp.ndarray norm_c=None,
+              cnp.ndarray norm_c_shift=None, cnp.ndarray weight_peephole=None, cnp.ndarray weight_gates=None,
               cnp.ndarray weight_hr=None):
-    """Pack a layer's weights, C-contiguous, of one dtype: (G H, I), (G H, P), (G H) or None twice, the peepholes or None,
-    (3 H, 3 H) of full gate recurrence or None, the projection (P, H) or None."""
+    """Pack a layer's weights, C-contiguous, of one dtype: (G H, I), (G H, P), (G H) or None twice; of layer normalisation
+    (G H) twice and (H) twice or None; the peepholes or None, (3 H, 3 H) of full gate recurrence or None, the projection
+    (P, H) or None."""
     cdef PackedCell packed = PackedCell.__new__(PackedCell)
     cdef const kernel_table *kernels = <const kernel_table *>active(
         0 if cnp.PyArray_TYPE(weight_ih) == cnp.NPY_FLOAT32 else 1)
@@ -345,11 +393,13 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
     cdef size_t n_hh_back = lines((padded(P, kernels) + (0 if weight_gates is None else 3 * padded(H, kernels))) * row)
     cdef size_t n_ih_back = lines(padded(I, kernels) * row), n_second_back = lines(padded(H, kernels) * second_row)
     cdef size_t n_take = lines(P * size), n_take_c = lines(H * size)
+    cdef size_t n_gain = lines(row) if cell.args.layer_norm else 0
     cdef Workspace space = Workspace(
-        n_ih + n_hh + n_bias + n_second + n_take + n_take_c + (n_hh_back + n_ih_back + n_second_back if training else 0))
+        n_ih + n_hh + n_bias + n_second + n_take + n_take_c + 3 * n_gain + (n_hh_back + n_ih_back + n_second_back if training else 0))
     cdef char *p = space.data
     cdef char *take = p + n_ih + n_hh + n_bias + n_second
-    cdef char *back = take + n_take + n_take_c
+    cdef char *gains = take + n_take + n_take_c     # of ih, of hh, then both of c, a quarter row each
+    cdef char *back = gains + 3 * n_gain
     cdef PackJob job
     cdef fa_recurrent_pack *args = &job.args
     cdef int n
@@ -372,6 +422,18 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
     packed.hh_back = back if training else NULL
     packed.ih_back = back + n_hh_back if training else NULL
     packed.second_back = back + n_hh_back + n_ih_back if training else NULL
+    args.norm_ih = data_of(norm_ih)
+    args.norm_hh = data_of(norm_hh)
+    args.norm_c = data_of(norm_c)
+    args.norm_c_shift = data_of(norm_c_shift)
+    args.gain_ih = gains
+    args.gain_hh = gains + n_gain
+    args.gain_c = gains + 2 * n_gain
+    args.shift_c = gains + 2 * n_gain + row // 2
+    packed.norm.gain_ih = args.gain_ih
+    packed.norm.gain_hh = args.gain_hh
+    packed.norm.gain_c = args.gain_c
+    packed.norm.shift_c = args.shift_c
     args.inputs = I
     args.H = H
     args.P = P
@@ -515,7 +577,33 @@ cdef void prepare_forward(ForwardJob *job, PackedCell cell, fa_size B) noexcept:
     args.second = cell.second
     args.masks.take_h = cell.take_h
     args.masks.take_c = cell.take_c
-    args.hoisted = B < IN_STEP_BATCH
+    args.norm = cell.norm
+    args.hoisted = B < IN_STEP_BATCH or job.cell.layer_norm
+
+
+cdef struct NormBytes:
+    size_t ih, hh, scale, c
+
+
+cdef NormBytes norm_bytes(const fa_cell *cell, fa_size rows, fa_size row_bytes, fa_size size, bint training) noexcept nogil:
+    """What layer normalisation needs besides the slabs: of all rows in training, of one step in inference."""
+    cdef NormBytes n
+    memset(&n, 0, sizeof(n))
+    if cell.layer_norm:
+        n.hh = lines(rows * row_bytes)
+        n.ih = n.hh if training else 0
+        n.scale = lines(rows * size) if training else 0
+        n.c = lines(2 * rows * size) if cell.kind == FA_LSTM else 0
+    return n
+
+
+cdef void place_norm(fa_recurrent_forward *args, NormBytes n, char *memory, bint training) noexcept nogil:
+    args.norm.ih = memory if training else args.slabs
+    args.norm.hh = memory + n.ih
+    args.norm.hh_rows = args.slab_rows if training else args.B
+    args.norm.scale_ih = memory + n.ih + n.hh if training else NULL
+    args.norm.scale_hh = memory + n.ih + n.hh + n.scale if training else NULL
+    args.norm.statistics_c = memory + n.ih + n.hh + 2 * n.scale
 
 
 cdef void forward_share(void *of, int rank, int size) noexcept nogil:
@@ -626,6 +714,7 @@ cdef class Tape:
     cdef char *c
     cdef char *operand          # what the recurrent product reads, if not h
     cdef char *mid              # what the second product reads
+    cdef fa_recurrent_norm norm
     cdef readonly object x
     cdef readonly object starts
     cdef readonly tuple masks
@@ -726,6 +815,7 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     cdef fa_recurrent_forward *args = &job.args
     cdef double bytes_at_most
     cdef size_t n_slabs, n_h, n_c, n_operand, n_mid, slots
+    cdef NormBytes n
     cdef cnp.ndarray seen_first = None
 
     if ragged:
@@ -738,7 +828,7 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     ):
         raise ValueError("x, y: expected the sizes and the type that the weights were packed with")
     # An array of stride 0 may have more steps than memory has bytes: no size below, nor of the backward pass, overflows.
-    bytes_at_most = (T + 2.0) * B * size * (2.0 * width + Pp + Rp + 4.0 * Hp + padded(I, kernels))
+    bytes_at_most = (T + 2.0) * B * size * ((5.0 if kind.layer_norm else 2.0) * width + Pp + Rp + 8.0 * Hp + padded(I, kernels))
     if bytes_at_most > 1LL << 62:
         raise no_memory(bytes_at_most)
     prepare_forward(&job, cell, B)
@@ -747,7 +837,7 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     job.cell.plain = kind.plain and masks is None and (training or not cell.cell.zones_out())
     job.end = T
     job.plan = plan_threads(
-        kernels, T, B, I, H, groups_of(H, kernels, kind), columns_of(kind), 1, ragged, kind.second)
+        kernels, T, B, I, H, groups_of(H, kernels, kind), columns_of(kind), 1, ragged, cell.cell.whole_rows())
     args.T = T
     args.starts = starts_data
     args.x = cnp.PyArray_DATA(x)
@@ -760,7 +850,7 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     args.keep_gates = training
 
     # Rings of the state and of the hoisted input product; in training each step keeps its own slot.
-    steps = next_power_of_2(max(1, HOIST_ROWS // max(B, 1)))
+    steps = next_power_of_2(max(1, HOIST_ROWS // max(B, 1))) if B < IN_STEP_BATCH else 1
     if T < steps:
         steps = next_power_of_2(max(T, 1))
     job.hoist_steps = steps
@@ -775,12 +865,14 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     n_c = 0 if not has_c else lines((slots if training else B) * Hp * size)
     n_operand = lines(slots * Rp * size) if args.masks.drop != NULL or kind.full_gates else 0
     n_mid = lines(slots * Hp * size) if kind.second else 0
-    space = Workspace(n_slabs + n_h + n_c + n_operand + n_mid)
+    n = norm_bytes(kind, args.slab_rows if training else B, width * size, size, training)
+    space = Workspace(n_slabs + n_h + n_c + n_operand + n_mid + n.ih + n.hh + 2 * n.scale + n.c)
     args.slabs = space.data
     args.h = space.data + n_slabs
     args.c = space.data + n_slabs + n_h
     args.operand = space.data + n_slabs + n_h + n_c if n_operand > 0 else NULL
     args.mid = space.data + n_slabs + n_h + n_c + n_operand
+    place_norm(args, n, space.data + n_slabs + n_h + n_c + n_operand + n_mid, training)
     if args.masks.drop != NULL and initial is not None:
         seen_first = initial[0].reshape(B, P) * masks[0]
     elif initial is not None:
@@ -810,6 +902,7 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     tape.c = <char *>args.c
     tape.operand = <char *>args.operand
     tape.mid = <char *>args.mid
+    tape.norm = args.norm
     tape.x = x
     tape.starts = starts
     tape.masks = masks
@@ -840,12 +933,14 @@ cdef ForwardJob *begin_steps(object cell, fa_size B, char *memory) except NULL:
     args.mid = memory + n.h + n.c + n.operand
     args.slabs = memory + n.h + n.c + n.operand + n.mid
     args.slab_rows = B
+    place_norm(args, n.norm, <char *>args.slabs + n.slabs, False)
     reset_steps(job)
     return job
 
 
 cdef struct StepBytes:
-    size_t h, c, operand, mid, slabs
+    size_t h, c, operand, mid, slabs, all
+    NormBytes norm
 
 
 cdef StepBytes step_memory(PackedCell cell, fa_size B) noexcept:
@@ -859,19 +954,20 @@ cdef StepBytes step_memory(PackedCell cell, fa_size B) noexcept:
     n.operand = lines(2 * row * state_width(cell.operands, kernels, kind)) if kind.full_gates else 0
     n.mid = n.c if kind.second else 0
     n.slabs = lines(row * slab_width(cell.hidden_size, kernels, kind))
+    n.norm = norm_bytes(kind, B, slab_width(cell.hidden_size, kernels, kind) * kernels.itemsize, kernels.itemsize, False)
+    n.all = n.h + n.c + n.operand + n.mid + n.slabs + n.norm.hh + n.norm.c
     return n
 
 
 cdef size_t steps_bytes(object cell, fa_size B) except 0:
-    cdef StepBytes n = step_memory(cell, B)
-    return lines(sizeof(ForwardJob)) + n.h + n.c + n.operand + n.mid + n.slabs
+    return lines(sizeof(ForwardJob)) + step_memory(cell, B).all
 
 
 cdef void run_step(ForwardJob *job, const void *x, fa_size x_row) noexcept nogil:
     """The next step, for the B rows of x, ``x_row`` elements apart."""
     cdef const fa_recurrent_forward *args = &job.args
     job.plan = plan_threads(job.kernels, 1, args.B, args.inputs, args.H, groups_of(args.H, job.kernels, args.cell),
-                            columns_of(args.cell), 1, False, args.cell.second)
+                            columns_of(args.cell), 1, False, args.cell.second or args.cell.layer_norm)
     job.args.x = x
     job.args.x_b = x_row
     if job.plan.threads > 1:
@@ -993,6 +1089,8 @@ cdef void backward_share(void *of, int rank, int size) noexcept nogil:
         end = begin
     if args.T > 0:
         kernels.backward_step(args, &share, -1)
+    if args.cell.layer_norm:  # every row's sums were complete at the last chunk's barriers
+        kernels.norm_gradient(args, rank, size)
 
 
 cdef fa_recurrent_gradient *next_gradient(BackwardJob *job, fa_size K, const int *row, char *packed,
@@ -1025,7 +1123,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         With a contiguous last axis; filled, or added to with ``dx_adds``.
     initial : the same
         C-contiguous; filled.
-    gradients : (weight_ih, weight_hh, bias_ih, bias_hh, weight_peephole, weight_gates, weight_hr), or None from the third on
+    gradients : as the weights of ``pack_cell``, in its order
         C-contiguous; added to.
     """
     cdef PackedCell cell = tape.cell
@@ -1039,7 +1137,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     cdef fa_size Hp = state_width(H, kernels, kind), Pp = state_width(P, kernels, kind), rows, all_rows = tape.rows()
     cdef fa_size Rp = state_width(cell.operands, kernels, kind)
     cdef size_t n_c = lines(B * Hp * size), n_h = lines(B * Pp * size), n_gates = 3 * n_c if kind.full_gates else 0
-    cdef size_t n_second = 0, n_packed
+    cdef size_t n_second = 0, n_packed, n_sums = 0
     cdef Workspace scratch
     cdef BackwardJob job
     cdef fa_recurrent_backward *args = &job.args
@@ -1055,7 +1153,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     job.cell = cell.cell.args
     job.cell.plain = job.cell.plain and tape.masks is None
     job.plan = plan_threads(
-        kernels, T, B, I, H, vectors_of(H, kernels), columns_of(kind), 2, ragged, kind.second)
+        kernels, T, B, I, H, vectors_of(H, kernels), columns_of(kind), 2, ragged, cell.cell.whole_rows())
     job.chunk_steps = max(1, min(T, (GRADIENT_ROWS + B - 1) // max(B, 1)))
     rows = job.chunk_steps * B
     if kind.second:
@@ -1065,7 +1163,11 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         n_packed += padded(3 * H, kernels)
     if kind.second:
         n_packed += padded(H, kernels)
-    scratch = Workspace(2 * n_h + 2 * n_c + n_gates + n_second + rows * n_packed * size + 4 * LINE)
+    if kind.layer_norm:
+        n_sums = lines(B * slab_width(H, kernels, kind) * size)
+    scratch = Workspace(
+        2 * n_h + 2 * n_c + n_gates + n_second + 2 * n_sums + (4 * n_c if n_sums > 0 else 0) + rows * n_packed * size
+        + 4 * LINE)
 
     args.T = T
     args.B = B
@@ -1090,6 +1192,20 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     args.dgates = scratch.data + 2 * n_h + 2 * n_c if kind.full_gates else NULL
     args.second_slabs = scratch.data + 2 * n_h + 2 * n_c + n_gates
     packed = scratch.data + 2 * n_h + 2 * n_c + n_gates + n_second
+    args.norm = tape.norm
+    if kind.layer_norm:
+        memset(packed, 0, 2 * n_sums + 2 * n_c)
+        args.norm_gradient.sum_ih = packed
+        args.norm_gradient.sum_hh = packed + n_sums
+        args.norm_gradient.sum_c = packed + 2 * n_sums
+        args.norm_gradient.sum_shift_c = packed + 2 * n_sums + n_c
+        args.norm_gradient.c = packed + 2 * n_sums + 2 * n_c
+        args.norm_gradient.xhat_c = packed + 2 * n_sums + 3 * n_c
+        packed += 2 * n_sums + 4 * n_c
+    args.norm_gradient.of_ih = item_data(gradients, 4)
+    args.norm_gradient.of_hh = item_data(gradients, 5)
+    args.norm_gradient.of_c = item_data(gradients, 6)
+    args.norm_gradient.of_shift_c = item_data(gradients, 7)
     args.dy = NULL
     if dy is not None:
         dy = rows_in_place(dy)
@@ -1114,17 +1230,19 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     gradient.a_b = stride_of(x, batch_axis)
     gradient.a_starts = starts
     gradient.packed = packed
-    gradient.slabs = args.slabs
+    gradient.slabs = args.norm.ih if kind.layer_norm else args.slabs
+    gradient.gates = args.slabs
     gradient.slab_rows = all_rows
     gradient.gradient = item_data(gradients, 0)
     gradient.bias_a = item_data(gradients, 2)
     gradient.bias_b = item_data(gradients, 3)
     gradient.c = args.c
-    gradient.peephole = item_data(gradients, 4)
+    gradient.peephole = item_data(gradients, 8)
     packed += lines(rows * padded(I, kernels) * size)
     job.n_gradients = 1
 
     gradient = next_gradient(&job, P, &kind.row_hh[0], packed, item_data(gradients, 1))
+    gradient.slabs = args.norm.hh if kind.layer_norm else args.slabs
     gradient.a = tape.h if tape.operand == NULL else tape.operand
     gradient.a_b = Pp if tape.operand == NULL else Rp
     gradient.a_t = B * gradient.a_b
@@ -1133,7 +1251,8 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         gradient.a_starts = starts - 1
     packed += lines(rows * padded(P, kernels) * size)
     if kind.full_gates:
-        gradient = next_gradient(&job, 3 * H, &cell.cell.gate_rows[0], packed, item_data(gradients, 5))
+        gradient = next_gradient(&job, 3 * H, &cell.cell.gate_rows[0], packed, item_data(gradients, 9))
+        gradient.slabs = job.gradients[1].slabs
         gradient.a = <char *>job.gradients[1].a + P * size
         gradient.a_t = B * Rp
         gradient.a_b = Rp
@@ -1147,7 +1266,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         gradient.a_t = B * Hp
         gradient.a_b = Hp
         gradient.slabs = args.second_slabs
-        gradient.gradient = second_weight(cell.cell, H, item_data(gradients, 1), item_data(gradients, 6), size)
+        gradient.gradient = second_weight(cell.cell, H, item_data(gradients, 1), item_data(gradients, 10), size)
     load_state(<char *>args.dh, item_data(final, 0), B, P * size, Pp * size)
     load_state(<char *>args.dc, item_data(final, 1), B, H * size, Hp * size)
     if n_second > 0 and padded(P, kernels) * size * all_rows < <fa_size>n_second:  # vectors that no piece writes

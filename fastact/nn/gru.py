@@ -96,6 +96,8 @@ clip, time_major, return_sequences
         recurrent_dropout: float = 0.0,
         zoneout: float = 0.0,
         clip: float | None = None,
+        layer_norm: bool = False,
+        layer_norm_eps: float = 1e-5,
         time_major: bool = False,
         return_sequences: bool = True,
         gate_activation: str | Activation = "sigmoid",
@@ -105,6 +107,11 @@ clip, time_major, return_sequences
         rng: init.Rng = None,
     ) -> None:
         self.reset_after = bool(reset_after)
+        if layer_norm and not self.reset_after:
+            raise ValueError(
+                "layer_norm: expected reset_after=True, got False: the gates and the candidate are normalised together, and "
+                "before the reset gate is known the candidate's product is not there; leave reset_after or layer_norm out"
+            )
         self._biases_add_up = not self.reset_after
         self.gate_activation = cell_function("gate_activation", gate_activation)
         self.candidate_activation = cell_function("candidate_activation", candidate_activation)
@@ -121,6 +128,8 @@ clip, time_major, return_sequences
             recurrent_dropout=recurrent_dropout,
             zoneout=zoneout,
             clip=clip,
+            layer_norm=layer_norm,
+            layer_norm_eps=layer_norm_eps,
             time_major=time_major,
             return_sequences=return_sequences,
             dtype=dtype,
@@ -132,7 +141,7 @@ clip, time_major, return_sequences
         functions = [candidate, gate, gate, candidate, candidate]
         # Columns: n of x, r, z, n of h.
         of_h = (-1, 0, 1, 2 if self.reset_after else -1)
-        more: dict[str, Any] = {"clip": bound(self.clip), "zoneout": (self.zoneout, 0)}
+        more: dict[str, Any] = {"clip": bound(self.clip), "zoneout": (self.zoneout, 0), "norm_eps": self._norm_eps}
         return core.Cell("GRU", (2, 0, 1, -1), of_h, functions, second=not self.reset_after, **more)
 
     def _gate_values(self, tape: core.Tape) -> dict[str, Array]:

@@ -167,6 +167,8 @@ class LSTM(Recurrent):
         cell_zoneout: float = 0.0,
         clip: float | None = None,
         cell_clip: float | None = None,
+        layer_norm: bool = False,
+        layer_norm_eps: float = 1e-5,
         time_major: bool = False,
         return_sequences: bool = True,
         forget_bias: float | None = 1.0,
@@ -237,6 +239,8 @@ class LSTM(Recurrent):
             zoneout=zoneout,
             cell_zoneout=cell_zoneout,
             clip=clip,
+            layer_norm=layer_norm,
+            layer_norm_eps=layer_norm_eps,
             time_major=time_major,
             return_sequences=return_sequences,
             dtype=dtype,
@@ -299,7 +303,8 @@ class LSTM(Recurrent):
             self.full_gate_recurrence,
             self.projection_size is not None,
         )
-        return core.Cell("LSTM", rows, rows, self._functions, *options, (self.zoneout, self.cell_zoneout))
+        zoneout = (self.zoneout, self.cell_zoneout)
+        return core.Cell("LSTM", rows, rows, self._functions, *options, zoneout, self._norm_eps)
 
     def _gate_values(self, tape: core.Tape) -> dict[str, Array]:
         values = {
@@ -315,6 +320,8 @@ class LSTM(Recurrent):
 
     def _cell_shapes(self, inputs: int, hidden: int) -> dict[str, tuple[int, ...] | None]:
         return super()._cell_shapes(inputs, hidden) | {
+            "weight_norm_c": (hidden,) if self.layer_norm else None,
+            "bias_norm_c": (hidden,) if self.layer_norm else None,
             "weight_peephole": (len(self._rows) - 1, hidden) if self.peepholes else None,
             "weight_gates": (3 * hidden, 3 * hidden) if self.full_gate_recurrence else None,
             "weight_hr": None if self.projection_size is None else (self.projection_size, hidden),
@@ -322,7 +329,7 @@ class LSTM(Recurrent):
 
     def _initial(self, name: str, shape: tuple[int, ...], hidden: int, rng: np.random.Generator) -> Array:
         value = super()._initial(name, shape, hidden, rng)
-        if len(shape) == 1 and self.forget_bias is not None and "f" in self._rows:
+        if name.startswith("bias_") and "_norm_" not in name and self.forget_bias is not None and "f" in self._rows:
             begin = self._rows.index("f") * hidden
             value[begin : begin + hidden] = self.forget_bias if name.startswith("bias_ih") else 0
         return value
@@ -330,6 +337,8 @@ class LSTM(Recurrent):
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:
         """With ``double_bias=False``, both biases add up; of all four gates, those that are there are taken."""
         for name, parameter in self.parameters().items():
+            if name.startswith(("weight_norm_c", "bias_norm_c", "weight_hr")):
+                continue
             array = np.asarray(state[name]) if name in state else None
             letters = "ifo" if name.startswith("weight_peephole") else "ifgo"
             rows = [k for k in letters if k in self._rows]

@@ -138,6 +138,8 @@ class Recurrent(Layer):
         recurrent_dropout: float,
         zoneout: float,
         clip: float | None,
+        layer_norm: bool,
+        layer_norm_eps: float,
         time_major: bool,
         return_sequences: bool,
         dtype: npt.DTypeLike,
@@ -182,6 +184,8 @@ class Recurrent(Layer):
         self.zoneout = as_number(zoneout, "zoneout", 0, 1)
         self.cell_zoneout = as_number(cell_zoneout, "cell_zoneout", 0, 1)
         self.clip = None if clip is None else as_number(clip, "clip", 0, above=True)
+        self.layer_norm = bool(layer_norm)
+        self.layer_norm_eps = as_number(layer_norm_eps, "layer_norm_eps", 0, above=True)
         self.time_major = bool(time_major)
         self.return_sequences = bool(return_sequences)
         self.dtype = as_dtype(dtype)
@@ -206,17 +210,28 @@ class Recurrent(Layer):
             "weight_hh": (rows, hidden if self.projection_size is None else self.projection_size),
             "bias_ih": (rows,) if self.bias else None,
             "bias_hh": (rows,) if self.bias and self.double_bias else None,
+            "weight_norm_ih": (rows,) if self.layer_norm else None,
+            "weight_norm_hh": (rows,) if self.layer_norm else None,
+            "weight_norm_c": None,
+            "bias_norm_c": None,
         }
 
     def _make_cell(self) -> core.Cell:
         """What the core does between the products."""
         raise NotImplementedError
 
+    @property
+    def _norm_eps(self) -> float:
+        """As the core takes it."""
+        return self.layer_norm_eps if self.layer_norm else 0.0
+
     def _gate_values(self, tape: core.Tape) -> dict[str, Array]:
         """The gates of a pass at every step by letter."""
         raise ValueError(f"gates: expected False, as {type(self).__name__} has no gates; y holds its states")
 
     def _initial(self, name: str, shape: tuple[int, ...], hidden: int, rng: np.random.Generator) -> Array:
+        if "_norm_" in name:
+            return np.full(shape, name.startswith("weight"), self.dtype)
         return init.fan_in_uniform(shape, hidden, self.dtype, rng)
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,8 @@ recurrent_dropout, zoneout, clip, time_major, return_sequences
         recurrent_dropout: float = 0.0,
         zoneout: float = 0.0,
         clip: float | None = None,
+        layer_norm: bool = False,
+        layer_norm_eps: float = 1e-5,
         time_major: bool = False,
         return_sequences: bool = True,
         activation: str | Activation = "tanh",
@@ -92,6 +95,8 @@ recurrent_dropout, zoneout, clip, time_major, return_sequences
             recurrent_dropout=recurrent_dropout,
             zoneout=zoneout,
             clip=clip,
+            layer_norm=layer_norm,
+            layer_norm_eps=layer_norm_eps,
             time_major=time_major,
             return_sequences=return_sequences,
             dtype=dtype,
@@ -100,4 +105,5 @@ recurrent_dropout, zoneout, clip, time_major, return_sequences
 
     def _make_cell(self) -> core.Cell:
         rows, functions = (0, 0, 0, 0), [self.activation] * 5
-        return core.Cell("RNN", rows, rows, functions, clip=bound(self.clip), zoneout=(self.zoneout, 0))
+        more: dict[str, Any] = {"clip": bound(self.clip), "zoneout": (self.zoneout, 0), "norm_eps": self._norm_eps}
+        return core.Cell("RNN", rows, rows, functions, **more)

@@ -6,6 +6,10 @@ torch.nn; rows of gates stand in the order i, f, g, o (LSTM) and r, z, n (GRU), 
 
 Each ``..._forward`` gives a trace, and ``..._backward`` of that trace the gradients by name, of every weight by its own
 name and of "x", "h0" and "c0".
+
+With ``weight_norm_ih`` and ``weight_norm_hh`` (G H,) among the weights, the products are normalised before their biases are
+added, each by mean and variance of all its rows (Ba, Kiros and Hinton 2016, arXiv:1607.06450); with ``weight_norm_c`` and
+``bias_norm_c`` (H,), so is c before it goes out.
 """
 
 from __future__ import annotations
@@ -51,6 +55,49 @@ def _masks(
     active = _active(lengths, steps, batch)
     take = np.ones((steps, batch, hidden)) if zoneout is None else _f64(zoneout)
     return active, np.ones((batch, hidden)) if drop is None else _f64(drop), take * active
+
+
+LAYER_NORM_EPS = 1e-5
+
+
+@dataclass
+class _Norm:
+    """Layer normalisation along the last axis: gain * (v - mean) / sqrt(var + eps)."""
+
+    gain: Array
+    eps: float
+
+    def forward(self, v: Array) -> tuple[Array, Array, Array]:
+        """The result, without its gain as well, and 1 / sqrt(var + eps)."""
+        scale = 1 / np.sqrt(v.var(-1, keepdims=True) + self.eps)
+        xhat = (v - v.mean(-1, keepdims=True)) * scale
+        return self.gain * xhat, xhat, scale
+
+    def backward(self, d: Array, v: Array) -> tuple[Array, Array]:
+        """Gradients of v and, a row each, of the gain."""
+        _, xhat, scale = self.forward(v)
+        a = self.gain * d
+        along = np.mean(a * xhat, -1, keepdims=True)
+        return scale * (a - a.mean(-1, keepdims=True) - xhat * along), d * xhat
+
+
+def _norms(weights: Mapping[str, Array], eps: float) -> dict[str, _Norm]:
+    """Of "ih", "hh" and "c", those that have a gain."""
+    names = {letters: f"weight_norm_{letters}" for letters in ("ih", "hh", "c")}
+    return {letters: _Norm(weights[name], eps) for letters, name in names.items() if name in weights}
+
+
+def _normalized(norms: Mapping[str, _Norm], letters: str, v: Array) -> Array:
+    return norms[letters].forward(v)[0] if letters in norms else v
+
+
+def _of_product(norms: Mapping[str, _Norm], letters: str, d: dict[str, Array], of_z: Array, v: Array) -> Array:
+    """The gradient of a product v from that of z; that of its gain is added to d."""
+    if letters not in norms:
+        return of_z
+    of_v, of_gain = norms[letters].backward(of_z, v)
+    d[f"weight_norm_{letters}"] += of_gain.sum(0)
+    return of_v
 
 
 def _start(state: ArrayLike | None, batch: int, size: int) -> Array:
@@ -107,6 +154,7 @@ class LSTMTrace:
     i: Array
     f: Array
     o: Array
+    norms: dict[str, _Norm]
     extra: dict[str, Array] = field(default_factory=dict)
 
 
@@ -124,6 +172,7 @@ def lstm_forward(
     recurrent_mask: ArrayLike | None = None,
     zoneout_h: ArrayLike | None = None,
     zoneout_c: ArrayLike | None = None,
+    layer_norm_eps: float = LAYER_NORM_EPS,
 ) -> LSTMTrace:
     """One LSTM layer.
 
@@ -150,14 +199,15 @@ def lstm_forward(
     before[0] = [_start(gate, batch, hidden) for gate in (i0, f0, o0)]
     z_all = {letter: np.zeros((steps, batch, hidden)) for letter in v.rows}
     new_c, new_h = np.zeros_like(c[1:]), np.zeros_like(h[1:])
+    norms, products = _norms(w, layer_norm_eps), np.zeros((2, steps, batch, len(v.rows) * hidden))
     peephole = dict(zip((k for k in v.rows if k != "g"), w.get("weight_peephole", np.zeros((3, hidden))), strict=False))
     for t in range(steps):
-        columns = x[t] @ w["weight_ih"].T + (mask * h[t]) @ w["weight_hh"].T + w["bias"]
-        z = dict(zip(v.rows, np.split(columns, len(v.rows), axis=1), strict=True))
+        products[:, t] = x[t] @ w["weight_ih"].T, (mask * h[t]) @ w["weight_hh"].T
         if "weight_gates" in w:
-            of_gates = np.concatenate(before[t], 1) @ w["weight_gates"].T
-            for letter, more in zip("ifo", np.split(of_gates, 3, axis=1), strict=True):
-                z[letter] = z[letter] + more
+            i, f, o = np.split(np.concatenate(before[t], 1) @ w["weight_gates"].T, 3, axis=1)
+            products[1, t] += np.concatenate([i, f, np.zeros_like(i), o], 1)
+        columns = _normalized(norms, "ih", products[0, t]) + _normalized(norms, "hh", products[1, t]) + w["bias"]
+        z = dict(zip(v.rows, np.split(columns, len(v.rows), axis=1), strict=True))
         gate = dict.fromkeys("ifgo", np.ones((batch, hidden)))
         for letter in v.rows:
             if letter in "if":
@@ -172,16 +222,17 @@ def lstm_forward(
         if "o" in v.rows:
             z["o"] = z["o"] + peephole["o"] * c[t + 1]
             gate["o"] = v.function("o").forward(z["o"])
-        out = gate["o"] * v.cell.forward(c[t + 1])
+        seen_c = norms["c"].forward(c[t + 1])[0] + w["bias_norm_c"] if "c" in norms else c[t + 1]
+        out = gate["o"] * v.cell.forward(seen_c)
         new_h[t] = out @ w["weight_hr"].T if "weight_hr" in w else out
         h[t + 1] = h[t] + take_h[t] * (new_h[t] - h[t])
         gates[t] = [gate[letter] for letter in "ifgo"]
         before[t + 1] = before[t] + active[t] * (gates[t, [0, 1, 3]] - before[t])
         for letter in v.rows:
             z_all[letter][t] = z[letter]
-    extra = {"mask": mask, "take_h": take_h, "take_c": take_c, "new_c": new_c}
+    extra = {"mask": mask, "take_h": take_h, "take_c": take_c, "new_c": new_c, "products": products}
     seen = before[:, 0], before[:, 1], before[:, 2]
-    return LSTMTrace(x, h, c, h[1:] * active, gates, z_all, w, v, active, *seen, extra)
+    return LSTMTrace(x, h, c, h[1:] * active, gates, z_all, w, v, active, *seen, norms, extra)
 
 
 def lstm_backward(
@@ -196,6 +247,7 @@ def lstm_backward(
     """Gradients of all weights, of "x", "h0", "c0", with full gates "i0", "f0", "o0"; dh to do are those of the final
     state."""
     w, v, x, h, c, e = trace.weights, trace.variant, trace.x, trace.h, trace.c, trace.extra
+    norms = trace.norms
     batch, width, hidden = h.shape[1], h.shape[2], c.shape[2]
     dy = _f64(dy) * trace.active
     d = {name: np.zeros_like(value) for name, value in w.items()}
@@ -210,7 +262,8 @@ def lstm_backward(
         z = {letter: trace.z[letter][t] for letter in v.rows}
         d_h = d_h + dy[t]
         d_new_h, d_h_before = d_h * e["take_h"][t], d_h * (1 - e["take_h"][t])
-        squashed = v.cell.forward(c[t + 1])
+        seen_c = norms["c"].forward(c[t + 1])[0] + w["bias_norm_c"] if "c" in norms else c[t + 1]
+        squashed = v.cell.forward(seen_c)
         d_out = d_new_h
         if "weight_hr" in w:
             d["weight_hr"] += d_new_h.T @ (o * squashed)
@@ -218,7 +271,10 @@ def lstm_backward(
         dz = {}
         of_gate = dict(zip("ifo", d_before * trace.active[t], strict=True))
         d_before = d_before * (1 - trace.active[t])
-        d_c = d_c + d_out * o * v.cell.derivative1(c[t + 1])
+        d_seen = d_out * o * v.cell.derivative1(seen_c)
+        if "c" in norms:
+            d["bias_norm_c"] += d_seen.sum(0)
+        d_c = d_c + _of_product(norms, "c", d, d_seen, c[t + 1])
         if "o" in v.rows:
             dz["o"] = v.function("o").backward(d_out * squashed + of_gate["o"], x=z["o"])
             d_c = d_c + dz["o"] * peephole["o"]
@@ -234,16 +290,17 @@ def lstm_backward(
         if "weight_peephole" in w:
             seen = {"i": c[t], "f": c[t], "o": c[t + 1]}
             d["weight_peephole"] += [np.sum(dz[letter] * seen[letter], 0) for letter in letters]
+        rows = np.concatenate([dz[letter] for letter in v.rows], axis=1)
+        d["bias"] += rows.sum(0)
+        of_x, of_h = (_of_product(norms, k, d, rows, p[t]) for k, p in zip(("ih", "hh"), e["products"], strict=True))
         if "weight_gates" in w:
-            of_z = np.concatenate([dz[letter] for letter in "ifo"], 1)
+            of_z = np.concatenate([np.split(of_h, 4, axis=1)[k] for k in (0, 1, 3)], 1)
             d["weight_gates"] += of_z.T @ np.concatenate(before[t], 1)
             d_before = d_before + np.stack(np.split(of_z @ w["weight_gates"], 3, axis=1))
-        rows = np.concatenate([dz[letter] for letter in v.rows], axis=1)
-        d["weight_ih"] += rows.T @ x[t]
-        d["weight_hh"] += rows.T @ (e["mask"] * h[t])
-        d["bias"] += rows.sum(0)
-        d["x"][t] = rows @ w["weight_ih"]
-        d_h = d_h_before + e["mask"] * (rows @ w["weight_hh"])
+        d["weight_ih"] += of_x.T @ x[t]
+        d["weight_hh"] += of_h.T @ (e["mask"] * h[t])
+        d["x"][t] = of_x @ w["weight_ih"]
+        d_h = d_h_before + e["mask"] * (of_h @ w["weight_hh"])
         d_c = d_c_before
     of_gates = dict(zip(("i0", "f0", "o0"), d_before, strict=True)) if "weight_gates" in w else {}
     return d | {"h0": d_h, "c0": d_c} | of_gates
@@ -265,6 +322,8 @@ class GRUTrace:
     active: Array
     mask: Array  # (B, H)
     take: Array  # (T, B, H)
+    norms: dict[str, _Norm]
+    products: Array  # (2, T, B, 3H): those of x and of h, without biases
 
 
 def gru_forward(
@@ -278,10 +337,13 @@ def gru_forward(
     *,
     recurrent_mask: ArrayLike | None = None,
     zoneout_h: ArrayLike | None = None,
+    layer_norm_eps: float = LAYER_NORM_EPS,
 ) -> GRUTrace:
     """One GRU layer: ``weight_ih`` (3H, I), ``weight_hh`` (3H, H), ``bias_ih`` and ``bias_hh`` (3H,).
 
     ``recurrent_mask`` and ``zoneout_h`` are as for ``lstm_forward``.
+
+    Normalisation needs ``reset_after``.
 
     ``reset_after``: n = f(W x + b_ih + r * (U h + b_hh)), as in PyTorch; else n = f(W x + b_ih + U (r * h) + b_hh).
     """
@@ -295,10 +357,12 @@ def gru_forward(
         np.zeros((steps, 3, batch, hidden)),
         np.zeros_like(h[1:]),
     )
+    norms, products = _norms(w, layer_norm_eps), np.zeros((2, steps, batch, 3 * hidden))
     for t in range(steps):
-        x_r, x_z, x_n = np.split(x[t] @ w["weight_ih"].T + w["bias_ih"], 3, axis=1)
         seen = mask * h[t]
-        h_r, h_z, h_n = np.split(seen @ w["weight_hh"].T + w["bias_hh"], 3, axis=1)
+        products[:, t] = x[t] @ w["weight_ih"].T, seen @ w["weight_hh"].T
+        x_r, x_z, x_n = np.split(_normalized(norms, "ih", products[0, t]) + w["bias_ih"], 3, axis=1)
+        h_r, h_z, h_n = np.split(_normalized(norms, "hh", products[1, t]) + w["bias_hh"], 3, axis=1)
         r, z = gate.forward(x_r + h_r), gate.forward(x_z + h_z)
         if not reset_after:
             h_n = (r * seen) @ w["weight_hh"][2 * hidden :].T + w["bias_hh"][2 * hidden :]
@@ -306,7 +370,10 @@ def gru_forward(
         n = candidate.forward(z_n)
         h[t + 1] = h[t] + take[t] * ((1 - z) * n + z * h[t] - h[t])
         gates[t], z_all[t], product[t] = (r, z, n), (x_r + h_r, x_z + h_z, z_n), h_n
-    return GRUTrace(x, h, h[1:] * active, gates, z_all, product, w, (gate, candidate), reset_after, active, mask, take)
+    y, functions = h[1:] * active, (gate, candidate)
+    return GRUTrace(
+        x, h, y, gates, z_all, product, w, functions, reset_after, active, mask, take, norms, products
+    )
 
 
 def gru_backward(trace: GRUTrace, dy: ArrayLike, dh: ArrayLike | None = None) -> dict[str, Array]:
@@ -333,12 +400,14 @@ def gru_backward(trace: GRUTrace, dy: ArrayLike, dh: ArrayLike | None = None) ->
         dz_r = gate.backward(d_r, x=trace.z[t, 0])
         of_x, of_h = np.concatenate([dz_r, dz_z, dz_n], 1), np.concatenate([dz_r, dz_z, d_product], 1)
         gates = slice(None, None if trace.reset_after else 2 * hidden)
+        d["bias_ih"] += of_x.sum(0)
+        d["bias_hh"] += of_h.sum(0)
+        of_x = _of_product(trace.norms, "ih", d, of_x, trace.products[0, t])
+        of_h = _of_product(trace.norms, "hh", d, of_h, trace.products[1, t])
         d["weight_ih"] += of_x.T @ x[t]
         d["weight_hh"][gates] += of_h[:, gates].T @ seen
         if not trace.reset_after:
             d["weight_hh"][2 * hidden :] += dz_n.T @ (r * seen)
-        d["bias_ih"] += of_x.sum(0)
-        d["bias_hh"] += of_h.sum(0)
         d["x"][t] = of_x @ w["weight_ih"]
         d_h = d_before + trace.mask * (d_seen + of_h[:, gates] @ w["weight_hh"][gates])
     return d | {"h0": d_h}
@@ -357,6 +426,8 @@ class RNNTrace:
     active: Array
     mask: Array  # (B, H)
     take: Array  # (T, B, H)
+    norms: dict[str, _Norm]
+    products: Array  # (2, T, B, H): those of x and of h, without biases
 
 
 def rnn_forward(
@@ -368,6 +439,7 @@ def rnn_forward(
     *,
     recurrent_mask: ArrayLike | None = None,
     zoneout_h: ArrayLike | None = None,
+    layer_norm_eps: float = LAYER_NORM_EPS,
 ) -> RNNTrace:
     """One layer of h' = f(W x + U h + b): ``weight_ih`` (H, I), ``weight_hh`` (H, H), ``bias`` (H,).
 
@@ -378,10 +450,12 @@ def rnn_forward(
     active, mask, take = _masks(lengths, steps, batch, hidden, recurrent_mask, zoneout_h)
     h, z = np.zeros((steps + 1, batch, hidden)), np.zeros((steps, batch, hidden))
     h[0] = _start(h0, batch, hidden)
+    norms, products = _norms(w, layer_norm_eps), np.zeros((2, *z.shape))
     for t in range(steps):
-        z[t] = x[t] @ w["weight_ih"].T + (mask * h[t]) @ w["weight_hh"].T + w["bias"]
+        products[:, t] = x[t] @ w["weight_ih"].T, (mask * h[t]) @ w["weight_hh"].T
+        z[t] = _normalized(norms, "ih", products[0, t]) + _normalized(norms, "hh", products[1, t]) + w["bias"]
         h[t + 1] = h[t] + take[t] * (activation.forward(z[t]) - h[t])
-    return RNNTrace(x, h, h[1:] * active, z, w, activation, active, mask, take)
+    return RNNTrace(x, h, h[1:] * active, z, w, activation, active, mask, take, norms, products)
 
 
 def rnn_backward(trace: RNNTrace, dy: ArrayLike, dh: ArrayLike | None = None) -> dict[str, Array]:
@@ -394,9 +468,11 @@ def rnn_backward(trace: RNNTrace, dy: ArrayLike, dh: ArrayLike | None = None) ->
     for t in reversed(range(len(x))):
         d_h = d_h + dy[t]
         dz = trace.function.backward(d_h * trace.take[t], x=trace.z[t])
-        d["weight_ih"] += dz.T @ x[t]
-        d["weight_hh"] += dz.T @ (trace.mask * h[t])
+        of_x = _of_product(trace.norms, "ih", d, dz, trace.products[0, t])
+        of_h = _of_product(trace.norms, "hh", d, dz, trace.products[1, t])
+        d["weight_ih"] += of_x.T @ x[t]
+        d["weight_hh"] += of_h.T @ (trace.mask * h[t])
         d["bias"] += dz.sum(0)
-        d["x"][t] = dz @ w["weight_ih"]
-        d_h = d_h * (1 - trace.take[t]) + trace.mask * (dz @ w["weight_hh"])
+        d["x"][t] = of_x @ w["weight_ih"]
+        d_h = d_h * (1 - trace.take[t]) + trace.mask * (of_h @ w["weight_hh"])
     return d | {"h0": d_h}
