@@ -9,8 +9,8 @@
 typedef struct {
   const fa_cell *cell;
   const int *row; /* which columns are there */
-  fa_size H, groups;
-  fa_size stride; /* from group to group */
+  fa_size H, groups, full; /* groups, and those without units that only fill them up */
+  fa_size stride;          /* from group to group */
 } norm_row;
 
 static const int norm_row_c[4] = {0, -1, -1, -1};
@@ -27,8 +27,8 @@ FA_INLINE fa_size norm_size(const norm_row *r) {
 }
 /* Zero for what only fills up the last group, and for a column that the product does not have. */
 FA_INLINE vec norm_there(const norm_row *r, fa_size g, int k, vec v) {
-  const fa_size units = column_size(r->cell, r->row, r->H, g, k);
-  return FA_LIKELY(units == VL) ? v : v_sel(m_first(units), v, v_zero());
+  if (r->row[k] < 0) return v_zero();
+  return g < r->full ? v : v_sel(m_first(column_size(r->cell, r->row, r->H, g, k)), v, v_zero());
 }
 FA_INLINE vec norm_mean(const norm_row *r, const int columns, const vec sum[4]) {
   const vec all = columns == 1 ? sum[0] : v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]));
@@ -47,13 +47,17 @@ FA_INLINE void norm_statistics(const norm_row *r, const int columns, const real 
   *scale = v_div(v_set1(1), v_sqrt(v_add(variance, v_set1((real)r->cell->norm_eps))));
 }
 
-/* A product's v becomes xhat; *scale is filled, or NULL. */
-FA_INLINE void norm_forward(const norm_row *r, real *v, real *scale) {
+/* out = base + gain xhat for a product v; base may be out. In training v becomes xhat, and *scale is filled, or NULL. */
+FA_INLINE void norm_forward(const norm_row *r, real *v, real *scale, const real *gain, const real *base,
+                            fa_size base_stride, real *out, fa_size out_stride) {
   vec mean, factor;
   norm_statistics(r, 4, v, &mean, &factor);
   FOR_NORM(r, 4, g, k) {
     real *at = v + g * r->stride + k * VL;
-    v_store(at, v_mul(v_sub(v_load(at), mean), factor));
+    const vec xhat = v_mul(v_sub(v_load(at), mean), factor);
+    if (scale) v_store(at, xhat);
+    v_store(out + g * out_stride + k * VL,
+            v_mac(v_load(gain + g * TILE_COLS + k * VL), xhat, v_load(base + g * base_stride + k * VL)));
   }
   if (scale) v_store_n(scale, factor, 1);
 }
@@ -81,10 +85,12 @@ FA_INLINE void norm_backward(const norm_row *r, const int columns, const real *g
 /* ---- forward -------------------------------------------------------------------------------------------------- */
 
 FA_INLINE norm_row norm_row_of(const fa_cell *cell, const int *row, fa_size H, fa_size slab_rows) {
-  return (norm_row){.cell = cell, .row = row, .H = H, .groups = cell_groups(cell, H), .stride = slab_rows * TILE_COLS};
+  return (norm_row){.cell = cell, .row = row, .H = H, .groups = cell_groups(cell, H),
+                    .full = H / (VL * cell_vectors(cell)), .stride = slab_rows * TILE_COLS};
 }
 FA_INLINE norm_row norm_row_of_c(const fa_cell *cell, fa_size H) {
-  return (norm_row){.cell = cell, .row = norm_row_c, .H = H, .groups = cell_groups(cell, H), .stride = VL};
+  return (norm_row){.cell = cell, .row = norm_row_c, .H = H, .groups = cell_groups(cell, H), .full = H / VL,
+                    .stride = VL};
 }
 
 /* Rows of the batch that go through all phases of a step before the next ones do: some 2 CELL_SLOTS pieces, which stay in
@@ -94,29 +100,21 @@ FA_INLINE fa_size norm_block(fa_size groups) { return FA_MAX(1, 2 * CELL_SLOTS /
 /* The input product of a chunk, as it stands in norm.ih, to the slabs. */
 static void norm_input(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t_begin, fa_size t_end) {
   const norm_row r = norm_row_of(s->cell, s->cell->row_ih, s->H, s->slab_rows);
-  const real *gain = s->norm.gain_ih, *bias = s->bias;
   for (fa_size t = t_begin; t < t_end; t++)
     for (fa_size b = share->row_begin, end = FA_MIN(share->row_end, step_rows(s->starts, s->B, t)); b < end; b++) {
       const fa_size at = (slab_row(s, t) + b) * TILE_COLS;
-      real *xhat = (real *)s->norm.ih + at, *z = (real *)s->slabs + at;
-      norm_forward(&r, xhat, s->norm.scale_ih ? (real *)s->norm.scale_ih + step_row(s->starts, s->B, t) + b : NULL);
-      FOR_NORM(&r, 4, g, k) {
-        const fa_size packed = g * TILE_COLS + k * VL;
-        v_store(z + g * r.stride + k * VL,
-                v_mac(v_load(gain + packed), v_load(xhat + g * r.stride + k * VL), v_load(bias + packed)));
-      }
+      norm_forward(&r, (real *)s->norm.ih + at,
+                   s->norm.scale_ih ? (real *)s->norm.scale_ih + step_row(s->starts, s->B, t) + b : NULL, s->norm.gain_ih,
+                   s->bias, TILE_COLS, (real *)s->slabs + at, r.stride);
     }
 }
 
-/* What goes into the gates: the slabs' part and the recurrent product's. */
+/* What goes into the gates stands in the slabs. */
 FA_NOINLINE void norm_slots(const fa_recurrent_forward *s, fa_size t, cell_slots *q) {
-  const real *slabs = (const real *)s->slabs + slab_row(s, t) * TILE_COLS, *gain = s->norm.gain_hh;
-  const real *hh = (const real *)s->norm.hh + mid_row(s, t) * TILE_COLS;
+  const real *slabs = (const real *)s->slabs + slab_row(s, t) * TILE_COLS;
   FOR_SLOTS(q, j) {
-    const fa_size g = q->at[j].g, row = q->at[j].row;
-    const real *z = slabs + (g * s->slab_rows + row) * TILE_COLS, *xhat = hh + (g * s->norm.hh_rows + row) * TILE_COLS;
-    FA_UNROLL for (int k = 0; k < 4; k++)
-      v_store(q->z[k] + o, v_mac(v_load(gain + g * TILE_COLS + k * VL), v_load(xhat + k * VL), v_load(z + k * VL)));
+    const real *z = slabs + (q->at[j].g * s->slab_rows + q->at[j].row) * TILE_COLS;
+    FA_UNROLL for (int k = 0; k < 4; k++) v_store(q->z[k] + o, v_load(z + k * VL));
   }
   cells_forward(s, t, q);
 }
@@ -180,11 +178,15 @@ static void norm_cells(const fa_recurrent_forward *s, fa_size t, fa_size row_beg
   const fa_cell *cell = s->cell;
   const norm_row r = norm_row_of(cell, cell->row_hh, s->H, s->norm.hh_rows), of_c = norm_row_of_c(cell, s->H);
   const fa_size Hp = cell_units(cell, s->H), block = norm_block(r.groups);
-  real *hh = (real *)s->norm.hh + mid_row(s, t) * TILE_COLS;
+  real *hh = (real *)s->norm.hh + mid_row(s, t) * TILE_COLS, *slabs = (real *)s->slabs + slab_row(s, t) * TILE_COLS;
   real *scale = s->norm.scale_hh ? (real *)s->norm.scale_hh + mid_row(s, t) : NULL;
   for (fa_size first = row_begin, rows; first < row_end; first += rows) {
     rows = FA_MIN(block, row_end - first);
-    for (fa_size b = first; b < first + rows; b++) norm_forward(&r, hh + b * TILE_COLS, scale ? scale + b : NULL);
+    for (fa_size b = first; b < first + rows; b++) {
+      real *z = slabs + b * TILE_COLS;
+      norm_forward(&r, hh + b * TILE_COLS, scale ? scale + b : NULL, s->norm.gain_hh, z, s->slab_rows * TILE_COLS, z,
+                   s->slab_rows * TILE_COLS);
+    }
     pieces_forward(norm_slots, s, t, r.groups, first, rows);
     if (cell->kind != FA_LSTM) continue;
     const real *c = (const real *)s->c + state_row(s->starts, s->B, t + 1, s->c_ring) * Hp;

@@ -600,7 +600,7 @@ cdef NormBytes norm_bytes(const fa_cell *cell, fa_size rows, fa_size row_bytes, 
 cdef void place_norm(fa_recurrent_forward *args, NormBytes n, char *memory, bint training) noexcept nogil:
     args.norm.ih = memory if training else args.slabs
     args.norm.hh = memory + n.ih
-    args.norm.hh_rows = args.slab_rows if training else args.B
+    args.norm.hh_rows = args.slab_rows if training else args.B | 1
     args.norm.scale_ih = memory + n.ih + n.hh if training else NULL
     args.norm.scale_hh = memory + n.ih + n.hh + n.scale if training else NULL
     args.norm.statistics_c = memory + n.ih + n.hh + 2 * n.scale
@@ -719,6 +719,7 @@ cdef class Tape:
     cdef readonly object starts
     cdef readonly tuple masks
     cdef readonly fa_size T, B
+    cdef fa_size slab_rows
     cdef bint time_major        # x, and dy and dx alike
 
     cdef const fa_size *starts_data(self) noexcept:
@@ -753,12 +754,13 @@ cdef class Tape:
         cdef const kernel_table *kernels = self.cell.kernels
         cdef cnp.npy_intp dims[4]
         dims[0] = vectors_of(self.cell.hidden_size, kernels)
-        dims[1] = self.rows()
+        dims[1] = self.slab_rows
         dims[2] = COLUMNS
         dims[3] = kernels.lanes
         slabs = cnp.PyArray_SimpleNewFromData(
             4, dims, cnp.NPY_FLOAT32 if kernels.itemsize == 4 else cnp.NPY_FLOAT64, self.space.data)
-        units = slabs.transpose(2, 1, 0, 3).reshape(COLUMNS, dims[1], -1)[:, :, :self.cell.hidden_size].copy()
+        slabs = slabs[:, :self.rows()]
+        units = slabs.transpose(2, 1, 0, 3).reshape(COLUMNS, self.rows(), -1)[:, :, :self.cell.hidden_size].copy()
         return units if self.starts is not None else units.reshape(COLUMNS, self.T, self.B, self.cell.hidden_size)
 
 
@@ -859,13 +861,15 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     args.slab_ring = -1 if training else steps - 1
     needs_slabs = args.hoisted or (kind.second and kind.kind == FA_GRU)  # whose gates wait for the candidate
     args.slab_rows = starts_at(starts_data, B, T) if training else steps * B if needs_slabs else 0
+    if kind.layer_norm:  # odd: the groups of a row lie in different sets of L1
+        args.slab_rows |= 1
     slots = starts_at(starts_data, B, T) + B if training else 2 * B  # of h
     n_slabs = lines(args.slab_rows * width * size)
     n_h = lines(slots * Pp * size)
     n_c = 0 if not has_c else lines((slots if training else B) * Hp * size)
     n_operand = lines(slots * Rp * size) if args.masks.drop != NULL or kind.full_gates else 0
     n_mid = lines(slots * Hp * size) if kind.second else 0
-    n = norm_bytes(kind, args.slab_rows if training else B, width * size, size, training)
+    n = norm_bytes(kind, args.slab_rows if training else B | 1, width * size, size, training)
     space = Workspace(n_slabs + n_h + n_c + n_operand + n_mid + n.ih + n.hh + 2 * n.scale + n.c)
     args.slabs = space.data
     args.h = space.data + n_slabs
@@ -906,6 +910,7 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     tape.x = x
     tape.starts = starts
     tape.masks = masks
+    tape.slab_rows = args.slab_rows
     tape.T = T
     tape.B = B
     tape.time_major = time_major
@@ -954,7 +959,7 @@ cdef StepBytes step_memory(PackedCell cell, fa_size B) noexcept:
     n.operand = lines(2 * row * state_width(cell.operands, kernels, kind)) if kind.full_gates else 0
     n.mid = n.c if kind.second else 0
     n.slabs = lines(row * slab_width(cell.hidden_size, kernels, kind))
-    n.norm = norm_bytes(kind, B, slab_width(cell.hidden_size, kernels, kind) * kernels.itemsize, kernels.itemsize, False)
+    n.norm = norm_bytes(kind, B | 1, slab_width(cell.hidden_size, kernels, kind) * kernels.itemsize, kernels.itemsize, False)
     n.all = n.h + n.c + n.operand + n.mid + n.slabs + n.norm.hh + n.norm.c
     return n
 
@@ -1134,7 +1139,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     cdef fa_size T = tape.T, B = tape.B, size = kernels.itemsize, I = cell.input_size, H = cell.hidden_size
     cdef fa_size P = cell.output_size
     cdef const fa_cell *kind = &cell.cell.args
-    cdef fa_size Hp = state_width(H, kernels, kind), Pp = state_width(P, kernels, kind), rows, all_rows = tape.rows()
+    cdef fa_size Hp = state_width(H, kernels, kind), Pp = state_width(P, kernels, kind), rows
     cdef fa_size Rp = state_width(cell.operands, kernels, kind)
     cdef size_t n_c = lines(B * Hp * size), n_h = lines(B * Pp * size), n_gates = 3 * n_c if kind.full_gates else 0
     cdef size_t n_second = 0, n_packed, n_sums = 0
@@ -1157,7 +1162,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     job.chunk_steps = max(1, min(T, (GRADIENT_ROWS + B - 1) // max(B, 1)))
     rows = job.chunk_steps * B
     if kind.second:
-        n_second = lines(all_rows * slab_width(P, kernels, &cell.cell.second_args) * size)
+        n_second = lines(tape.slab_rows * slab_width(P, kernels, &cell.cell.second_args) * size)
     n_packed = padded(I, kernels) + padded(P, kernels)  # of the rows that dZ was multiplied with
     if kind.full_gates:
         n_packed += padded(3 * H, kernels)
@@ -1182,7 +1187,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     args.peephole = cell.peephole
     args.second_back = cell.second_back
     args.slabs = tape.space.data
-    args.slab_rows = all_rows
+    args.slab_rows = tape.slab_rows
     args.h = tape.h
     args.c = tape.c
     args.dh = scratch.data
@@ -1232,7 +1237,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     gradient.packed = packed
     gradient.slabs = args.norm.ih if kind.layer_norm else args.slabs
     gradient.gates = args.slabs
-    gradient.slab_rows = all_rows
+    gradient.slab_rows = tape.slab_rows
     gradient.gradient = item_data(gradients, 0)
     gradient.bias_a = item_data(gradients, 2)
     gradient.bias_b = item_data(gradients, 3)
@@ -1269,7 +1274,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         gradient.gradient = second_weight(cell.cell, H, item_data(gradients, 1), item_data(gradients, 10), size)
     load_state(<char *>args.dh, item_data(final, 0), B, P * size, Pp * size)
     load_state(<char *>args.dc, item_data(final, 1), B, H * size, Hp * size)
-    if n_second > 0 and padded(P, kernels) * size * all_rows < <fa_size>n_second:  # vectors that no piece writes
+    if n_second > 0 and padded(P, kernels) * size * tape.slab_rows < <fa_size>n_second:  # vectors that no piece writes
         memset(args.second_slabs, 0, n_second)
     if args.past != NULL:
         memset(args.past, 0, B * Pp * size)
