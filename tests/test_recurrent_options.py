@@ -190,6 +190,10 @@ WIDE = [
     (fa.nn.LSTM, {"full_gate_recurrence": True, "projection_size": 9, "zoneout": 0.2}),
     (fa.nn.GRU, {"reset_after": False}),
     (fa.nn.RNN, {"recurrent_dropout": 0.3, "zoneout": 0.2}),
+    (fa.nn.LSTM, {"layer_norm": True}),
+    (fa.nn.LSTM, {"layer_norm": True, "projection_size": 9, "full_gate_recurrence": True, "cell_zoneout": 0.2}),
+    (fa.nn.GRU, {"layer_norm": True}),
+    (fa.nn.RNN, {"layer_norm": True, "zoneout": 0.2}),
 ]
 
 

@@ -40,6 +40,13 @@ def check(forward, backward, weights, x, states, rng):
         assert_gradient(name, got[name], numeric_gradient(total, array))
 
 
+NORM_EPS = 0.05  # keeps the few units' 1 / sqrt(var + eps) as smooth as the differences need it
+
+
+def norm_sizes(rows):
+    return {"weight_norm_ih": rows, "weight_norm_hh": rows}
+
+
 VARIANTS = {
     "input gate": {"input_gate": gate["softsign"]},
     "forget gate": {"forget_gate": gate["tanh"]},
@@ -52,7 +59,7 @@ VARIANTS = {
     "coupled": {"coupled": True},
     "clip": {"cell_clip": 0.4},
 }
-OPTIONS = ("peepholes", "projection", "full gates", "recurrent mask", "zoneout", "lengths")
+OPTIONS = ("layer norm", "peepholes", "projection", "full gates", "recurrent mask", "zoneout", "lengths")
 
 
 @pytest.mark.parametrize("names", [*[(n,) for n in (*VARIANTS, *OPTIONS)], *combinations((*VARIANTS, *OPTIONS), 2)])
@@ -74,7 +81,11 @@ def test_lstm(names):
         sizes["weight_gates"] = (3 * H, 3 * H)
     if "peepholes" in names:
         sizes["weight_peephole"] = (len(variant.rows) - 1, H)
+    if "layer norm" in names:
+        sizes |= norm_sizes(rows) | {"weight_norm_c": H, "bias_norm_c": H}
     options = {"lengths": LENGTHS} if "lengths" in names else {}
+    if "layer norm" in names:
+        options["layer_norm_eps"] = NORM_EPS
     if "recurrent mask" in names:
         options["recurrent_mask"] = rng.choice([0, 2.0], (B, width))
     if "zoneout" in names:
@@ -103,32 +114,37 @@ def test_clipped():
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
-@pytest.mark.parametrize("reset_after", [True, False])
+@pytest.mark.parametrize(("reset_after", "normalized"), [(True, False), (False, False), (True, True)])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("functions", [{}, {"gate": gate["softsign"], "candidate": gate["gelu"]}])
-def test_gru(lengths, reset_after, masked, functions):
+def test_gru(lengths, reset_after, normalized, masked, functions):
     rng = np.random.default_rng(1)
     options = functions | masks_of(rng, masked)
+    norm = norm_sizes(3 * H) if normalized else {}
+    options["layer_norm_eps"] = NORM_EPS
 
     def forward(x, weights, h0):
         return reference.gru_forward(x, weights, h0, lengths, reset_after=reset_after, **options)
 
-    weights = weights_of(rng, {"weight_ih": (3 * H, I), "weight_hh": (3 * H, H), "bias_ih": 3 * H, "bias_hh": 3 * H})
+    sizes = {"weight_ih": (3 * H, I), "weight_hh": (3 * H, H), "bias_ih": 3 * H, "bias_hh": 3 * H}
+    weights = weights_of(rng, sizes | norm)
     states = (rng.normal(size=(B, H)),)
     check(forward, reference.gru_backward, weights, rng.normal(size=(T, B, I)), states, rng)
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS])
 @pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("name", gate)
-def test_rnn(lengths, masked, name):
+def test_rnn(lengths, masked, normalized, name):
     rng = np.random.default_rng(1)
     options = masks_of(rng, masked)
 
     def forward(x, weights, h0):
-        return reference.rnn_forward(x, weights, h0, lengths, gate[name], **options)
+        return reference.rnn_forward(x, weights, h0, lengths, gate[name], layer_norm_eps=NORM_EPS, **options)
 
-    weights = weights_of(rng, {"weight_ih": (H, I), "weight_hh": (H, H), "bias": H})
+    norm = norm_sizes(H) if normalized else {}
+    weights = weights_of(rng, {"weight_ih": (H, I), "weight_hh": (H, H), "bias": H} | norm)
     check(forward, reference.rnn_backward, weights, rng.normal(size=(T, B, I)), (rng.normal(size=(B, H)),), rng)
 
 

@@ -69,6 +69,10 @@ def test_variants(isa, name):
         fa.nn.LSTM(4, 20, 2, full_gate_recurrence=True, projection_size=17),
         fa.nn.LSTM(4, 20, zoneout=0.3, cell_zoneout=0.2, recurrent_dropout=0.4),
         fa.nn.GRU(4, 20, 2, reset_after=False, zoneout=0.2),
+        fa.nn.LSTM(4, 20, 2, layer_norm=True),
+        fa.nn.LSTM(4, 20, layer_norm=True, full_gate_recurrence=True, projection_size=17, zoneout=0.2),
+        fa.nn.GRU(4, 20, 2, layer_norm=True),
+        fa.nn.RNN(4, 20, layer_norm=True),
     ],
 )
 def test_options(layer):
