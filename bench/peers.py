@@ -34,6 +34,7 @@ _METHODS = {
     "product": ("product",),
     "lstm": ("recurrent_inference", "recurrent_training"),
     "recurrent": ("recurrent_inference", "recurrent_training"),
+    "variants": (),
     "streams": ("recurrent_step",),
     "training": ("mlp_step", "language_model_step"),
 }

@@ -1,4 +1,5 @@
-"""Recurrent layers over whole sequences, inference and forward with all gradients; and one step of a stream."""
+"""Recurrent layers over whole sequences, inference and forward with all gradients; their variants; and one step of a
+stream."""
 
 from __future__ import annotations
 
@@ -24,6 +25,18 @@ NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 KINDS = ("inference", "training")
 REFERENCE_FLOPS = 2e9  # up to here results are held against the reference (a second or two), above against fastact's
 CHECKED_STEPS = 3  # of a stream
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "LSTM peepholes": ("LSTM", {"peepholes": True}),
+    "LSTM coupled gates": ("LSTM", {"coupled_gates": True}),
+    "LSTM hard sigmoid gates": ("LSTM", {"gate_activation": "hard_sigmoid"}),
+    "LSTM full gate recurrence": ("LSTM", {"full_gate_recurrence": True}),
+    "LSTM zoneout": ("LSTM", {"zoneout": 0.1, "cell_zoneout": 0.1}),
+    "LSTM layer norm": ("LSTM", {"layer_norm": True}),
+    "GRU reset before": ("GRU", {"reset_after": False}),
+    "GRU layer norm": ("GRU", {"layer_norm": True}),
+    "RNN layer norm": ("RNN", {"layer_norm": True}),
+}
+PLAIN_TURN = 0.02  # seconds for the plain cell
 
 
 def random_weights(cell: str, inputs: int, hidden: int, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
@@ -80,6 +93,35 @@ def cases(
                 )
 
 
+def variant_cases(shapes: Sequence[RecurrentShape], dtype: str, only: Sequence[str] = ()) -> Iterator[Case]:
+    """Each variant at each shape; the limit is the time of the plain cell."""
+    for shape in shapes:
+        rng = np.random.default_rng(0)
+        x = rng.standard_normal((shape.T, shape.B, shape.I)).astype(dtype)
+        dy = rng.standard_normal((shape.T, shape.B, shape.H)).astype(dtype)
+        for name, (cell, options) in VARIANTS.items():
+            for kind in KINDS:
+                label = f"T={shape.T} B={shape.B} I={shape.I} H={shape.H}"
+                if only and not any(text in f"{name} {kind} {label}" for text in only):
+                    continue
+                usual = {"time_major": True, "dtype": dtype, "rng": 0}
+                plain, variant = (
+                    _run(getattr(fa.nn, cell)(shape.I, shape.H, **usual, **more), x, dy, kind) for more in ({}, options)
+                )
+                yield Case(
+                    section="variants",
+                    name=f"{name} {kind}",
+                    shape=label,
+                    dtype=dtype,
+                    contenders=[Contender("fastact", variant)],
+                    work=1,
+                    unit="ms",
+                    tolerance=0,
+                    limit_ns=min(timing.shortest(plain, PLAIN_TURN) for _ in range(3)),
+                    limit="the plain cell",
+                )
+
+
 def _layer(cell: str, weights: dict[str, Array]) -> Any:
     (_, inputs), (_, hidden) = weights["weight_ih_l0"].shape, weights["weight_hh_l0"].shape
     layer = getattr(fa.nn, cell)(inputs, hidden, time_major=True, dtype=weights["weight_ih_l0"].dtype)
@@ -88,8 +130,11 @@ def _layer(cell: str, weights: dict[str, Array]) -> Any:
 
 
 def _fastact(cell: str, weights: dict[str, Array], x: Array, dy: Array, training: bool) -> Run:
-    layer = _layer(cell, weights)
-    if not training:
+    return _run(_layer(cell, weights), x, dy, "training" if training else "inference")
+
+
+def _run(layer: Any, x: Array, dy: Array, kind: str) -> Run:
+    if kind == "inference":
         return lambda: [layer(x)]
     parameters = layer.parameters()
 

@@ -19,6 +19,7 @@ SECTIONS = {
     "product": "Matrix product",
     "lstm": "LSTM, one layer, time-major",
     "recurrent": "Recurrent layers, time-major",
+    "variants": "Variants of the recurrent cells (limit: the plain cell)",
     "streams": "Streams, one step a call",
     "training": "Training steps",
 }

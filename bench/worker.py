@@ -17,8 +17,8 @@ import fastact as fa
 
 from . import activations, calls, peers, product, recurrent, shapes, timing, training, values
 
-SECTIONS = ("activations", "calls", "values", "product", "lstm", "recurrent", "streams", "training")
-WITHOUT_NUMPY = ("recurrent", "streams")
+SECTIONS = ("activations", "calls", "values", "product", "lstm", "recurrent", "variants", "streams", "training")
+WITHOUT_NUMPY = ("recurrent", "variants", "streams")
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Level:
     products: list[shapes.ProductShape]
     lstms: list[shapes.RecurrentShape]
     recurrent: list[shapes.RecurrentShape]
+    variants: list[shapes.RecurrentShape]
     streams: list[shapes.RecurrentShape]
     mlps: list[shapes.MLPShape]
     language_models: list[shapes.LanguageModelShape]
@@ -42,21 +43,23 @@ _FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY
 LEVELS = {
     "tiny": Level(
         1, 0, None, shapes.TINY_ACTIVATION_SIZES, shapes.TINY_ROWS_SHAPES, shapes.TINY_PRODUCTS,
-        shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES,
+        shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES,
         shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL],
     ),
     "quick": Level(
         1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, [], shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
-        shapes.QUICK_RECURRENT_SHAPES, shapes.STREAM_SHAPES[:2], shapes.MLP_SHAPES[1:], [],
+        shapes.QUICK_RECURRENT_SHAPES, shapes.VARIANT_SHAPES[:1], shapes.STREAM_SHAPES[:2], shapes.MLP_SHAPES[1:], [],
     ),
     "default": Level(
         2, 0.03, activations.MAIN, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES,
         _FIXED_PRODUCTS + shapes.sampled_products(8), shapes.LSTM_SHAPES,
-        shapes.RECURRENT_SHAPES, shapes.STREAM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
+        shapes.RECURRENT_SHAPES, shapes.VARIANT_SHAPES, shapes.STREAM_SHAPES, shapes.MLP_SHAPES,
+        [shapes.LANGUAGE_MODEL],
     ),
     "full": Level(
         5, 0.05, None, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES, _FIXED_PRODUCTS + shapes.sampled_products(60),
-        shapes.LSTM_SHAPES, shapes.RECURRENT_GRID, shapes.STREAM_SHAPES, shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
+        shapes.LSTM_SHAPES, shapes.RECURRENT_GRID, shapes.VARIANT_SHAPES, shapes.STREAM_SHAPES, shapes.MLP_SHAPES,
+        [shapes.LANGUAGE_MODEL],
     ),
 }  # fmt: skip
 
@@ -84,6 +87,8 @@ def cases(
         yield from recurrent.cases(section, ("LSTM",), level.lstms, dtype, threads, others, only)
     elif section == "recurrent":
         yield from recurrent.cases(section, tuple(shapes.GATES), level.recurrent, dtype, threads, others, only)
+    elif section == "variants":
+        yield from recurrent.variant_cases(level.variants, dtype, only)
     elif section == "streams":
         yield from recurrent.stream_cases(tuple(shapes.GATES), level.streams, dtype, threads, others, only)
     else:
@@ -110,7 +115,7 @@ def run(
     with_peers : bool or names
         All installed peers, none, or those named.
     names : activations to measure instead of the level's, optional
-    only : texts, one of which must be in the name and shape of a row of lstm, recurrent and streams
+    only : texts, one of which must be in the name and shape of a row of lstm, recurrent, variants and streams
 
     Yields
     ------

@@ -288,8 +288,8 @@ FA_INLINE void gate_backward(const fa_recurrent_backward *s, int gate, cell_slot
 }
 
 /* Through h = o f(c): d, the gradient of h, becomes that of o; dc is that of c. */
-FA_INLINE void lstm_output_backward(const fa_cell *cell, const cell_slots *q, const real *c, const real *o_value, real *d,
-                                    real *dc) {
+FA_INLINE void lstm_output_backward(const fa_cell *cell, const cell_slots *q, const real *c, const real *o_value,
+                                    real *d, real *dc) {
   const fa_size n = q->count * VL;
   FA_ALIGN(64) cell_buffer squashed;
   cell_forward(cell, FA_CELL_OUTPUT, c, squashed, n);

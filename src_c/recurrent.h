@@ -69,8 +69,9 @@ typedef struct {
   fa_size take_h_row, take_c_row;  /* from row to row: P and H, or 0 if all are the same */
 } fa_recurrent_masks;
 
-/* Layer normalisation. x W_ih, h W_hh and, on its way out, an LSTM's c each become xhat = (v - mean) / sqrt(var + eps) over
- * all that a row has of them; the gates get gain_ih xhat_ih + gain_hh xhat_hh + bias, the output gain_c xhat_c + shift_c. */
+/* Layer normalisation. x W_ih, h W_hh and, on its way out, an LSTM's c each become xhat = (v - mean) / sqrt(var + eps)
+ * over all that a row has of them; the gates get gain_ih xhat_ih + gain_hh xhat_hh + bias, the output
+ * gain_c xhat_c + shift_c. */
 typedef struct {
   const void *gain_ih, *gain_hh; /* as bias */
   const void *gain_c, *shift_c;  /* [Hp], an LSTM's */
@@ -122,10 +123,11 @@ typedef struct {
 
 /* Gradients of the gains: summed up row by row of the batch, whoever does a row, and added together at the end. */
 typedef struct {
-  void *c, *xhat_c;                         /* [B][Hp]: gradient of what c's normalisation gives; xhat, then gradient of c */
-  void *sum_ih, *sum_hh;                    /* [B] rows as gain_ih */
-  void *sum_c, *sum_shift_c;                /* [B][Hp] */
-  void *of_ih, *of_hh, *of_c, *of_shift_c;  /* (G H), (H): added to in the end; those of c may be NULL */
+  void *c, *xhat_c;          /* [B][Hp]: gradient of what c's normalisation gives; xhat, then gradient of c */
+  void *sum_ih, *sum_hh;     /* [B] rows as gain_ih */
+  void *sum_c, *sum_shift_c; /* [B][Hp] */
+  void *of_ih, *of_hh;       /* (G H): added to in the end */
+  void *of_c, *of_shift_c;   /* (H), an LSTM's */
 } fa_recurrent_norm_gradient;
 
 typedef struct {

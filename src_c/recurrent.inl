@@ -244,9 +244,8 @@ FA_NOINLINE void second_back(const fa_recurrent_backward *s, fa_size t, fa_size 
 /* A cell for whole rows, from dmid. */
 FA_INLINE void rows_backward(backward_cell cell, const fa_recurrent_backward *s, fa_size t, fa_size first,
                              fa_size row_end) {
-  const fa_size Hp = cell_units(s->cell, s->H);
-  pieces_backward(cell, s, t, 0, cell_groups(s->cell, s->H), first, row_end - first, (const real *)s->dmid + first * Hp, Hp,
-                  0);
+  const fa_size groups = cell_groups(s->cell, s->H), Hp = cell_units(s->cell, s->H);
+  pieces_backward(cell, s, t, 0, groups, first, row_end - first, (const real *)s->dmid + first * Hp, Hp, 0);
 }
 
 /* An LSTM that normalises c: its output, c, its gates and the products, a few rows at a time. */
@@ -306,7 +305,8 @@ static void backward_step(const fa_recurrent_backward *s, const fa_recurrent_sha
   if (norm_c)
     norm_cells_backward(s, t, share->row_begin, row_end);
   else if (collect)
-    rows_backward(cell->kind == FA_GRU ? gru_reset_slots_backward : lstm_slots_backward, s, t, share->row_begin, row_end);
+    rows_backward(cell->kind == FA_GRU ? gru_reset_slots_backward : lstm_slots_backward, s, t, share->row_begin,
+                  row_end);
   else if (cell->layer_norm)
     norm_products_backward(s, t, share->row_begin, row_end);
 }

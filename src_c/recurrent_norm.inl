@@ -2,15 +2,16 @@
  *
  *   xhat = (v - mean) / sqrt(var + eps)     dv = (a - mean(a) - xhat mean(a xhat)) / sqrt(var + eps), a = gain dz
  *
- * over what one row (t, b) has of the input product, of the recurrent product, or of c. The biased variance comes from a
- * second pass over the row, which is in L1: E[v^2] - E[v]^2 has no correct digit left in float32 where the mean is some
- * thousand deviations away from 0. Sums go by columns and then over lanes, whatever else is in the batch. */
+ * over what one row (t, b) has of the input product, of the recurrent product, or of c. The biased variance comes from
+ * a second pass over the row, which is in L1: E[v^2] - E[v]^2 has no correct digit left in float32 where the mean is
+ * some thousand deviations away from 0. Sums go by columns and then over lanes, whatever else is in the batch. */
 
 typedef struct {
   const fa_cell *cell;
   const int *row; /* which columns are there */
   fa_size H, groups, full; /* groups, and those without units that only fill them up */
   fa_size stride;          /* from group to group */
+  real share;              /* 1 / the number of units and columns that are there */
 } norm_row;
 
 static const int norm_row_c[4] = {0, -1, -1, -1};
@@ -19,12 +20,6 @@ static const int norm_row_c[4] = {0, -1, -1, -1};
 #define FOR_NORM(r, columns, g, k) \
   for (fa_size g = 0; g < (r)->groups; g++) FA_UNROLL for (int k = 0; k < columns; k++)
 
-FA_INLINE fa_size norm_size(const norm_row *r) {
-  fa_size n = 0;
-  if (r->cell->kind == FA_RNN) return r->H;
-  for (int k = 0; k < 4; k++) n += r->row[k] >= 0 ? r->H : 0;
-  return n;
-}
 /* Zero for what only fills up the last group, and for a column that the product does not have. */
 FA_INLINE vec norm_there(const norm_row *r, fa_size g, int k, vec v) {
   if (r->row[k] < 0) return v_zero();
@@ -32,7 +27,7 @@ FA_INLINE vec norm_there(const norm_row *r, fa_size g, int k, vec v) {
 }
 FA_INLINE vec norm_mean(const norm_row *r, const int columns, const vec sum[4]) {
   const vec all = columns == 1 ? sum[0] : v_add(v_add(sum[0], sum[1]), v_add(sum[2], sum[3]));
-  return v_set1(v_hsum(all) / (real)norm_size(r));
+  return v_set1(v_hsum(all) * r->share);
 }
 
 FA_INLINE void norm_statistics(const norm_row *r, const int columns, const real *v, vec *mean, vec *scale) {
@@ -47,7 +42,8 @@ FA_INLINE void norm_statistics(const norm_row *r, const int columns, const real 
   *scale = v_div(v_set1(1), v_sqrt(v_add(variance, v_set1((real)r->cell->norm_eps))));
 }
 
-/* out = base + gain xhat for a product v; base may be out. In training v becomes xhat, and *scale is filled, or NULL. */
+/* out = base + gain xhat for a product v; base may be out. In training v becomes xhat, and *scale, which is NULL in
+ * inference, is filled. */
 FA_INLINE void norm_forward(const norm_row *r, real *v, real *scale, const real *gain, const real *base,
                             fa_size base_stride, real *out, fa_size out_stride) {
   vec mean, factor;
@@ -63,8 +59,8 @@ FA_INLINE void norm_forward(const norm_row *r, real *v, real *scale, const real 
 }
 
 /* xhat becomes dv; what the gain, and the shift if there is one, get from this row is added to its sums. */
-FA_INLINE void norm_backward(const norm_row *r, const int columns, const real *gain, const real *dz, real *xhat, real scale,
-                             real *sum_gain, real *sum_shift) {
+FA_INLINE void norm_backward(const norm_row *r, const int columns, const real *gain, const real *dz, real *xhat,
+                             real scale, real *sum_gain, real *sum_shift) {
   vec sum[4] = {v_zero(), v_zero(), v_zero(), v_zero()}, products[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
   FOR_NORM(r, columns, g, k) {
     const fa_size at = g * r->stride + k * VL, packed = (g * columns + k) * VL;
@@ -84,28 +80,34 @@ FA_INLINE void norm_backward(const norm_row *r, const int columns, const real *g
 
 /* ---- forward -------------------------------------------------------------------------------------------------- */
 
-FA_INLINE norm_row norm_row_of(const fa_cell *cell, const int *row, fa_size H, fa_size slab_rows) {
-  return (norm_row){.cell = cell, .row = row, .H = H, .groups = cell_groups(cell, H),
-                    .full = H / (VL * cell_vectors(cell)), .stride = slab_rows * TILE_COLS};
-}
-FA_INLINE norm_row norm_row_of_c(const fa_cell *cell, fa_size H) {
-  return (norm_row){.cell = cell, .row = norm_row_c, .H = H, .groups = cell_groups(cell, H), .full = H / VL,
-                    .stride = VL};
+FA_INLINE norm_row norm_row_of(const fa_cell *cell, const int *row, fa_size H, fa_size stride) {
+  fa_size columns = 0;
+  for (int k = 0; k < 4; k++) columns += row[k] >= 0;
+  return (norm_row){
+      .cell = cell,
+      .row = row,
+      .H = H,
+      .groups = cell_groups(cell, H),
+      .full = H / (VL * cell_vectors(cell)),
+      .stride = stride,
+      .share = 1 / (real)(cell->kind == FA_RNN ? H : columns * H),
+  };
 }
 
-/* Rows of the batch that go through all phases of a step before the next ones do: some 2 CELL_SLOTS pieces, which stay in
- * L1. */
+/* Rows of the batch that go through all phases of a step before the next ones do: some 2 CELL_SLOTS pieces, which stay
+ * in L1. */
 FA_INLINE fa_size norm_block(fa_size groups) { return FA_MAX(1, 2 * CELL_SLOTS / groups); }
 
 /* The input product of a chunk, as it stands in norm.ih, to the slabs. */
-static void norm_input(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t_begin, fa_size t_end) {
-  const norm_row r = norm_row_of(s->cell, s->cell->row_ih, s->H, s->slab_rows);
+static void norm_input(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t_begin,
+                       fa_size t_end) {
+  const norm_row r = norm_row_of(s->cell, s->cell->row_ih, s->H, s->slab_rows * TILE_COLS);
   for (fa_size t = t_begin; t < t_end; t++)
     for (fa_size b = share->row_begin, end = FA_MIN(share->row_end, step_rows(s->starts, s->B, t)); b < end; b++) {
       const fa_size at = (slab_row(s, t) + b) * TILE_COLS;
-      norm_forward(&r, (real *)s->norm.ih + at,
-                   s->norm.scale_ih ? (real *)s->norm.scale_ih + step_row(s->starts, s->B, t) + b : NULL, s->norm.gain_ih,
-                   s->bias, TILE_COLS, (real *)s->slabs + at, r.stride);
+      real *scale = s->norm.scale_ih ? (real *)s->norm.scale_ih + step_row(s->starts, s->B, t) + b : NULL;
+      norm_forward(&r, (real *)s->norm.ih + at, scale, s->norm.gain_ih, s->bias, TILE_COLS, (real *)s->slabs + at,
+                   r.stride);
     }
 }
 
@@ -158,8 +160,8 @@ FA_NOINLINE void lstm_norm_slots(const fa_recurrent_forward *s, fa_size t, cell_
 }
 
 typedef void (*forward_slots)(const fa_recurrent_forward *, fa_size, cell_slots *);
-FA_INLINE void pieces_forward(forward_slots cell, const fa_recurrent_forward *s, fa_size t, fa_size groups, fa_size first,
-                              fa_size rows) {
+FA_INLINE void pieces_forward(forward_slots cell, const fa_recurrent_forward *s, fa_size t, fa_size groups,
+                              fa_size first, fa_size rows) {
   cell_slots q;
   q.count = 0;
   for (fa_size g = 0; g < groups; g++)
@@ -176,9 +178,11 @@ FA_INLINE void pieces_forward(forward_slots cell, const fa_recurrent_forward *s,
 /* A step from its recurrent product, as it stands in norm.hh, to the new state, but for the second product. */
 static void norm_cells(const fa_recurrent_forward *s, fa_size t, fa_size row_begin, fa_size row_end) {
   const fa_cell *cell = s->cell;
-  const norm_row r = norm_row_of(cell, cell->row_hh, s->H, s->norm.hh_rows), of_c = norm_row_of_c(cell, s->H);
+  const norm_row r = norm_row_of(cell, cell->row_hh, s->H, s->norm.hh_rows * TILE_COLS);
+  const norm_row of_c = norm_row_of(cell, norm_row_c, s->H, VL);
   const fa_size Hp = cell_units(cell, s->H), block = norm_block(r.groups);
-  real *hh = (real *)s->norm.hh + mid_row(s, t) * TILE_COLS, *slabs = (real *)s->slabs + slab_row(s, t) * TILE_COLS;
+  real *hh = (real *)s->norm.hh + mid_row(s, t) * TILE_COLS;
+  real *slabs = (real *)s->slabs + slab_row(s, t) * TILE_COLS;
   real *scale = s->norm.scale_hh ? (real *)s->norm.scale_hh + mid_row(s, t) : NULL;
   for (fa_size first = row_begin, rows; first < row_end; first += rows) {
     rows = FA_MIN(block, row_end - first);
@@ -211,7 +215,8 @@ FA_NOINLINE void dh_slots_backward(const fa_recurrent_backward *s, fa_size t, ce
 }
 
 /* d in dmid becomes the gradient of o; that of gain xhat_c + shift, and xhat_c, to norm_gradient. */
-FA_NOINLINE void lstm_norm_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d, int product) {
+FA_NOINLINE void lstm_norm_slots_backward(const fa_recurrent_backward *s, fa_size t, cell_slots *q, real *d,
+                                          int product) {
   (void)product;
   const fa_size Hp = FA_ROUND_UP(s->H, VL), step = step_row(s->starts, s->B, t);
   const real *c = (const real *)s->c + state_row(s->starts, s->B, t + 1, -1) * Hp;
@@ -230,7 +235,7 @@ FA_NOINLINE void lstm_norm_slots_backward(const fa_recurrent_backward *s, fa_siz
 
 /* Through the normalisation of c: its gradient takes the place of xhat_c. */
 static void norm_c_backward(const fa_recurrent_backward *s, fa_size t, fa_size row_begin, fa_size row_end) {
-  const norm_row r = norm_row_of_c(s->cell, s->H);
+  const norm_row r = norm_row_of(s->cell, norm_row_c, s->H, VL);
   const fa_recurrent_norm_gradient *to = &s->norm_gradient;
   const real *statistics = (const real *)s->norm.statistics_c + 2 * step_row(s->starts, s->B, t);
   for (fa_size b = row_begin; b < row_end; b++) {
@@ -242,8 +247,8 @@ static void norm_c_backward(const fa_recurrent_backward *s, fa_size t, fa_size r
 
 /* From dZ in the slabs to that of the two products. */
 static void norm_products_backward(const fa_recurrent_backward *s, fa_size t, fa_size row_begin, fa_size row_end) {
-  const norm_row of_ih = norm_row_of(s->cell, s->cell->row_ih, s->H, s->slab_rows);
-  const norm_row of_hh = norm_row_of(s->cell, s->cell->row_hh, s->H, s->slab_rows);
+  const norm_row of_ih = norm_row_of(s->cell, s->cell->row_ih, s->H, s->slab_rows * TILE_COLS);
+  const norm_row of_hh = norm_row_of(s->cell, s->cell->row_hh, s->H, s->slab_rows * TILE_COLS);
   const fa_recurrent_norm_gradient *to = &s->norm_gradient;
   for (fa_size b = row_begin; b < row_end; b++) {
     const fa_size row = step_row(s->starts, s->B, t) + b, at = row * TILE_COLS, sums = b * of_ih.groups * TILE_COLS;

@@ -350,8 +350,8 @@ static void pack_backward(const fa_cell *cell, const int row[4], const real *wei
 }
 
 /* A vector of G H elements in the order of a slab's row; zero where a column has no rows. */
-static void pack_gains(const fa_cell *cell, const int row[4], const real *gain, fa_size H, real *out, fa_size group_begin,
-                       fa_size group_end) {
+static void pack_gains(const fa_cell *cell, const int row[4], const real *gain, fa_size H, real *out,
+                       fa_size group_begin, fa_size group_end) {
   for (fa_size g = group_begin; g < group_end; g++)
     for (fa_size k = 0; k < 4; k++) {
       const fa_size units = column_size(cell, row, H, g, k);

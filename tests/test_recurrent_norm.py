@@ -142,7 +142,7 @@ def test_bad_eps(cell, options, error, message):
 
 
 def test_not_before_the_reset_gate():
-    with pytest.raises(ValueError, match="^layer_norm: expected reset_after=True, got False: .*; leave reset_after or"):
+    with pytest.raises(ValueError, match=r"^layer_norm: expected reset_after=True, got False: .*; leave reset_after"):
         fa.nn.GRU(2, 3, layer_norm=True, reset_after=False)
 
 

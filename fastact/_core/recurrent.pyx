@@ -317,7 +317,8 @@ cdef class Cell:
         self.args.plain = (
             kind == "LSTM" and row_ih == (0, 1, 2, 3) and not coupled and not peepholes
             and clip == INFINITY and cell_clip == INFINITY and not full_gates and not second
-            and norm_eps == 0 and [function.name for function in functions] == ["sigmoid", "sigmoid", "tanh", "sigmoid", "tanh"])
+            and norm_eps == 0
+            and [function.name for function in functions] == ["sigmoid", "sigmoid", "tanh", "sigmoid", "tanh"])
 
     cdef bint whole_rows(self) noexcept:
         """Whether no thread can do with a part of the units of a step."""
@@ -378,9 +379,9 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
               cnp.ndarray bias_hh, cnp.ndarray norm_ih=None, cnp.ndarray norm_hh=None, cnp.ndarray norm_c=None,
               cnp.ndarray norm_c_shift=None, cnp.ndarray weight_peephole=None, cnp.ndarray weight_gates=None,
               cnp.ndarray weight_hr=None):
-    """Pack a layer's weights, C-contiguous, of one dtype: (G H, I), (G H, P), (G H) or None twice; of layer normalisation
-    (G H) twice and (H) twice or None; the peepholes or None, (3 H, 3 H) of full gate recurrence or None, the projection
-    (P, H) or None."""
+    """Pack a layer's weights, C-contiguous, of one dtype: (G H, I), (G H, P), (G H) or None twice; of layer
+    normalisation (G H) twice and (H) twice, or None; the peepholes or None, (3 H, 3 H) of full gate recurrence or None,
+    the projection (P, H) or None."""
     cdef PackedCell packed = PackedCell.__new__(PackedCell)
     cdef const kernel_table *kernels = <const kernel_table *>active(
         0 if cnp.PyArray_TYPE(weight_ih) == cnp.NPY_FLOAT32 else 1)
@@ -395,7 +396,8 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
     cdef size_t n_take = lines(P * size), n_take_c = lines(H * size)
     cdef size_t n_gain = lines(row) if cell.args.layer_norm else 0
     cdef Workspace space = Workspace(
-        n_ih + n_hh + n_bias + n_second + n_take + n_take_c + 3 * n_gain + (n_hh_back + n_ih_back + n_second_back if training else 0))
+        n_ih + n_hh + n_bias + n_second + n_take + n_take_c + 3 * n_gain
+        + (n_hh_back + n_ih_back + n_second_back if training else 0))
     cdef char *p = space.data
     cdef char *take = p + n_ih + n_hh + n_bias + n_second
     cdef char *gains = take + n_take + n_take_c     # of ih, of hh, then both of c, a quarter row each
@@ -585,7 +587,8 @@ cdef struct NormBytes:
     size_t ih, hh, scale, c
 
 
-cdef NormBytes norm_bytes(const fa_cell *cell, fa_size rows, fa_size row_bytes, fa_size size, bint training) noexcept nogil:
+cdef NormBytes norm_bytes(const fa_cell *cell, fa_size rows, fa_size row_bytes, fa_size size,
+                          bint training) noexcept nogil:
     """What layer normalisation needs besides the slabs: of all rows in training, of one step in inference."""
     cdef NormBytes n
     memset(&n, 0, sizeof(n))
@@ -830,7 +833,8 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     ):
         raise ValueError("x, y: expected the sizes and the type that the weights were packed with")
     # An array of stride 0 may have more steps than memory has bytes: no size below, nor of the backward pass, overflows.
-    bytes_at_most = (T + 2.0) * B * size * ((5.0 if kind.layer_norm else 2.0) * width + Pp + Rp + 8.0 * Hp + padded(I, kernels))
+    bytes_at_most = (T + 2.0) * B * size * (
+        (5.0 if kind.layer_norm else 2.0) * width + Pp + Rp + 8.0 * Hp + padded(I, kernels))
     if bytes_at_most > 1LL << 62:
         raise no_memory(bytes_at_most)
     prepare_forward(&job, cell, B)
@@ -959,7 +963,8 @@ cdef StepBytes step_memory(PackedCell cell, fa_size B) noexcept:
     n.operand = lines(2 * row * state_width(cell.operands, kernels, kind)) if kind.full_gates else 0
     n.mid = n.c if kind.second else 0
     n.slabs = lines(row * slab_width(cell.hidden_size, kernels, kind))
-    n.norm = norm_bytes(kind, B | 1, slab_width(cell.hidden_size, kernels, kind) * kernels.itemsize, kernels.itemsize, False)
+    n.norm = norm_bytes(kind, B | 1, slab_width(cell.hidden_size, kernels, kind) * kernels.itemsize,
+                        kernels.itemsize, False)
     n.all = n.h + n.c + n.operand + n.mid + n.slabs + n.norm.hh + n.norm.c
     return n
 

@@ -32,8 +32,10 @@ class GRU(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, bidirectional, merge, reverse, dropout, recurrent_dropout, zoneout, \
-clip, time_major, return_sequences
+clip, layer_norm_eps, time_major, return_sequences
         As for ``LSTM``.
+    layer_norm : bool
+        Normalises both products over the units of each sequence and step: see Notes. Needs ``reset_after``.
     double_bias : bool
         PyTorch's two biases. They do not act alike: that of n within the reset gate is ``bias_hh``. False keeps
         ``bias_ih`` alone.
@@ -54,11 +56,17 @@ clip, time_major, return_sequences
         order of gates are PyTorch's.
     weight_hh_l0 : Parameter, (3H, H)
     bias_ih_l0, bias_hh_l0 : Parameter, (3H,)
+    weight_norm_ih_l0, weight_norm_hh_l0 : Parameter, (3H,)
+        With ``layer_norm``: gains, ones at first.
 
     Notes
     -----
     A state is h, of shape (num_layers, B, H), or (num_layers x 2, B, H) with both directions of a layer one after the
     other. Layers of different sizes have a tuple of one (1 or 2, B, H) a layer instead.
+
+    With ``layer_norm`` (Ba, Kiros and Hinton 2016, arXiv:1607.06450), :math:`\gamma_{ih} * \mathrm{LN}(W_{ih} x_t)` and
+    :math:`\gamma_{hh} * \mathrm{LN}(W_{hh} h_{t-1})` take the place of the products, with LN as for ``LSTM``, over
+    all rows of r, z and n together; h is not normalised.
 
     The attributes of the ONNX operator are ``activations`` f: ``gate_activation``, g: ``candidate_activation``, with
     their parameters as ``activation_alpha`` and ``activation_beta``; ``clip``; ``linear_before_reset``:
@@ -109,8 +117,9 @@ clip, time_major, return_sequences
         self.reset_after = bool(reset_after)
         if layer_norm and not self.reset_after:
             raise ValueError(
-                "layer_norm: expected reset_after=True, got False: the gates and the candidate are normalised together, and "
-                "before the reset gate is known the candidate's product is not there; leave reset_after or layer_norm out"
+                "layer_norm: expected reset_after=True, got False: the recurrent products of gates and candidate are "
+                "normalised together, but without it that of the candidate needs the reset gate first; leave "
+                "reset_after or layer_norm out"
             )
         self._biases_add_up = not self.reset_after
         self.gate_activation = cell_function("gate_activation", gate_activation)

@@ -64,6 +64,10 @@ class LSTM(Recurrent):
         Bounds what goes into the gates and the candidate to [-clip, clip], as ``clip`` does in ONNX Runtime.
     cell_clip : float or None
         Bounds c_t itself to [-cell_clip, cell_clip].
+    layer_norm : bool
+        Normalises both products, and c on its way out, over the units of each sequence and step: see Notes.
+    layer_norm_eps : float
+        What is added to the variance there.
     time_major : bool
         Arrays are (T, B, I) and (T, B, H) instead of (B, T, I) and (B, T, H).
     return_sequences : bool
@@ -100,6 +104,10 @@ class LSTM(Recurrent):
         order of gates are PyTorch's.
     weight_hh_l0 : Parameter, (4H, H)
     bias_ih_l0, bias_hh_l0 : Parameter, (4H,)
+    weight_norm_ih_l0, weight_norm_hh_l0 : Parameter, (4H,)
+        With ``layer_norm``: gains, ones at first. Without a gate they have no rows for it, as the weights have none.
+    weight_norm_c_l0, bias_norm_c_l0 : Parameter, (H,)
+        With ``layer_norm``: gain and shift of c, ones and zeros at first.
     weight_peephole_l0 : Parameter, (3, H)
         With ``peepholes``; of the gates i, f, o. A state dict may have rows of gates that are not there.
     weight_gates_l0 : Parameter, (3H, 3H)
@@ -111,6 +119,18 @@ class LSTM(Recurrent):
     -----
     A state is (h, c), each of shape (num_layers, B, H), or (num_layers x 2, B, H) with both directions of a layer one
     after the other. Layers of different sizes have tuples of one (1 or 2, B, H) a layer instead.
+
+    With ``layer_norm`` (Ba, Kiros and Hinton 2016, arXiv:1607.06450),
+
+    .. math::
+
+        z &= \gamma_{ih} * \mathrm{LN}(W_{ih} x_t) + \gamma_{hh} * \mathrm{LN}(W_{hh} h_{t-1}) + b_{ih} + b_{hh} \\
+        h_t &= o * \tanh(\gamma_c * \mathrm{LN}(c_t) + \beta_c) \\
+        \mathrm{LN}(v) &= (v - \bar v) / \sqrt{\mathrm{var}(v) + \epsilon}
+
+    is what goes into the gates and the candidate, and what comes out: mean and variance (over n, not n - 1) are those
+    of one sequence at one step, over all rows of the gates together, or all units. The state and the peepholes have c
+    as it is. In full gate recurrence the product with ``weight_gates`` belongs to :math:`W_{hh} h_{t-1}`.
 
     The attributes of the ONNX operator are ``activations`` f: ``gate_activation``, g: ``candidate_activation``, h:
     ``cell_activation``; ``activation_alpha`` and ``activation_beta``: parameters of an activation, as in

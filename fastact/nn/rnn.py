@@ -22,8 +22,10 @@ class RNN(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, double_bias, bidirectional, merge, reverse, dropout, \
-recurrent_dropout, zoneout, clip, time_major, return_sequences
+recurrent_dropout, zoneout, clip, layer_norm_eps, time_major, return_sequences
         As for ``LSTM``.
+    layer_norm : bool
+        Normalises both products over the units of each sequence and step: see Notes.
     activation : str or Activation
         f, any elementwise activation of the catalogue. PyTorch's ``nonlinearity`` is "tanh" or "relu".
     dtype : float32 or float64
@@ -38,11 +40,17 @@ recurrent_dropout, zoneout, clip, time_major, return_sequences
         PyTorch's.
     weight_hh_l0 : Parameter, (H, H)
     bias_ih_l0, bias_hh_l0 : Parameter, (H,)
+    weight_norm_ih_l0, weight_norm_hh_l0 : Parameter, (H,)
+        With ``layer_norm``: gains, ones at first.
 
     Notes
     -----
     A state is h, of shape (num_layers, B, H), or (num_layers x 2, B, H) with both directions of a layer one after the
     other. Layers of different sizes have a tuple of one (1 or 2, B, H) a layer instead.
+
+    With ``layer_norm`` (Ba, Kiros and Hinton 2016, arXiv:1607.06450), :math:`\gamma_{ih} * \mathrm{LN}(W_{ih} x_t)` and
+    :math:`\gamma_{hh} * \mathrm{LN}(W_{hh} h_{t-1})` take the place of the products, with LN as for ``LSTM``; h is not
+    normalised.
 
     The cell is that of Elman (1990, Cognitive Science 14(2)).
 

@@ -7,9 +7,9 @@ torch.nn; rows of gates stand in the order i, f, g, o (LSTM) and r, z, n (GRU), 
 Each ``..._forward`` gives a trace, and ``..._backward`` of that trace the gradients by name, of every weight by its own
 name and of "x", "h0" and "c0".
 
-With ``weight_norm_ih`` and ``weight_norm_hh`` (G H,) among the weights, the products are normalised before their biases are
-added, each by mean and variance of all its rows (Ba, Kiros and Hinton 2016, arXiv:1607.06450); with ``weight_norm_c`` and
-``bias_norm_c`` (H,), so is c before it goes out.
+With ``weight_norm_ih`` and ``weight_norm_hh`` (G H,) among the weights, the products are normalised before their biases
+are added, each by mean and variance of all its rows (Ba, Kiros and Hinton 2016, arXiv:1607.06450); with
+``weight_norm_c`` and ``bias_norm_c`` (H,), so is c before it goes out.
 """
 
 from __future__ import annotations
@@ -371,9 +371,7 @@ def gru_forward(
         h[t + 1] = h[t] + take[t] * ((1 - z) * n + z * h[t] - h[t])
         gates[t], z_all[t], product[t] = (r, z, n), (x_r + h_r, x_z + h_z, z_n), h_n
     y, functions = h[1:] * active, (gate, candidate)
-    return GRUTrace(
-        x, h, y, gates, z_all, product, w, functions, reset_after, active, mask, take, norms, products
-    )
+    return GRUTrace(x, h, y, gates, z_all, product, w, functions, reset_after, active, mask, take, norms, products)
 
 
 def gru_backward(trace: GRUTrace, dy: ArrayLike, dh: ArrayLike | None = None) -> dict[str, Array]:
