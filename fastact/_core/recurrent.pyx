@@ -855,7 +855,8 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
         args.y_b = stride_of(y, batch_axis)
     args.keep_gates = training
 
-    # Rings of the state and of the hoisted input product; in training each step keeps its own slot.
+    # Rings of the state and of the hoisted input product; in training each step keeps its own slot. Where the product
+    # could be part of the step and stands before it only to be normalised, one step at a time: its rows stay in L2.
     steps = next_power_of_2(max(1, HOIST_ROWS // max(B, 1))) if B < IN_STEP_BATCH else 1
     if T < steps:
         steps = next_power_of_2(max(T, 1))
