@@ -27,9 +27,9 @@ REFERENCE_FLOPS = 2e9  # up to here results are held against the reference (a se
 CHECKED_STEPS = 3  # of a stream
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "LSTM peepholes": ("LSTM", {"peepholes": True}),
-    "LSTM coupled gates": ("LSTM", {"coupled_gates": True}),
-    "LSTM hard sigmoid gates": ("LSTM", {"gate_activation": "hard_sigmoid"}),
-    "LSTM full gate recurrence": ("LSTM", {"full_gate_recurrence": True}),
+    "LSTM coupled": ("LSTM", {"coupled_gates": True}),
+    "LSTM hard gates": ("LSTM", {"gate_activation": "hard_sigmoid"}),
+    "LSTM full gates": ("LSTM", {"full_gate_recurrence": True}),
     "LSTM zoneout": ("LSTM", {"zoneout": 0.1, "cell_zoneout": 0.1}),
     "LSTM layer norm": ("LSTM", {"layer_norm": True}),
     "GRU reset before": ("GRU", {"reset_after": False}),
@@ -101,7 +101,7 @@ def variant_cases(shapes: Sequence[RecurrentShape], dtype: str, only: Sequence[s
         dy = rng.standard_normal((shape.T, shape.B, shape.H)).astype(dtype)
         for name, (cell, options) in VARIANTS.items():
             for kind in KINDS:
-                label = f"T={shape.T} B={shape.B} I={shape.I} H={shape.H}"
+                label = f"({shape.T},{shape.B},{shape.I},{shape.H})"  # short: the names are long
                 if only and not any(text in f"{name} {kind} {label}" for text in only):
                     continue
                 usual = {"time_major": True, "dtype": dtype, "rng": 0}
