@@ -9,12 +9,13 @@
  *
  * Several vectors of rows (across) or several rows (along) go together, `wide` of them: what waits for its last addition in
  * one row does something in another, and across, memory is read in larger pieces (an axis of 1024 at a stride of 4 KiB: a
- * third of the time).
+ * third of the time). Of rows of up to ROW_BLOCK elements, VL go together one after the other: what is known of each then
+ * stands in the lanes of one vector, so that the last additions and the logarithm are done for all of them at once.
  *
  * Element j of a row is added to partial sum j mod ROW_LANES, and the partial sums are added in halves (i with i + 32,
  * i + 16, ...), so a row has the same bits in either layout and on every instruction set. Along, four vectors of partial
- * sums hide the latency of the compensated addition. Across, the partial sums come one after the other in the order of that
- * tree, of which one sum a level waits.
+ * sums hide the latency of the compensated addition. Across, compensated partial sums come one after the other in the order
+ * of that tree, of which one sum a level waits.
  *
  * Errors: x - max is kept as head and tail, the sum as sum and correction, so neither |x - max| nor n enters the bound:
  * exp 1.1 ulp, sum 0.5, quotient 0.5. log_softmax takes log1p of what exceeds 1: the dominant class keeps its digits.
@@ -24,7 +25,7 @@
  *
  * A masked entry is one of -inf: it gets 0 (log_softmax: -inf), and nothing flows back to it. */
 
-enum { ROW_LANES = 4 * FA_MAX_VL, ROW_LEVELS = FA_F32 ? 6 : 5, ROW_SHORT = 32, ROW_MIDDLE = 512, ROW_WIDE = 4 };
+enum { ROW_LANES = 4 * FA_MAX_VL, ROW_LEVELS = FA_F32 ? 6 : 5, ROW_SHORT = 32, ROW_BLOCK = 512, ROW_MIDDLE = 512, ROW_WIDE = 4 };
 
 /* Variants of one body: bits. */
 enum { ROW_PLAIN = 0, ROW_LOG = 1, ROW_SCALED = 2, ROW_NEGATED = 4, ROW_REDUCED = 8, ROW_TIMES_DY = 16 };
@@ -34,6 +35,7 @@ typedef struct {
   int across, dense; /* dense: the lanes adjoin */
   int wide;          /* so many vectors of rows, or rows, at once */
   int kind;
+  int block;         /* VL rows along, one after the other */
 } rows_mode;
 
 /* Operands of `times` groups of wide vectors of rows (across) or wide rows (along); strides in bytes. */
@@ -59,22 +61,23 @@ typedef struct {
 #else
 #define ROWS_UNROLL
 #endif
-/* Does something at every place of a row, whole vectors first. */
+/* Vectors of what is known of the rows. */
+#define ROWS_WIDE(mode, w) ROWS_UNROLL for (int w = 0; w < ((mode).block ? 1 : (mode).wide); w++)
+/* Does something at every place of a row, whole vectors first; not of a block. */
 #define ROWS_EACH(job, mode, place, ...)                                                                               \
   do {                                                                                                                 \
     const fa_size whole = (job)->lanes >= VL ? (job)->units : (mode).across ? 0 : (job)->units - 1;                    \
     for (fa_size u_ = 0; u_ < whole; u_++)                                                                             \
-      ROWS_UNROLL for (int w_ = 0; w_ < (mode).wide; w_++) {                                                             \
+      ROWS_WIDE(mode, w_) {                                                                                            \
         const rows_place place = {u_, VL, w_};                                                                         \
         __VA_ARGS__                                                                                                    \
       }                                                                                                                \
     for (fa_size u_ = whole; u_ < (job)->units; u_++)                                                                  \
-      ROWS_UNROLL for (int w_ = 0; w_ < (mode).wide; w_++) {                                                             \
+      ROWS_WIDE(mode, w_) {                                                                                            \
         const rows_place place = {u_, (job)->lanes, w_};                                                               \
         __VA_ARGS__                                                                                                    \
       }                                                                                                                \
   } while (0)
-#define ROWS_WIDE(mode, w) ROWS_UNROLL for (int w = 0; w < (mode).wide; w++)
 
 FA_INLINE vec rows_gather(const char *p, fa_size stride, fa_size lanes) {
   real lane[VL] = {0};
@@ -100,14 +103,26 @@ FA_INLINE void rows_store(const rows_job *job, rows_place at, vec v, rows_mode m
   else
     v_store_n((real *)p, v, at.lanes);
 }
-/* An operand, or the output, with one value a row: along, in every lane. */
+/* An operand, or the output, with one value a row: along, in every lane; of a block, each in its own. */
 FA_INLINE vec rows_value(const rows_job *job, int operand, int w, rows_mode m) {
   const char *p = job->in[operand] + w * job->in_wide[operand];
+  if (m.block) return rows_gather(p, job->in_wide[operand], VL);
   return m.across ? rows_gather(p, job->in_lane[operand], job->lanes) : v_set1(*(const real *)p);
 }
 FA_INLINE void rows_store_value(const rows_job *job, int w, vec v, rows_mode m) {
-  rows_scatter(job->out + w * job->out_wide, job->out_lane, m.across ? job->lanes : 1, v);
+  if (m.block)
+    rows_scatter(job->out, job->out_wide, VL, v);
+  else
+    rows_scatter(job->out + w * job->out_wide, job->out_lane, m.across ? job->lanes : 1, v);
 }
+/* One row of a block, and how it is gone through. */
+FA_INLINE rows_job rows_of_block(const rows_job *job, int row) {
+  rows_job one = *job;
+  for (int k = 0; k < FA_ROWS_OPERANDS; k++) one.in[k] += row * one.in_wide[k];
+  one.out += row * one.out_wide;
+  return one;
+}
+FA_INLINE rows_mode rows_one(rows_mode m) { return (rows_mode){.dense = m.dense, .wide = 1, .kind = m.kind}; }
 
 /* ---- Sums --------------------------------------------------------------------------------------------------- */
 
@@ -117,76 +132,153 @@ typedef struct {
 } rows_sum;
 
 FA_INLINE rows_sum rows_nought(void) { return (rows_sum){v_zero(), v_zero()}; }
-FA_INLINE rows_sum rows_add(rows_sum a, vec b, vec b_lost) { /* TwoSum */
+FA_INLINE rows_sum rows_add(rows_sum a, vec b) { /* TwoSum */
   vec s = v_add(a.sum, b), part = v_sub(s, a.sum);
   vec error = v_add(v_sub(a.sum, v_sub(s, part)), v_sub(b, part));
-  return (rows_sum){s, v_add(v_add(a.lost, b_lost), error)};
+  return (rows_sum){s, v_add(a.lost, error)};
 }
 /* Two partial sums; plain ones have lost nothing that is known. */
 FA_INLINE rows_sum rows_join(rows_sum a, rows_sum b, const int compensated) {
-  return compensated ? rows_add(a, b.sum, b.lost) : (rows_sum){v_add(a.sum, b.sum), a.lost};
+  return compensated ? rows_add((rows_sum){a.sum, v_add(a.lost, b.lost)}, b.sum) : (rows_sum){v_add(a.sum, b.sum), a.lost};
 }
 
 enum { ROW_VECTORS = ROW_LANES / VL }; /* vectors of partial sums along a row */
 
-/* Along: the partial sums, VL in a vector, added in halves; the result in every lane. */
-FA_INLINE rows_sum rows_fold(rows_sum partial[ROW_VECTORS], const int compensated) {
-  ROWS_UNROLL for (int half = ROW_VECTORS / 2; half > 0; half /= 2)
-    ROWS_UNROLL for (int i = 0; i < half; i++) partial[i] = rows_join(partial[i], partial[i + half], compensated);
-  rows_sum total = partial[0];
+/* The first `count` of sums added in halves. */
+FA_INLINE rows_sum rows_halve(rows_sum *sums, const int count, const int compensated) {
+  ROWS_UNROLL for (int half = count / 2; half > 0; half /= 2)
+    ROWS_UNROLL for (int i = 0; i < half; i++) sums[i] = rows_join(sums[i], sums[i + half], compensated);
+  return sums[0];
+}
+/* The lanes of a partial sum added in halves; the result in every lane. */
+FA_INLINE rows_sum rows_fold(rows_sum total, const int compensated) {
   FA_UNROLL for (int lanes = VL; lanes > 1; lanes /= 2) { /* lane i meets i + VL/2, and both stay as neighbours */
     rows_sum high = {v_zip_hi(total.sum, total.sum), v_zip_hi(total.lost, total.lost)};
     total = rows_join((rows_sum){v_zip_lo(total.sum, total.sum), v_zip_lo(total.lost, total.lost)}, high, compensated);
   }
   return total;
 }
+/* The same for VL rows, each sum in the lane of its row. */
+FA_INLINE rows_sum rows_fold_block(const rows_sum total[VL], const int compensated) {
+  vec sum[VL], lost[VL];
+  rows_sum turned[VL];
+  FA_UNROLL for (int i = 0; i < VL; i++) sum[i] = total[i].sum, lost[i] = compensated ? total[i].lost : v_zero();
+  v_transpose(sum);
+  if (compensated) v_transpose(lost);
+  FA_UNROLL for (int i = 0; i < VL; i++) turned[i] = (rows_sum){sum[i], lost[i]};
+  return rows_halve(turned, VL, compensated);
+}
 
-/* What the terms of a sum need to know of their row. */
+/* What is known of a row; along in every lane, across and of a block in the lane of the row. */
 typedef struct {
-  vec top;              /* the greatest x */
-  vec inverse, rest;    /* 1 / temperature, as head and tail */
-  math_pair threshold;  /* sparsemax: x - top counts above it ... */
-  vec count;            /* ... and so many do; whole numbers, in any order */
+  vec top;             /* what x is measured from: the greatest */
+  vec inverse, rest;   /* 1 / temperature, as head and tail */
+  vec temperature;
+  vec sum;             /* of the exponentials, or of dy y */
+  math_pair log_sum;
+  vec dy;
+  math_pair threshold; /* sparsemax: x - top counts above it ... */
+  vec count;           /* ... and so many do; whole numbers, in any order */
 } rows_row;
 
-/* term##s: the sum over each row of a term, which adds itself to a partial sum, compensated or plainly. Across, leaf i of
- * the tree is the partial sum whose number is i with its bits reversed; like the digits of a binary counter, two finished
- * sums of one level make one of the next. */
+FA_INLINE vec rows_spread(const vec *known, int w) {
+  real lane;
+  memcpy(&lane, (const char *)known + w * (fa_size)sizeof(real), sizeof(real));
+  return v_set1(lane);
+}
+/* What is known of one row of a block, in every lane. */
+FA_INLINE rows_row rows_known(const rows_row *rows, int w) {
+#define SPREAD(field) .field = rows_spread(&rows->field, w)
+  return (rows_row){SPREAD(top), SPREAD(inverse), SPREAD(rest), SPREAD(temperature), SPREAD(sum), SPREAD(log_sum.head),
+                    SPREAD(log_sum.tail), SPREAD(dy)};
+#undef SPREAD
+}
+/* ROWS_EACH with what is known of the row of a place; the rows of a block one after the other. */
+#define ROWS_EACH_OF(job, mode, rows, one, place, known, ...)                                                          \
+  do {                                                                                                                 \
+    if ((mode).block) {                                                                                                \
+      const rows_mode mode_ = rows_one(mode);                                                                          \
+      for (int row_ = 0; row_ < (mode).wide; row_++) {                                                                 \
+        const rows_job job_ = rows_of_block(job, row_), *one = &job_;                                                  \
+        const rows_row known = rows_known(rows, row_);                                                                 \
+        ROWS_EACH(one, mode_, place, __VA_ARGS__);                                                                     \
+      }                                                                                                                \
+    } else {                                                                                                           \
+      const rows_job *one = job;                                                                                       \
+      ROWS_EACH(one, mode, place, const rows_row known = (rows)[place.w]; __VA_ARGS__);                                \
+    }                                                                                                                  \
+  } while (0)
+
+/* term##s: the sum over each row of a term, which adds itself to a partial sum, compensated or plainly; `first`: to one of
+ * nothing. Across, leaf i of the tree is the partial sum whose number is i with its bits reversed; like the digits of a
+ * binary counter, two finished sums of one level make one of the next. All partial sums at once would be 32 KB; plain ones
+ * are half of that, and take the row as it comes (out of order, memory that is not in a cache comes a third slower). */
 #define ROWS_SUM(term, compensated)                                                                                    \
-  FA_INLINE void term##s_along(const rows_job *job, rows_row *row, rows_sum *total, rows_mode m) {                     \
+  FA_INLINE void term##s_partial(const rows_job *job, rows_row *row, rows_sum *total, rows_mode m) {                   \
     rows_sum partial[ROW_WIDE][ROW_VECTORS], group[ROW_WIDE][ROW_VECTORS];                                             \
     fa_size u = 0, whole = job->units - (job->lanes < VL);                                                             \
     ROWS_WIDE(m, w) ROWS_UNROLL for (int g = 0; g < ROW_VECTORS; g++) group[w][g] = rows_nought();                     \
     for (; u + ROW_VECTORS <= whole; u += ROW_VECTORS)                                                                 \
       ROWS_UNROLL for (int g = 0; g < ROW_VECTORS; g++)                                                                \
-        ROWS_WIDE(m, w) term(job, (rows_place){u + g, VL, w}, &row[w], &group[w][g], m);                               \
+        ROWS_WIDE(m, w) term(job, (rows_place){u + g, VL, w}, &row[w], &group[w][g], m, 0);                            \
     ROWS_WIDE(m, w) ROWS_UNROLL for (int g = 0; g < ROW_VECTORS; g++) partial[w][g] = group[w][g];                     \
     for (int g = 0; u < job->units; u++, g++)                                                                          \
-      ROWS_WIDE(m, w) term(job, (rows_place){u, u < whole ? VL : job->lanes, w}, &row[w], &partial[w][g], m);          \
-    ROWS_WIDE(m, w) total[w] = rows_fold(partial[w], compensated);                                                     \
+      ROWS_WIDE(m, w) term(job, (rows_place){u, u < whole ? VL : job->lanes, w}, &row[w], &partial[w][g], m, 0);       \
+    ROWS_WIDE(m, w) total[w] = rows_halve(partial[w], ROW_VECTORS, compensated);                                       \
   }                                                                                                                    \
   FA_INLINE void term##s_across(const rows_job *job, rows_row *row, rows_sum *total, rows_mode m) {                    \
+    const fa_size lanes = m.wide > 1 ? VL : job->lanes;                                                                \
+    if (!(compensated)) {                                                                                              \
+      vec partial[ROW_LANES][ROW_WIDE];                                                                                \
+      for (fa_size u = 0; u < job->units; u++)                                                                         \
+        ROWS_WIDE(m, w) {                                                                                              \
+          rows_sum sum = {u < ROW_LANES ? v_zero() : partial[u % ROW_LANES][w], v_zero()};                             \
+          term(job, (rows_place){u, lanes, w}, &row[w], &sum, m, 0);                                                   \
+          partial[u % ROW_LANES][w] = sum.sum;                                                                         \
+        }                                                                                                              \
+      for (fa_size half = ROW_LANES / 2; half > 0; half /= 2)                                                          \
+        for (fa_size i = 0; i < FA_MIN(half, job->units - half); i++)                                                  \
+          ROWS_WIDE(m, w) partial[i][w] = v_add(partial[i][w], partial[i + half][w]);                                  \
+      ROWS_WIDE(m, w) total[w] = (rows_sum){partial[0][w], v_zero()};                                                  \
+      return;                                                                                                          \
+    }                                                                                                                  \
     rows_sum waiting[ROW_LEVELS + 1][ROW_WIDE];                                                                        \
     int levels = 0;                                                                                                    \
     while (levels < ROW_LEVELS && 1 << levels < job->units) levels++;                                                  \
-    for (int leaf = 0; leaf < 1 << levels; leaf++) {                                                                   \
+    const int leaves = 1 << levels;                                                                                    \
+    for (int leaf = 0, begin = 0; leaf < leaves; leaf++) {                                                             \
       rows_sum sum[ROW_WIDE];                                                                                          \
-      int first = 0, level = 0;                                                                                        \
-      for (int bit = 0; bit < levels; bit++) first |= (leaf >> bit & 1) << (levels - 1 - bit);                         \
+      int level = 0, bit = leaves / 2;                                                                                 \
       ROWS_WIDE(m, w) sum[w] = rows_nought();                                                                          \
-      for (fa_size u = first; u < job->units; u += (fa_size)1 << levels)                                               \
-        ROWS_WIDE(m, w) term(job, (rows_place){u, m.wide > 1 ? VL : job->lanes, w}, &row[w], &sum[w], m);              \
+      if (begin < job->units) ROWS_WIDE(m, w) term(job, (rows_place){begin, lanes, w}, &row[w], &sum[w], m, 1);        \
+      for (fa_size u = begin + leaves; u < job->units; u += leaves)                                                    \
+        ROWS_WIDE(m, w) term(job, (rows_place){u, lanes, w}, &row[w], &sum[w], m, 0);                                  \
       for (; leaf >> level & 1; level++)                                                                               \
         ROWS_WIDE(m, w) sum[w] = rows_join(waiting[level][w], sum[w], compensated);                                    \
       ROWS_WIDE(m, w) waiting[level][w] = sum[w];                                                                      \
+      for (; begin & bit; bit /= 2) begin ^= bit; /* counts with its bits reversed */                                  \
+      begin ^= bit;                                                                                                    \
     }                                                                                                                  \
     ROWS_WIDE(m, w) total[w] = waiting[levels][w];                                                                     \
   }                                                                                                                    \
+  FA_INLINE void term##s_block(const rows_job *job, const rows_row *row, rows_sum *total, rows_mode m) {               \
+    rows_sum of_row[VL];                                                                                               \
+    for (int w = 0; w < VL; w++) {                                                                                     \
+      const rows_job one = rows_of_block(job, w);                                                                      \
+      rows_row known = rows_known(row, w);                                                                   \
+      term##s_partial(&one, &known, &of_row[w], rows_one(m));                                                          \
+    }                                                                                                                  \
+    *total = rows_fold_block(of_row, compensated);                                                                     \
+  }                                                                                                                    \
   FA_INLINE void term##s(const rows_job *job, rows_row *row, rows_sum *total, rows_mode m) {                           \
-    if (m.across)                                                                                                      \
+    if (m.across) {                                                                                                    \
       term##s_across(job, row, total, m);                                                                              \
-    else                                                                                                               \
-      term##s_along(job, row, total, m);                                                                               \
+    } else if (m.block) {                                                                                              \
+      term##s_block(job, row, total, m);                                                                               \
+    } else {                                                                                                           \
+      term##s_partial(job, row, total, m);                                                                             \
+      ROWS_WIDE(m, w) total[w] = rows_fold(total[w], compensated);                                                     \
+    }                                                                                                                  \
   }
 
 /* ---- x - max and its exponential ---------------------------------------------------------------------------- */
@@ -197,8 +289,7 @@ FA_INLINE vec rows_x(const rows_job *job, rows_place at, rows_mode m) {
   return (m.kind & ROW_NEGATED) ? v_neg(x) : x;
 }
 
-/* The greatest x of each row (in every lane), NaN where there is one if `nan`; -inf for a row of nothing else. */
-FA_INLINE void rows_tops(const rows_job *job, vec *top, rows_mode m, const int nan) {
+FA_INLINE void rows_tops_wide(const rows_job *job, vec *top, rows_mode m, const int nan) {
   vec lowest = v_set1(-INFINITY), spoilt[ROW_WIDE];
   ROWS_WIDE(m, w) top[w] = lowest, spoilt[w] = v_zero();
   ROWS_EACH(job, m, at, {
@@ -211,6 +302,21 @@ FA_INLINE void rows_tops(const rows_job *job, vec *top, rows_mode m, const int n
     if (nan && m_any(v_isnan(spoilt[w])))
       top[w] = m.across ? v_sel(v_isnan(spoilt[w]), spoilt[w], top[w]) : v_set1(NAN);
   }
+}
+/* The greatest x of each row (along, in every lane), NaN where there is one if `nan`; -inf for a row of nothing else. */
+FA_INLINE void rows_tops(const rows_job *job, vec *top, rows_mode m, const int nan) {
+  if (!m.block) {
+    rows_tops_wide(job, top, m, nan);
+    return;
+  }
+  FA_ALIGN(64) real lane[VL];
+  for (int w = 0; w < VL; w++) {
+    const rows_job one = rows_of_block(job, w);
+    vec of_row;
+    rows_tops_wide(&one, &of_row, rows_one(m), nan);
+    v_store_n(&lane[w], of_row, 1);
+  }
+  *top = v_load(lane);
 }
 
 /* What x is measured from: 0 for a row of -inf, so that -inf stays -inf. */
@@ -244,10 +350,11 @@ FA_INLINE math_pair rows_log(rows_sum s) {
 /* ---- softmax, softmin, log_softmax, logsumexp ------------------------------------------------------------------- */
 
 /* exp(x - top), which softmax also keeps in out. */
-FA_INLINE void softmax_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m) {
+FA_INLINE void softmax_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m,
+                            const int first) {
   vec e = rows_exp(rows_below(rows_x(job, at, m), row, m.kind));
   if (at.lanes < VL) e = v_sel(m_first(at.lanes), e, v_zero());
-  *sum = rows_add(*sum, e, v_zero());
+  *sum = first ? (rows_sum){e, v_zero()} : rows_add(*sum, e);
   if (!(m.kind & (ROW_LOG | ROW_REDUCED))) rows_store(job, at, e, m);
 }
 ROWS_SUM(softmax_term, 1)
@@ -261,42 +368,42 @@ FA_INLINE void rows_softmax(const rows_job *job, rows_mode m) {
   rows_sum total[ROW_WIDE];
   rows_tops(job, top, m, reduced);
   ROWS_WIDE(m, w) {
-    row[w].top = rows_origin(top[w]);
+    row[w] = (rows_row){.top = rows_origin(top[w])};
     if (m.kind & ROW_SCALED) {
-      vec temperature = rows_value(job, 1, w, m);
-      row[w].inverse = v_div(one, temperature);
-      row[w].rest = v_mul(v_fnma(row[w].inverse, temperature, one), row[w].inverse);
+      row[w].temperature = rows_value(job, 1, w, m);
+      row[w].inverse = v_div(one, row[w].temperature);
+      row[w].rest = v_mul(v_fnma(row[w].inverse, row[w].temperature, one), row[w].inverse);
     }
   }
   softmax_terms(job, row, total, m);
   ROWS_WIDE(m, w) total[w].sum = v_max(one, total[w].sum); /* 1 at least, or 0 */
   if (m.kind & ROW_LOG) {
-    math_pair log_sum[ROW_WIDE];
-    ROWS_WIDE(m, w) log_sum[w] = rows_log(total[w]);
+    ROWS_WIDE(m, w) row[w].log_sum = rows_log(total[w]);
     if (reduced) {
       ROWS_WIDE(m, w) {
-        rows_sum y = rows_add((rows_sum){row[w].top, log_sum[w].tail}, log_sum[w].head, v_zero());
+        rows_sum y = rows_add((rows_sum){row[w].top, row[w].log_sum.tail}, row[w].log_sum.head);
         vec finite = v_add(y.sum, y.lost);
         rows_store_value(job, w, v_sel(v_eq(v_abs(top[w]), v_set1(INFINITY)), top[w], finite), m);
       }
       return;
     }
-    ROWS_EACH(job, m, at, {
-      math_pair d = rows_below(rows_x(job, at, m), &row[at.w], m.kind);
-      rows_store(job, at, v_add(v_sub(d.head, log_sum[at.w].head), v_sub(d.tail, log_sum[at.w].tail)), m);
+    ROWS_EACH_OF(job, m, row, one_row, at, known, {
+      /* x - top is no farther from 0 than y is: rounded, it costs half an ulp. */
+      vec d = v_sub(rows_x(one_row, at, m), known.top);
+      if (m.kind & ROW_SCALED) d = v_mul(d, known.inverse);
+      rows_store(one_row, at, v_sub(v_sub(d, known.log_sum.head), known.log_sum.tail), m);
     });
   } else {
     rows_job again = *job; /* the numerators are in out */
     again.in[0] = job->out, again.in_lane[0] = job->out_lane;
     again.in_unit[0] = job->out_unit, again.in_wide[0] = job->out_wide;
-    vec sum[ROW_WIDE], dy[ROW_WIDE];
     ROWS_WIDE(m, w) {
-      sum[w] = v_add(total[w].sum, total[w].lost);
-      dy[w] = (m.kind & ROW_TIMES_DY) ? rows_value(job, 0, w, m) : one;
+      row[w].sum = v_add(total[w].sum, total[w].lost);
+      if (m.kind & ROW_TIMES_DY) row[w].dy = rows_value(job, 0, w, m);
     }
-    ROWS_EACH(job, m, at, {
-      vec y = v_div(rows_load(&again, 0, at, m), sum[at.w]);
-      rows_store(job, at, (m.kind & ROW_TIMES_DY) ? v_mul(dy[at.w], y) : y, m);
+    ROWS_EACH_OF(&again, m, row, one_row, at, known, {
+      vec y = v_div(rows_load(one_row, 0, at, m), known.sum);
+      rows_store(one_row, at, (m.kind & ROW_TIMES_DY) ? v_mul(known.dy, y) : y, m);
     });
   }
 }
@@ -306,8 +413,9 @@ FA_INLINE vec softmax_shown(vec dy, vec y, const int kind) {
   return v_sel(v_eq(y, (kind & ROW_LOG) ? v_set1(-INFINITY) : v_zero()), v_zero(), dy);
 }
 /* dy y, or dy for log_softmax. */
-FA_INLINE void softmax_backward_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m) {
-  (void)row;
+FA_INLINE void softmax_backward_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m,
+                                     const int first) {
+  (void)row, (void)first;
   vec y = rows_load(job, 1, at, m), dy = softmax_shown(rows_load(job, 0, at, m), y, m.kind);
   sum->sum = (m.kind & ROW_LOG) ? v_add(sum->sum, dy) : v_fma(dy, y, sum->sum);
 }
@@ -316,19 +424,19 @@ ROWS_SUM(softmax_backward_term, 0)
 /* softmax: dx = y (dy - sum(dy y)); log_softmax: dx = dy - exp(y) sum(dy); over the temperature. in = dy, y. */
 FA_INLINE void rows_softmax_backward(const rows_job *job, rows_mode m) {
   rows_sum total[ROW_WIDE];
-  rows_row none[ROW_WIDE];
-  vec sum[ROW_WIDE], temperature[ROW_WIDE];
-  softmax_backward_terms(job, none, total, m);
+  rows_row row[ROW_WIDE];
   ROWS_WIDE(m, w) {
-    sum[w] = v_add(total[w].sum, total[w].lost);
-    temperature[w] = (m.kind & ROW_SCALED) ? rows_value(job, 2, w, m) : v_set1(1);
+    row[w] = (rows_row){.top = v_zero()};
+    if (m.kind & ROW_SCALED) row[w].temperature = rows_value(job, 2, w, m);
   }
-  ROWS_EACH(job, m, at, {
-    vec y = rows_load(job, 1, at, m), dy = softmax_shown(rows_load(job, 0, at, m), y, m.kind);
-    vec dx = (m.kind & ROW_LOG)       ? v_fnma(rows_exp((math_pair){y, v_zero()}), sum[at.w], dy)
-             : (m.kind & ROW_NEGATED) ? v_mul(y, v_sub(sum[at.w], dy))
-                                      : v_mul(y, v_sub(dy, sum[at.w]));
-    rows_store(job, at, (m.kind & ROW_SCALED) ? v_div(dx, temperature[at.w]) : dx, m);
+  softmax_backward_terms(job, row, total, m);
+  ROWS_WIDE(m, w) row[w].sum = v_add(total[w].sum, total[w].lost);
+  ROWS_EACH_OF(job, m, row, one_row, at, known, {
+    vec y = rows_load(one_row, 1, at, m), dy = softmax_shown(rows_load(one_row, 0, at, m), y, m.kind);
+    vec dx = (m.kind & ROW_LOG)       ? v_fnma(rows_exp((math_pair){y, v_zero()}), known.sum, dy)
+             : (m.kind & ROW_NEGATED) ? v_mul(y, v_sub(known.sum, dy))
+                                      : v_mul(y, v_sub(dy, known.sum));
+    rows_store(one_row, at, (m.kind & ROW_SCALED) ? v_div(dx, known.temperature) : dx, m);
   });
 }
 
@@ -386,12 +494,15 @@ FA_INLINE vec sparsemax_excess(vec x, const rows_row *row) {
   return v_add(v_sub(d.head, row->threshold.head), v_sub(d.tail, row->threshold.tail));
 }
 /* x - top of the elements above the threshold, which are counted too. */
-FA_INLINE void sparsemax_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m) {
+FA_INLINE void sparsemax_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m,
+                              const int first) {
+  (void)first;
   vec x = rows_x(job, at, m);
   math_pair d = rows_below(x, row, m.kind);
   vmask above = v_gt(sparsemax_excess(x, row), v_zero());
   if (at.lanes < VL) above = m_and(above, m_first(at.lanes));
-  *sum = rows_add(*sum, v_sel(above, d.head, v_zero()), v_sel(above, d.tail, v_zero()));
+  sum->lost = v_add(sum->lost, v_sel(above, d.tail, v_zero()));
+  *sum = rows_add(*sum, v_sel(above, d.head, v_zero()));
   row->count = v_add(row->count, v_sel(above, v_set1(1), v_zero()));
 }
 ROWS_SUM(sparsemax_term, 1)
@@ -419,7 +530,7 @@ FA_INLINE void rows_sparsemax(const rows_job *job, rows_mode m) {
       vec count = rows_count(row[w].count, m);
       changed = m_or(changed, m_not(v_eq(count, before[w])));
       before[w] = count;
-      total[w] = rows_add(total[w], v_neg(one), v_zero());
+      total[w] = rows_add(total[w], v_neg(one));
       vec head = v_div(total[w].sum, count);
       vec tail = v_div(v_add(v_fnma(head, count, total[w].sum), total[w].lost), count);
       math_pair *threshold = &row[w].threshold;
@@ -432,7 +543,9 @@ FA_INLINE void rows_sparsemax(const rows_job *job, rows_mode m) {
 }
 
 /* dy where y > 0, which are counted too. */
-FA_INLINE void sparsemax_backward_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m) {
+FA_INLINE void sparsemax_backward_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m,
+                                       const int first) {
+  (void)first;
   vmask support = v_gt(rows_load(job, 1, at, m), v_zero());
   sum->sum = v_add(sum->sum, v_sel(support, rows_load(job, 0, at, m), v_zero()));
   row->count = v_add(row->count, v_sel(support, v_set1(1), v_zero()));
@@ -463,6 +576,7 @@ typedef struct {
 } rows_body;
 /* Bodies by layout, the wider first, and which operands are rows (the others have one value a row). */
 typedef struct {
+  rows_body block;     /* along the lanes, VL rows one after the other; or none */
   rows_body along[2];  /* along the lanes */
   rows_body across[2]; /* across them, neighbouring rows adjoin */
   rows_body gathered;  /* across them, any strides */
@@ -525,7 +639,9 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
     const int turned = elements_adjoin && VL > 1 && args->n <= ROW_SHORT && left >= VL;
     const int along = elements_adjoin && !turned;
     rows_body body = bodies->gathered;
-    if (along)
+    if (along && bodies->block.run && args->n <= ROW_BLOCK && left >= VL)
+      body = bodies->block;
+    else if (along)
       body = bodies->along[args->n > ROW_MIDDLE || left < bodies->along[0].wide];
     else if (turned || rows_adjoin)
       body = bodies->across[left < bodies->across[0].wide * VL];
@@ -552,23 +668,25 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
 
 /* A kernel: the body's variant, and whether each operand, and the output, is a row. Bodies work on a copy of the job, which
  * no store to `out` can alter: its fields stay in registers (softmax backward 0.18 ns an element instead of 0.23). */
-#define ROWS_BODY(name, body, across, dense, wide, kind)                                                               \
+#define ROWS_BODY(name, body, across, dense, wide, kind, block)                                                        \
   FA_NOINLINE void name(const rows_job *job) {                                                                         \
     rows_job own = *job;                                                                                               \
     for (; own.times > 0; own.times--) {                                                                               \
-      body(&own, (rows_mode){across, dense, wide, kind});                                                              \
+      body(&own, (rows_mode){across, dense, wide, kind, block});                                                       \
       for (int k = 0; k < FA_ROWS_OPERANDS; k++) own.in[k] += (wide) * own.in_wide[k];                                 \
       own.out += (wide) * own.out_wide;                                                                                \
     }                                                                                                                  \
   }
-#define ROWS_KERNEL(name, body, kind, count, row0, row1, row2, out_row)                                                \
-  ROWS_BODY(name##_pairs, body, 0, 1, 2, kind)                                                                         \
-  ROWS_BODY(name##_along, body, 0, 1, 1, kind)                                                                         \
-  ROWS_BODY(name##_wide, body, 1, 1, ROW_WIDE, kind)                                                                   \
-  ROWS_BODY(name##_across, body, 1, 1, 1, kind)                                                                        \
-  ROWS_BODY(name##_gathered, body, 1, 0, 1, kind)                                                                      \
+#define ROWS_KERNEL(name, body, kind, block, count, row0, row1, row2, out_row)                                         \
+  ROWS_BLOCK_##block(name, body, kind)                                                                                 \
+  ROWS_BODY(name##_pairs, body, 0, 1, 2, kind, 0)                                                                      \
+  ROWS_BODY(name##_along, body, 0, 1, 1, kind, 0)                                                                      \
+  ROWS_BODY(name##_wide, body, 1, 1, ROW_WIDE, kind, 0)                                                                \
+  ROWS_BODY(name##_across, body, 1, 1, 1, kind, 0)                                                                     \
+  ROWS_BODY(name##_gathered, body, 1, 0, 1, kind, 0)                                                                   \
   static void name##_rows(const fa_rows_args *args) {                                                                  \
-    static const rows_bodies bodies = {{{name##_pairs, 2}, {name##_along, 1}},                                         \
+    static const rows_bodies bodies = {ROWS_BLOCK_ENTRY_##block(name),                                                 \
+                                       {{name##_pairs, 2}, {name##_along, 1}},                                         \
                                        {{name##_wide, ROW_WIDE}, {name##_across, 1}},                                  \
                                        {name##_gathered, 1},                                                           \
                                        count,                                                                          \
@@ -576,22 +694,31 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
                                        out_row};                                                                       \
     rows_run(args, &bodies);                                                                                           \
   }
+#define ROWS_BLOCK_none(name, body, kind)
+#define ROWS_BLOCK_ENTRY_none(name) {NULL, 0}
+#if VL > 1
+#define ROWS_BLOCK_block(name, body, kind) ROWS_BODY(name##_block, body, 0, 1, VL, kind, 1)
+#define ROWS_BLOCK_ENTRY_block(name) {name##_block, VL}
+#else
+#define ROWS_BLOCK_block(name, body, kind)
+#define ROWS_BLOCK_ENTRY_block(name) {NULL, 0}
+#endif
 #define ROWS_SOFTMAX(name, kind)                                                                                       \
-  ROWS_KERNEL(name, rows_softmax, kind, 1, 1, 0, 0, 1)                                                                 \
-  ROWS_KERNEL(name##_backward, rows_softmax_backward, kind, 2, 1, 1, 0, 1)                                             \
-  ROWS_KERNEL(name##_scaled, rows_softmax, (kind) | ROW_SCALED, 2, 1, 0, 0, 1)                                         \
-  ROWS_KERNEL(name##_scaled_backward, rows_softmax_backward, (kind) | ROW_SCALED, 3, 1, 1, 0, 1)
+  ROWS_KERNEL(name, rows_softmax, kind, block, 1, 1, 0, 0, 1)                                                          \
+  ROWS_KERNEL(name##_backward, rows_softmax_backward, kind, none, 2, 1, 1, 0, 1)                                      \
+  ROWS_KERNEL(name##_scaled, rows_softmax, (kind) | ROW_SCALED, block, 2, 1, 0, 0, 1)                                  \
+  ROWS_KERNEL(name##_scaled_backward, rows_softmax_backward, (kind) | ROW_SCALED, none, 3, 1, 1, 0, 1)
 ROWS_SOFTMAX(softmax, ROW_PLAIN)
 ROWS_SOFTMAX(softmin, ROW_NEGATED)
 ROWS_SOFTMAX(log_softmax, ROW_LOG)
-ROWS_KERNEL(logsumexp, rows_softmax, ROW_LOG | ROW_REDUCED, 1, 1, 0, 0, 0)
-ROWS_KERNEL(logsumexp_backward, rows_softmax, ROW_TIMES_DY, 2, 0, 1, 0, 1)
-ROWS_KERNEL(hardmax, rows_first_top, ROW_PLAIN, 1, 1, 0, 0, 1)
-ROWS_KERNEL(hardmax_backward, rows_nothing, ROW_PLAIN, 2, 1, 1, 0, 1)
-ROWS_KERNEL(maxout, rows_greatest, ROW_PLAIN, 1, 1, 0, 0, 0)
-ROWS_KERNEL(maxout_backward, rows_first_top, ROW_TIMES_DY, 2, 0, 1, 0, 1)
-ROWS_KERNEL(sparsemax, rows_sparsemax, ROW_PLAIN, 1, 1, 0, 0, 1)
-ROWS_KERNEL(sparsemax_backward, rows_sparsemax_backward, ROW_PLAIN, 2, 1, 1, 0, 1)
+ROWS_KERNEL(logsumexp, rows_softmax, ROW_LOG | ROW_REDUCED, block, 1, 1, 0, 0, 0)
+ROWS_KERNEL(logsumexp_backward, rows_softmax, ROW_TIMES_DY, block, 2, 0, 1, 0, 1)
+ROWS_KERNEL(hardmax, rows_first_top, ROW_PLAIN, none, 1, 1, 0, 0, 1)
+ROWS_KERNEL(hardmax_backward, rows_nothing, ROW_PLAIN, none, 2, 1, 1, 0, 1)
+ROWS_KERNEL(maxout, rows_greatest, ROW_PLAIN, none, 1, 1, 0, 0, 0)
+ROWS_KERNEL(maxout_backward, rows_first_top, ROW_TIMES_DY, none, 2, 0, 1, 0, 1)
+ROWS_KERNEL(sparsemax, rows_sparsemax, ROW_PLAIN, none, 1, 1, 0, 0, 1)
+ROWS_KERNEL(sparsemax_backward, rows_sparsemax_backward, ROW_PLAIN, none, 2, 1, 1, 0, 1)
 
 #define ROWS_ENTRY(name, signature) name##_rows,
 static const fa_rows_kernel rows_kernels[FA_ROWS_COUNT] = {FA_ROWS_TABLE(ROWS_ENTRY)};
