@@ -23,7 +23,9 @@ ROOT = Path(__file__).parent
 CORE = Path("fastact") / "_core"
 MSVC = sys.platform == "win32"
 
-GCC_FLAGS = ["-std=c11", "-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+# Without debug information, which Python's own flags ask for: 8 MB instead of 109. FASTACT_CFLAGS=-g brings it back.
+GCC_FLAGS = ["-std=c11", "-O3", "-g0", "-fvisibility=hidden"]
+GCC_FLAGS += ["-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
 MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise", "/experimental:c11atomics"]
 
 # Flags of each instruction set's own units; nothing else is compiled with them. The scalar set is kept free of

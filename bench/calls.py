@@ -14,7 +14,7 @@ from .shapes import CALL_SIZE
 from .timing import Case, Contender
 
 _CLIP = getattr(np, "_core", None) or np.core
-NUMPY_UFUNCS = {1: np.square, 2: np.multiply, 3: _CLIP.umath.clip}  # by number of inputs
+NUMPY_UFUNCS = {1: np.square, 2: np.multiply, 3: _CLIP.umath.clip}  # by number of inputs; NumPy has none of more
 
 
 def cases(names: Sequence[str], dtype: str, peers: Sequence[Peer]) -> Iterator[Case]:
@@ -27,7 +27,7 @@ def cases(names: Sequence[str], dtype: str, peers: Sequence[Peer]) -> Iterator[C
 def _of(f: fa.Activation, dtype: str, peers: Sequence[Peer]) -> Iterator[Case]:
     x = np.random.default_rng(0).standard_normal(CALL_SIZE).astype(dtype)
     y, out, parameters = f(x), np.empty_like(x), list(f.parameters.values())
-    ufunc, numpy = f.ufunc, NUMPY_UFUNCS[1 + len(parameters)]
+    ufunc, numpy = f.ufunc, NUMPY_UFUNCS[min(3, 1 + len(parameters))]
     given = {"x": x} if f.backward_from == "x" else {"y": y}
     yield _case(f"{f.name}.ufunc(x)", dtype, lambda: ufunc(x, *parameters), lambda: numpy(x, *parameters), {})
     others = offered(peers, "forward", f.name, x, out)

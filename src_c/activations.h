@@ -44,7 +44,7 @@ enum {
   FA_MAP_COUNT = 2 * FA_ACT_COUNT /* kernels: FA_ACT_x of the default tier, FA_ACT_COUNT + FA_ACT_x of the precise one */
 };
 
-enum { FA_MAX_PARAMETERS = 2, FA_MAX_POINTS = 4 };
+enum { FA_MAX_PARAMETERS = 3, FA_MAX_POINTS = 4 };
 
 typedef struct {
   const char *name;

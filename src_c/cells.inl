@@ -80,10 +80,13 @@ typedef real cell_buffer[CELL_SLOTS * VL];
 /* One call of an activation's kernel over two operands or one; in place is fine. */
 FA_INLINE void cell_map(fa_map_kernel kernel, const int operands, const double *parameters, const real *a, const real *b,
                         real *out, fa_size n) {
-  const real p[FA_MAX_PARAMETERS] = {(real)parameters[0], (real)parameters[1]};
+  real p[FA_MAX_PARAMETERS];
   fa_map_args args = {.n = n, .in = {a, b}, .in_stride = {sizeof(real), operands == 2 ? sizeof(real) : 0}, .out = out,
                       .out_stride = sizeof(real)};
-  for (int k = 0; k < FA_MAX_PARAMETERS; k++) args.in[operands + k] = &p[k];
+  for (int k = 0; k < FA_MAX_PARAMETERS; k++) {
+    p[k] = (real)parameters[k];
+    args.in[operands + k] = &p[k];
+  }
   kernel(&args);
 }
 /* The clip is of what goes into gates and candidate, not of an LSTM's c on its way out. */

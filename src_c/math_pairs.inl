@@ -124,7 +124,8 @@ FA_INLINE math_pair pair_log1p(pair_logistic l) { return pair_mul(l.mantissa, pa
 
 /* ---- Tables ---- */
 
-/* As math_pieces, for x = t + tail; the two lowest coefficients have tails. */
+/* As math_pieces, for x = t + tail; the two lowest coefficients have tails. The product is added to the constant as
+ * head and tail, since next to a piece with a root the sum is an eighth of the constant, whose half ulp then counts. */
 FA_INLINE math_pair pair_pieces(math_pair x, const real scale, const real *centres, const real (*c)[32], const int count,
                                 const real (*tails)[32]) {
   vint index = v_bits(v_fma(x.head, v_set1(scale), v_set1(ROUND_MAGIC)));
@@ -132,9 +133,9 @@ FA_INLINE math_pair pair_pieces(math_pair x, const real scale, const real *centr
   FA_UNROLL for (int k = count - 2; k >= 2; k--) sum = v_fma(sum, q, v_lookup32(c[k], index));
   vec c1 = v_lookup32(c[1], index), slope = v_fma(sum, q, c1);
   vec slope_tail = v_add(v_fma(sum, q, v_sub(c1, slope)), v_lookup32(tails[1], index));
-  vec c0 = v_lookup32(c[0], index), y = v_fma(slope, q, c0);
-  vec y_tail = v_add(v_fma(slope, q, v_sub(c0, y)), v_lookup32(tails[0], index));
-  return (math_pair){y, v_fma(slope, x.tail, v_fma(slope_tail, q, y_tail))};
+  math_pair rise = pair_product(slope, q), y = pair_fast_sum(v_lookup32(c[0], index), rise.head);
+  vec y_tail = v_add(v_add(y.tail, rise.tail), v_lookup32(tails[0], index));
+  return (math_pair){y.head, v_fma(slope, x.tail, v_fma(slope_tail, q, y_tail))};
 }
 #define PAIR_TABLE(name) name##_at, name##_c, MATH_COUNT(name##_c), name##_tail
 

@@ -185,6 +185,29 @@ def test_scalar_parameters_never_promote(name):
         )
 
 
+@pytest.mark.parametrize(
+    ("parameters", "want"),  # as Keras's relu and its ReLU layer document them
+    [
+        ({}, [0, 0, 0, 5, 10]),
+        ({"negative_slope": 0.5}, [-5, -2.5, 0, 5, 10]),
+        ({"max_value": 5.0}, [0, 0, 0, 5, 5]),
+        ({"threshold": 5.0}, [0, 0, 0, 0, 10]),
+        ({"max_value": 8.0, "negative_slope": 0.5, "threshold": 1.0}, [-5.5, -3, -0.5, 5, 8]),
+    ],
+    ids=str,
+)
+def test_clipped_relu_reaches_every_relu_of_keras(parameters, want, dtype):
+    x = np.array([-10, -5, 0, 5, 10], dtype)
+    np.testing.assert_array_equal(fa.clipped_relu(x, **parameters), np.array(want, dtype))
+    f = fa.clipped_relu.with_params(**parameters)
+    h = 0.25
+    slope = (f(x + h) - f(x - h)) / (2 * h)
+    smooth = ~np.isin(x, [parameters.get("threshold", 0), parameters.get("max_value", np.inf)])
+    np.testing.assert_array_equal(f.derivative(x)[smooth], slope[smooth])
+    assert f(-np.inf) == (-np.inf if "negative_slope" in parameters else 0)
+    assert f(np.inf) == parameters.get("max_value", np.inf)
+
+
 def test_array_parameters_broadcast():
     x = samples((4, 3), np.float32)
     slopes = np.array([0.25, 0.5, 2], np.float32)

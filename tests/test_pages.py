@@ -1,4 +1,4 @@
-"""docs/activations is what tools/activation_pages.py would write now; its text needs no matplotlib."""
+"""docs/activations and docs/accuracy.md are what their tools would write now; the text needs no matplotlib."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ import pytest
 import fastact as fa
 
 ROOT = Path(__file__).resolve().parent.parent
-spec = importlib.util.spec_from_file_location("activation_pages", ROOT / "tools" / "activation_pages.py")
-assert spec is not None
-assert spec.loader is not None
-pages = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(pages)
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+pages, accuracy = tool("activation_pages"), tool("accuracy")
 
 
 def test_pages_are_current():
@@ -37,6 +42,17 @@ def test_every_function_has_its_page_and_the_elementwise_ones_a_picture():
             assert len(drawn) < 20_000
         assert (f"{f.name}.svg" in text) != f.rowwise
     assert sum(path.stat().st_size for path in pages.FOLDER.iterdir()) < 2_000_000
+
+
+def test_the_errors_of_every_function_are_measured_and_within_their_bounds():
+    results = json.loads(accuracy.RESULTS.read_text())
+    for tier in accuracy.TIERS:
+        assert set(results[tier]) == set(accuracy.listed(tier)), "run tools/accuracy.py"
+        for name, f in accuracy.listed(tier).items():
+            for dtype, figures in results[tier][name].items():
+                assert all(figure["ulp"] <= bound for figure, bound in zip(figures, f.ulp[dtype], strict=True)), name
+                assert all((figure["near"] or 0) <= 4 for figure in figures), name
+    assert accuracy.TABLE.read_text(encoding="utf-8") == accuracy.table(results), "run tools/accuracy.py --table"
 
 
 def document():

@@ -47,8 +47,9 @@ TIERS = {"default": "Default tier", "precise": "Precise tier (`.precise`)"}
 
 
 def listed(tier: str) -> dict[str, fa.Activation]:
-    """All elementwise activations of one tier, by the name of the default one, in the catalogue's order."""
-    return fa.activations.precise if tier == "precise" else {n: f for n, f in fa.activations.items() if f.ulp}
+    """All elementwise activations of one tier, by the name of the default one, in the catalogue's order; prelu is
+    leaky_relu."""
+    return {n: f if tier == "precise" else fa.activations[n] for n, f in fa.activations.precise.items()}
 
 
 def figures(text: str, name: str) -> list[dict[str, Any]]:
@@ -88,6 +89,16 @@ def row(name: str, kept: dict[str, Any], activation: fa.Activation) -> str:
     return f"| {name} | {' | '.join(cells)} |\n"
 
 
+def table(results: dict[str, Any]) -> str:
+    """The page, as Markdown, from what docs/accuracy.json has."""
+    text = HEAD.format(isa=results["isa"], points=f"{results['points']:,}")
+    for tier, title in TIERS.items():
+        kept = results.get(tier, {})
+        text += f"\n## {title}\n\n| | float32 f | f' | f'' | float64 f | f' | f'' |\n|---|---|---|---|---|---|---|\n"
+        text += "".join(row(name, kept[name], f) for name, f in listed(tier).items() if name in kept)
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="these only")
@@ -109,12 +120,7 @@ def main() -> None:
                 kept[name] = found
                 results |= {"isa": isa, "points": options.points}
                 write_atomically(RESULTS, (json.dumps(results, indent=1) + "\n").encode())
-    table = HEAD.format(isa=results.get("isa"), points=f"{results.get('points', 0):,}")
-    for tier, title in TIERS.items():
-        kept = results.get(tier, {})
-        table += f"\n## {title}\n\n| | float32 f | f' | f'' | float64 f | f' | f'' |\n|---|---|---|---|---|---|---|\n"
-        table += "".join(row(name, kept[name], f) for name, f in listed(tier).items() if name in kept)
-    write_atomically(TABLE, table.encode())
+    write_atomically(TABLE, table(results).encode())
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ cdef enum:
     FLOAT16 = 2        # computed in float32, by blocks
     N_DTYPES = 3
 
-    MAX_INPUTS = 4     # dy, x or y, and FA_MAX_PARAMETERS
+    MAX_INPUTS = 5     # dy, x or y, and FA_MAX_PARAMETERS
     BLOCK = 256        # elements of a block that goes through a buffer
     GRAIN = 64         # elements: threads share no cache line
     RELEASE_GIL = 500  # elements: NumPy's own threshold

@@ -315,6 +315,25 @@ def _relu6_1(x: ArrayLike, max_value: Parameter = 6.0) -> Array:
     return _hard_tanh_1(x, 0.0, max_value)
 
 
+def clipped_relu(
+    x: ArrayLike, max_value: Parameter = np.inf, negative_slope: Parameter = 0.0, threshold: Parameter = 0.0
+) -> Array:
+    """min(x, max_value) for x > threshold, else negative_slope (x - threshold)."""
+    x = _f64(x)
+    with np.errstate(invalid="ignore"):
+        below = np.where(np.equal(negative_slope, 0), _constant(0.0)(x), negative_slope * (x - threshold))
+    return np.where(x > threshold, np.minimum(x, max_value), below)
+
+
+def _clipped_relu_1(
+    x: ArrayLike, max_value: Parameter = np.inf, negative_slope: Parameter = 0.0, threshold: Parameter = 0.0
+) -> Array:
+    x = _f64(x)
+    inside = (x < max_value) | np.isposinf(max_value)
+    slope = np.where(x > threshold, np.where(inside, 1.0, 0.0), negative_slope)
+    return np.where(np.isnan(x), np.nan, slope)
+
+
 def relu_squared(x: ArrayLike) -> Array:
     """max(x, 0)^2 (So et al., 2021)."""
     return np.square(relu(x))
@@ -868,6 +887,7 @@ activations: dict[str, Elementwise | Rowwise] = {
     "square": Elementwise(square, lambda x: 2 * _f64(x), _constant(2.0)),
     "exponential": Elementwise(exponential, exponential, exponential, linear),
     "relu6": Elementwise(relu6, _relu6_1, _constant(0.0), _relu6_1),
+    "clipped_relu": Elementwise(clipped_relu, _clipped_relu_1, _constant(0.0)),
     "relu_squared": Elementwise(
         relu_squared, lambda x: 2 * relu(x), lambda x: 2 * step(x), lambda y: 2 * np.sqrt(relu(y))
     ),
@@ -950,6 +970,7 @@ derivatives: dict[str, tuple[str, ...]] = {
     "square": ("2 * x", "2"),
     "exponential": ("y", "y"),
     "relu6": ("1 if 0 < x < max_value else 0", "0"),
+    "clipped_relu": ("1 if threshold < x < max_value else 0 if x > threshold else negative_slope", "0"),
     "relu_squared": ("2 * max(x, 0)", "2 if x > 0 else 0"),
     "threshold": ("1 if x > threshold else 0", "0"),
     "hard_shrink": ("1 if abs(x) > threshold else 0", "0"),
