@@ -14,7 +14,7 @@ from .shapes import CALL_SIZE
 from .timing import Case, Contender
 
 _CLIP = getattr(np, "_core", None) or np.core
-NUMPY_UFUNCS = {1: np.square, 2: np.multiply, 3: _CLIP.umath.clip}  # by number of inputs; NumPy has none of more
+NUMPY_UFUNCS = {1: np.square, 2: np.multiply, 3: _CLIP.umath.clip}  # by number of inputs: NumPy has none of four
 
 
 def cases(names: Sequence[str], dtype: str, peers: Sequence[Peer]) -> Iterator[Case]:
@@ -27,9 +27,10 @@ def cases(names: Sequence[str], dtype: str, peers: Sequence[Peer]) -> Iterator[C
 def _of(f: fa.Activation, dtype: str, peers: Sequence[Peer]) -> Iterator[Case]:
     x = np.random.default_rng(0).standard_normal(CALL_SIZE).astype(dtype)
     y, out, parameters = f(x), np.empty_like(x), list(f.parameters.values())
-    ufunc, numpy = f.ufunc, NUMPY_UFUNCS[min(3, 1 + len(parameters))]
+    ufunc, theirs = f.ufunc, parameters[:2]
+    numpy = NUMPY_UFUNCS[1 + len(theirs)]
     given = {"x": x} if f.backward_from == "x" else {"y": y}
-    yield _case(f"{f.name}.ufunc(x)", dtype, lambda: ufunc(x, *parameters), lambda: numpy(x, *parameters), {})
+    yield _case(f"{f.name}.ufunc(x)", dtype, lambda: ufunc(x, *parameters), lambda: numpy(x, *theirs), {})
     others = offered(peers, "forward", f.name, x, out)
     yield _case(f"{f.name}(x)", dtype, lambda: f(x), lambda: np.square(x), others)
     others = offered(peers, "backward", f.name, x, y, x, out)
