@@ -33,7 +33,7 @@ enum { ROW_PLAIN = 0, ROW_LOG = 1, ROW_SCALED = 2, ROW_NEGATED = 4, ROW_REDUCED 
 /* What a body is compiled for. */
 typedef struct {
   int across, dense; /* dense: the lanes adjoin */
-  int wide;          /* so many vectors of rows, or rows, at once */
+  int wide;          /* so many vectors of rows, or rows, at once; 1 for a block */
   int kind;
   int block;         /* VL rows along, one after the other */
 } rows_mode;
@@ -62,7 +62,7 @@ typedef struct {
 #define ROWS_UNROLL
 #endif
 /* Vectors of what is known of the rows. */
-#define ROWS_WIDE(mode, w) ROWS_UNROLL for (int w = 0; w < ((mode).block ? 1 : (mode).wide); w++)
+#define ROWS_WIDE(mode, w) ROWS_UNROLL for (int w = 0; w < (mode).wide; w++)
 /* Does something at every place of a row, whole vectors first; not of a block. */
 #define ROWS_EACH(job, mode, place, ...)                                                                               \
   do {                                                                                                                 \
@@ -198,7 +198,7 @@ FA_INLINE rows_row rows_known(const rows_row *rows, int w) {
   do {                                                                                                                 \
     if ((mode).block) {                                                                                                \
       const rows_mode mode_ = rows_one(mode);                                                                          \
-      for (int row_ = 0; row_ < (mode).wide; row_++) {                                                                 \
+      for (int row_ = 0; row_ < VL; row_++)          {                                                                 \
         const rows_job job_ = rows_of_block(job, row_), *one = &job_;                                                  \
         const rows_row known = rows_known(rows, row_);                                                                 \
         ROWS_EACH(one, mode_, place, __VA_ARGS__);                                                                     \
@@ -265,7 +265,7 @@ FA_INLINE rows_row rows_known(const rows_row *rows, int w) {
     rows_sum of_row[VL];                                                                                               \
     for (int w = 0; w < VL; w++) {                                                                                     \
       const rows_job one = rows_of_block(job, w);                                                                      \
-      rows_row known = rows_known(row, w);                                                                   \
+      rows_row known = rows_known(row, w);                                                                             \
       term##s_partial(&one, &known, &of_row[w], rows_one(m));                                                          \
     }                                                                                                                  \
     *total = rows_fold_block(of_row, compensated);                                                                     \
@@ -672,7 +672,7 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
   FA_NOINLINE void name(const rows_job *job) {                                                                         \
     rows_job own = *job;                                                                                               \
     for (; own.times > 0; own.times--) {                                                                               \
-      body(&own, (rows_mode){across, dense, wide, kind, block});                                                       \
+      body(&own, (rows_mode){across, dense, (block) ? 1 : (wide), kind, block});                                                       \
       for (int k = 0; k < FA_ROWS_OPERANDS; k++) own.in[k] += (wide) * own.in_wide[k];                                 \
       own.out += (wide) * own.out_wide;                                                                                \
     }                                                                                                                  \
@@ -705,7 +705,7 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
 #endif
 #define ROWS_SOFTMAX(name, kind)                                                                                       \
   ROWS_KERNEL(name, rows_softmax, kind, block, 1, 1, 0, 0, 1)                                                          \
-  ROWS_KERNEL(name##_backward, rows_softmax_backward, kind, none, 2, 1, 1, 0, 1)                                      \
+  ROWS_KERNEL(name##_backward, rows_softmax_backward, kind, none, 2, 1, 1, 0, 1)                                       \
   ROWS_KERNEL(name##_scaled, rows_softmax, (kind) | ROW_SCALED, block, 2, 1, 0, 0, 1)                                  \
   ROWS_KERNEL(name##_scaled_backward, rows_softmax_backward, (kind) | ROW_SCALED, none, 3, 1, 1, 0, 1)
 ROWS_SOFTMAX(softmax, ROW_PLAIN)
