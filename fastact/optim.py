@@ -1,24 +1,52 @@
 """Optimisers: one fused pass over the flat parameters of a model, PyTorch's formulas and defaults.
 
 ``optimizer.step(model)`` reads ``model.flat_gradients`` and updates the parameters. An optimiser belongs to the first
-model that it steps; its state is two flat arrays at most and a counter.
+model that it steps; its state is three flat arrays at most and a counter. The rules themselves, with their formulas,
+are in src_c/training.h. ``LBFGS``, which needs the loss as often as it likes, has ``minimize`` instead.
 """
 
 from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
-from fastact._arguments import Array, as_number
+from fastact._arguments import Array, as_number, as_size
 from fastact._core import training as _core
 from fastact.nn.base import Layer
 from fastact.nn.parameter import Arena, aligned_zeros
 
-__all__ = ["SGD", "Adam", "Optimizer", "clip_by_global_norm", "global_norm"]
+__all__ = [
+    "LBFGS",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Lion",
+    "NAdam",
+    "Optimizer",
+    "RMSprop",
+    "Rprop",
+    "clip_by_global_norm",
+    "clip_by_value",
+    "global_norm",
+]
+
+# The smallest normal float32: an eps that vanished would divide 0 by 0 wherever no gradient has come yet.
+SMALLEST_EPS = 1.1754943508222875e-38
+
+
+def _pair(value: Any, name: str, below: float = 1.0) -> tuple[float, float]:
+    """Two numbers, 0 <= number < below."""
+    try:
+        first, second = value
+    except (TypeError, ValueError):
+        raise ValueError(f"{name}: expected two numbers, got {value!r}") from None
+    return as_number(first, f"{name}[0]", 0.0, below), as_number(second, f"{name}[1]", 0.0, below)
 
 
 def _arena(model: Any) -> Arena:
@@ -28,7 +56,7 @@ def _arena(model: Any) -> Arena:
 
 
 class Optimizer:
-    """Base of the optimisers. A subclass names its state arrays and defines ``_update``.
+    """Base of the optimisers. A subclass has a rule, names the rule's state arrays, and defines ``_coefficients``.
 
     Attributes
     ----------
@@ -38,7 +66,8 @@ class Optimizer:
         Updates made.
     """
 
-    _state_names: tuple[str, ...] = ()
+    _rule: str
+    _states: tuple[str | None, str | None, str | None] = (None, None, None)  # the names of m, v and u
     _settings: ClassVar[tuple[str, ...]] = ("lr",)
 
     def __init__(self, lr: float) -> None:
@@ -46,6 +75,14 @@ class Optimizer:
         self._counter = np.zeros((), np.int64)
         self._state: dict[str, Array] = {}
         self._owner: weakref.ref[Arena] | None = None
+
+    @property
+    def _state_names(self) -> tuple[str, ...]:
+        return tuple([name for name in self._states if name])
+
+    def _initial(self, name: str) -> float:
+        """What a state array begins with."""
+        return 0.0
 
     @property
     def steps(self) -> int:
@@ -86,6 +123,7 @@ class Optimizer:
             held = self._state.get(key)
             if held is None:
                 self._state[key] = aligned_zeros(arena.size, arena.dtype)
+                self._state[key] += self._initial(key)
             elif held.shape != (arena.size,) or held.dtype != arena.dtype:
                 raise ValueError(
                     f"model: this {name} has state for {held.size} parameters of {held.dtype} (with padding), the "
@@ -94,6 +132,20 @@ class Optimizer:
         self._owner = weakref.ref(arena)
 
     def _update(self, values: Array, gradients: Array, gradient_scale: float) -> None:
+        m, v, u = self._states
+        arrays = (
+            self._state.get(m) if m else None,
+            self._state.get(v) if v else None,
+            self._state.get(u) if u else None,
+        )
+        coefficients = self._coefficients(self.steps + 1)
+        _core.update(_core.RULES[self._rule], values, gradients, arrays, self._counter, gradient_scale, *coefficients)
+
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        """The rule's numbers for step t: rate, decay, shrink, beta1, beta2, eps, root_scale, rate_now, low, high.
+
+        Those at the end that it has not are left out.
+        """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
@@ -189,20 +241,12 @@ class SGD(Optimizer):
         self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected momentum > 0 with it, got momentum=0; set momentum=0.9")
-        self._state_names = ("velocity",) if self.momentum else ()
+        if self.momentum:
+            self._states = ("velocity", None, None)
+        self._rule = "sgd" if not self.momentum else "sgd_nesterov" if self.nesterov else "sgd_momentum"
 
-    def _update(self, values: Array, gradients: Array, gradient_scale: float) -> None:
-        _core.sgd(
-            values,
-            gradients,
-            self._state.get("velocity"),
-            self._counter,
-            self.lr,
-            self.momentum,
-            self.nesterov,
-            self.weight_decay,
-            gradient_scale,
-        )
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        return self.lr, self.weight_decay, 1.0, self.momentum
 
 
 class Adam(Optimizer):
@@ -218,6 +262,8 @@ class Adam(Optimizer):
     eps : float > 0
     weight_decay : float
         L2 penalty, added to the gradient.
+    amsgrad : bool
+        The greatest v so far in place of v (Reddi et al. 2018, arXiv:1904.09237).
 
     Examples
     --------
@@ -231,8 +277,7 @@ class Adam(Optimizer):
     array([0.9, 1.1])
     """
 
-    _state_names = ("first", "second")
-    _settings = ("lr", "betas", "eps", "weight_decay")
+    _settings = ("lr", "betas", "eps", "weight_decay", "amsgrad")
 
     def __init__(
         self,
@@ -240,30 +285,361 @@ class Adam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
+        amsgrad: bool = False,
     ) -> None:
         super().__init__(lr)
-        try:
-            beta1, beta2 = betas
-        except (TypeError, ValueError):
-            raise ValueError(f"betas: expected two numbers, got {betas!r}") from None
-        self.betas = (as_number(beta1, "betas[0]", 0.0, 1.0), as_number(beta2, "betas[1]", 0.0, 1.0))
-        # The smallest normal float32: an eps that vanished would divide 0 by 0 wherever no gradient has come yet.
-        self.eps = as_number(eps, "eps", 1.1754943508222875e-38)
+        self.betas = _pair(betas, "betas")
+        self.eps = as_number(eps, "eps", SMALLEST_EPS)
+        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
+        self.amsgrad = bool(amsgrad)
+        self._rule = "amsgrad" if self.amsgrad else "adam"
+        self._states = ("first", "second", "greatest" if self.amsgrad else None)
+
+    def _decay(self) -> tuple[float, float]:
+        """What is added to the gradient for each unit of w, and what w is multiplied with."""
+        return self.weight_decay, 1.0
+
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        b1, b2 = self.betas
+        return self.lr / (1 - b1**t), *self._decay(), b1, b2, self.eps, 1 / math.sqrt(1 - b2**t)
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, arXiv:1711.05101) as ``torch.optim.AdamW``.
+
+    w *= 1 - lr weight_decay comes first; the gradient has no penalty.
+
+    Parameters
+    ----------
+    lr, betas, eps, amsgrad
+        As for ``Adam``.
+    weight_decay : float
+        A share of w for each unit of lr; Keras's default is 4e-3, optax's 1e-4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastact as fa
+    >>> model = fa.nn.Layer()
+    >>> w = model.add_parameter("w", np.ones(2))
+    >>> fa.optim.AdamW(0.1, weight_decay=0.5).step(model)
+    >>> w.value
+    array([0.95, 0.95])
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay, amsgrad)
+
+    def _decay(self) -> tuple[float, float]:
+        return 0.0, 1.0 - self.lr * self.weight_decay
+
+
+class NAdam(Optimizer):
+    """Adam with Nesterov's momentum (Dozat 2016) as ``torch.optim.NAdam``.
+
+    With mu_t = b1 (1 - 0.96^(t momentum_decay) / 2) and M_t = mu_1 ... mu_t, and m and v as in Adam:
+    w -= lr (mu_(t+1) m / (1 - M_(t+1)) + (1 - mu_t) g / (1 - M_t)) / (sqrt(v / (1 - b2^t)) + eps).
+
+    Parameters
+    ----------
+    lr, betas, eps, weight_decay
+        As for ``Adam``.
+    momentum_decay : float
+        How fast mu_t goes up to b1.
+    """
+
+    _rule = "nadam"
+    _states = ("first", "second", None)
+    _settings = ("lr", "betas", "eps", "weight_decay", "momentum_decay")
+
+    def __init__(
+        self,
+        lr: float = 2e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum_decay: float = 4e-3,
+    ) -> None:
+        super().__init__(lr)
+        self.betas = _pair(betas, "betas")
+        self.eps = as_number(eps, "eps", SMALLEST_EPS)
+        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
+        self.momentum_decay = as_number(momentum_decay, "momentum_decay", 0.0)
+        self._product = (0, 1.0)  # t and M_t of the last step
+
+    def _mu(self, t: int) -> float:
+        return self.betas[0] * (1.0 - 0.5 * 0.96 ** (t * self.momentum_decay))
+
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        done, product = self._product if self._product[0] < t else (0, 1.0)
+        for k in range(done + 1, t + 1):  # more than one only after a state was loaded
+            product *= self._mu(k)
+        self._product = t, product
+        ahead = self._mu(t + 1)
+        rate, now = self.lr * ahead / (1 - product * ahead), self.lr * (1 - self._mu(t)) / (1 - product)
+        return rate, self.weight_decay, 1.0, *self.betas, self.eps, 1 / math.sqrt(1 - self.betas[1] ** t), now
+
+
+class Lion(Optimizer):
+    """Lion (Chen et al. 2023, arXiv:2302.06675, program 1): steps of one size, in the direction of a sign.
+
+    w -= lr (sign(b1 m + (1 - b1) g) + weight_decay w); m = b2 m + (1 - b2) g.
+
+    Parameters
+    ----------
+    lr : float
+        A third to a tenth of Adam's.
+    betas : (float, float), each 0 <= beta < 1
+    weight_decay : float
+        Decoupled, as in ``AdamW``.
+    """
+
+    _rule = "lion"
+    _states = ("first", None, None)
+    _settings = ("lr", "betas", "weight_decay")
+
+    def __init__(self, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0) -> None:
+        super().__init__(lr)
+        self.betas = _pair(betas, "betas")
         self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
 
-    def _update(self, values: Array, gradients: Array, gradient_scale: float) -> None:
-        _core.adam(
-            values,
-            gradients,
-            self._state["first"],
-            self._state["second"],
-            self._counter,
-            self.lr,
-            *self.betas,
-            self.eps,
-            self.weight_decay,
-            gradient_scale,
-        )
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        return self.lr, 0.0, 1.0 - self.lr * self.weight_decay, *self.betas
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Hinton 2012, lecture 6e) as ``torch.optim.RMSprop``: eps outside the root.
+
+    v = alpha v + (1 - alpha) g^2; w -= lr g / (sqrt(v) + eps), where g = gradient + weight_decay w.
+
+    Parameters
+    ----------
+    lr : float
+        1e-3 in Keras.
+    alpha : float, 0 <= alpha < 1
+        Keras's rho, 0.9 there and in optax.
+    eps : float > 0
+    weight_decay : float
+        L2 penalty, added to the gradient.
+    momentum : float, 0 <= momentum < 1
+        m = momentum m + g / (sqrt(v) + eps) is the step then.
+    centered : bool
+        The variance of g under the root in place of its mean square (Graves 2013, arXiv:1308.0850).
+    """
+
+    _settings = ("lr", "alpha", "eps", "weight_decay", "momentum", "centered")
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> None:
+        super().__init__(lr)
+        self.alpha = as_number(alpha, "alpha", 0.0, 1.0)
+        self.eps = as_number(eps, "eps", SMALLEST_EPS)
+        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
+        self.momentum = as_number(momentum, "momentum", 0.0, 1.0)
+        self.centered = bool(centered)
+        self._states = ("velocity" if self.momentum else None, "square", "mean" if self.centered else None)
+        self._rule = f"rmsprop{'_centered' if self.centered else ''}{'_momentum' if self.momentum else ''}"
+
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        return self.lr, self.weight_decay, 1.0, self.momentum, self.alpha, self.eps
+
+
+class Adagrad(Optimizer):
+    """Adagrad (Duchi et al. 2011) as ``torch.optim.Adagrad``.
+
+    v += g^2; w -= lr / (1 + (t - 1) lr_decay) g / (sqrt(v) + eps), where g = gradient + weight_decay w.
+
+    Parameters
+    ----------
+    lr, lr_decay, weight_decay : float
+    initial_accumulator_value : float
+        What v begins with; 0.1 in Keras and optax.
+    eps : float > 0
+    """
+
+    _rule = "adagrad"
+    _states = (None, "square", None)
+    _settings = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        lr_decay: float = 0.0,
+        weight_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        eps: float = 1e-10,
+    ) -> None:
+        super().__init__(lr)
+        self.lr_decay = as_number(lr_decay, "lr_decay", 0.0)
+        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
+        self.initial_accumulator_value = as_number(initial_accumulator_value, "initial_accumulator_value", 0.0)
+        self.eps = as_number(eps, "eps", SMALLEST_EPS)
+
+    def _initial(self, name: str) -> float:
+        return self.initial_accumulator_value
+
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        return self.lr / (1 + (t - 1) * self.lr_decay), self.weight_decay, 1.0, 0.0, 0.0, self.eps
+
+
+class Adadelta(Optimizer):
+    """Adadelta (Zeiler 2012, arXiv:1212.5701) as ``torch.optim.Adadelta``: eps inside the roots.
+
+    v = rho v + (1 - rho) g^2; d = sqrt(u + eps) / sqrt(v + eps) g; w -= lr d; u = rho u + (1 - rho) d^2, where
+    g = gradient + weight_decay w.
+
+    Parameters
+    ----------
+    lr : float
+        1 as in the paper; 1e-3 in Keras.
+    rho : float, 0 <= rho < 1
+    eps : float > 0
+    weight_decay : float
+        L2 penalty, added to the gradient.
+    """
+
+    _rule = "adadelta"
+    _states = (None, "square", "step_square")
+    _settings = ("lr", "rho", "eps", "weight_decay")
+
+    def __init__(self, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0) -> None:
+        super().__init__(lr)
+        self.rho = as_number(rho, "rho", 0.0, 1.0)
+        self.eps = as_number(eps, "eps", SMALLEST_EPS)
+        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
+
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        return self.lr, self.weight_decay, 1.0, 0.0, self.rho, self.eps
+
+
+class Rprop(Optimizer):
+    """Rprop (Riedmiller and Braun 1993) as ``torch.optim.Rprop``, for gradients of all data: their sizes do not count.
+
+    Each weight has a step of its own, times etas[1] where the gradient keeps its sign; where it turns, times etas[0],
+    and the weight stays.
+
+    Parameters
+    ----------
+    lr : float
+        The first steps.
+    etas : (float, float), etas[0] < 1 < etas[1]
+    step_sizes : (float, float)
+        The smallest and the greatest step; OpenCV's smallest is 1.2e-7.
+    """
+
+    _rule = "rprop"
+    _states = ("gradient", None, "sizes")
+    _settings = ("lr", "etas", "step_sizes")
+
+    def __init__(
+        self,
+        lr: float = 1e-2,
+        etas: tuple[float, float] = (0.5, 1.2),
+        step_sizes: tuple[float, float] = (1e-6, 50.0),
+    ) -> None:
+        super().__init__(lr)
+        self.etas = _pair(etas, "etas", math.inf)
+        self.step_sizes = _pair(step_sizes, "step_sizes", math.inf)
+        if not 0 < self.etas[0] < 1 < self.etas[1]:
+            raise ValueError(f"etas: expected 0 < etas[0] < 1 < etas[1], got {etas!r}; PyTorch's are (0.5, 1.2)")
+        if self.step_sizes[0] > self.step_sizes[1]:
+            raise ValueError(f"step_sizes: expected the smallest and the greatest step, got {step_sizes!r}; swap them")
+
+    def _initial(self, name: str) -> float:
+        return self.lr if name == "sizes" else 0.0
+
+    def _coefficients(self, t: int) -> tuple[float, ...]:
+        return self.lr, 0.0, 1.0, *self.etas, 0.0, 1.0, 0.0, *self.step_sizes
+
+
+class LBFGS:
+    """L-BFGS of SciPy on all parameters of a model at once, for small nets and gradients of all data.
+
+    Parameters
+    ----------
+    max_iter : int
+    history_size : int
+        Pairs of steps and differences of gradients that are kept.
+    tolerance_grad, tolerance_change : float
+        It ends when the greatest gradient, or the loss by less than this share, changes no more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastact as fa
+    >>> model = fa.nn.Layer()
+    >>> w = model.add_parameter("w", np.ones(2))
+    >>> def closure():
+    ...     w.grad[...] = 2 * (w.value - [3, 4])
+    ...     return float(np.sum((w.value - [3, 4]) ** 2))
+    >>> result = fa.optim.LBFGS().minimize(model, closure)  # doctest: +SKIP
+    >>> w.value.round(6)  # doctest: +SKIP
+    array([3., 4.])
+    """
+
+    def __init__(
+        self,
+        max_iter: int = 200,
+        history_size: int = 10,
+        tolerance_grad: float = 1e-7,
+        tolerance_change: float = 1e-9,
+    ) -> None:
+        self.max_iter = as_size(max_iter, "max_iter")
+        self.history_size = as_size(history_size, "history_size")
+        self.tolerance_grad = as_number(tolerance_grad, "tolerance_grad", 0.0)
+        self.tolerance_change = as_number(tolerance_change, "tolerance_change", 0.0)
+
+    def minimize(self, model: Layer, closure: Callable[[], float]) -> Any:
+        """Parameters at which the loss is smallest near where they are; they stay in the model.
+
+        Parameters
+        ----------
+        model : Layer
+        closure : callable
+            The loss, with its gradient left in the parameters' ``grad``; those are zero when it is called.
+
+        Returns
+        -------
+        scipy.optimize.OptimizeResult
+            With ``fun``, the loss, ``nit``, ``nfev`` and ``message``.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            Without SciPy.
+        """
+        try:
+            from scipy.optimize import minimize
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError("LBFGS: expected SciPy to be installed; pip install scipy") from error
+        arena = _arena(model)
+
+        def measured(x: Array) -> tuple[float, Array]:
+            arena.values[...] = x
+            arena.bump()
+            model.zero_grad()
+            return float(closure()), arena.gradients.astype(np.float64)
+
+        options: dict[str, float] = {"maxiter": self.max_iter, "maxcor": self.history_size}
+        options |= {"gtol": self.tolerance_grad, "ftol": self.tolerance_change}
+        found = minimize(measured, arena.values.astype(np.float64), jac=True, method="L-BFGS-B", options=options)
+        arena.values[...] = found.x
+        arena.bump()
+        return found
 
 
 def global_norm(model: Layer) -> float:
@@ -296,3 +672,10 @@ def clip_by_global_norm(model: Layer, max_norm: float) -> float:
         gradients = model.flat_gradients
         gradients *= scale
     return norm
+
+
+def clip_by_value(model: Layer, limit: float) -> None:
+    """Bound every gradient by -limit and limit, as torch's ``clip_grad_value_``; NaN stays."""
+    limit = as_number(limit, "limit", 0.0, above=True)
+    gradients = _arena(model).gradients
+    np.clip(gradients, -limit, limit, out=gradients)

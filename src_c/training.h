@@ -10,7 +10,7 @@
  *   cross_entropy        fa_cross_entropy_args  a block of FA_LOSS_ROWS rows
  *   squared_error        fa_squared_error_args  a block of FA_REDUCE_BLOCK elements
  *   sum_squares          fa_sum_squares_args    a block of FA_REDUCE_BLOCK elements
- *   sgd, adam            fa_update_args         a block of FA_UPDATE_BLOCK elements
+ *   update[rule]         fa_update_args         a block of FA_UPDATE_BLOCK elements
  *   zero                 fa_update_args         the same; clears the gradient
  */
 #ifndef FA_TRAINING_H
@@ -66,17 +66,60 @@ typedef struct {
   double *sums;  /* (blocks,) */
 } fa_sum_squares_args;
 
-/* One optimiser step over flat buffers, PyTorch's formulas: first g = gradient_scale * gradient + weight_decay * w, then
- *   sgd    v = momentum v + g;  w -= rate (nesterov ? g + momentum v : v);  without `first`: w -= rate g
- *   adam   m += (1 - beta1)(g - m);  v = beta2 v + (1 - beta2) g^2;  w -= rate m / (sqrt(v) root_scale + eps)
- * with rate = lr / (1 - beta1^t) and root_scale = 1 / sqrt(1 - beta2^t) for adam. */
+/* Rules of the optimisers, and how many state arrays each has. First g = gradient_scale * gradient + decay * w, and
+ * w is shrunk: w *= shrink (1 without decoupled decay). Then, with the state m, v, u,
+ *
+ *   sgd            w -= rate g
+ *   sgd_momentum   m = beta1 m + g;  w -= rate m
+ *   sgd_nesterov   m = beta1 m + g;  w -= rate (g + beta1 m)
+ *   adam           m += (1 - beta1)(g - m);  v = beta2 v + (1 - beta2) g^2;  w -= rate m / (sqrt(v) root_scale + eps)
+ *   amsgrad        the same with u = max(u, v) under the root
+ *   nadam          the same as adam with rate m + rate_now g for rate m
+ *   lion           w -= rate sign(beta1 m + (1 - beta1) g);  m = beta2 m + (1 - beta2) g
+ *   rmsprop        v = beta2 v + (1 - beta2) g^2;  w -= rate g / (sqrt(v) + eps)
+ *   rmsprop_centered           u += (1 - beta2)(g - u);  v - u^2 under the root
+ *   rmsprop_momentum           m = beta1 m + g / (sqrt(v) + eps);  w -= rate m
+ *   rmsprop_centered_momentum  both
+ *   adagrad        v += g^2;  w -= rate g / (sqrt(v) + eps)
+ *   adadelta       v = beta2 v + (1 - beta2) g^2;  d = sqrt(u + eps) / sqrt(v + eps) g;  w -= rate d;
+ *                  u = beta2 u + (1 - beta2) d^2
+ *   rprop          u *= beta2 where m g > 0, beta1 where m g < 0, kept within low .. high;  w -= u sign(g), but not where
+ *                  m g < 0;  m = g, or 0 there */
+#define FA_UPDATES(UPDATE)                                                                                          \
+  UPDATE(sgd, NONE) UPDATE(sgd_momentum, M) UPDATE(sgd_nesterov, M)                                                 \
+  UPDATE(adam, M | V) UPDATE(amsgrad, M | V | U) UPDATE(nadam, M | V) UPDATE(lion, M)                               \
+  UPDATE(rmsprop, V) UPDATE(rmsprop_centered, V | U) UPDATE(rmsprop_momentum, M | V)                                \
+  UPDATE(rmsprop_centered_momentum, M | V | U) UPDATE(adagrad, V) UPDATE(adadelta, V | U) UPDATE(rprop, M | U)
+
+enum {
+#define UPDATE(name, states) FA_UPDATE_##name,
+  FA_UPDATES(UPDATE)
+#undef UPDATE
+  FA_UPDATE_COUNT
+};
+/* The state arrays of a rule, in the order m, v, u. */
+enum { FA_STATE_NONE = 0, FA_STATE_M = 1, FA_STATE_V = 2, FA_STATE_U = 4, FA_STATES = 3 };
+
+static inline const char *fa_update_name(int rule) {
+#define UPDATE(name, states) #name,
+  static const char *const names[] = {FA_UPDATES(UPDATE)};
+#undef UPDATE
+  return names[rule];
+}
+static inline int fa_update_states(int rule) {
+  enum { NONE = FA_STATE_NONE, M = FA_STATE_M, V = FA_STATE_V, U = FA_STATE_U };
+#define UPDATE(name, states) (states),
+  static const int of_rule[] = {FA_UPDATES(UPDATE)};
+#undef UPDATE
+  return of_rule[rule];
+}
+
 typedef struct {
   fa_size n;
-  void *parameters, *gradients, *first, *second; /* (n,): w, gradient, v of sgd or m of adam, v of adam */
-  double gradient_scale, weight_decay, rate;
-  double momentum; /* sgd */
-  int nesterov;
-  double beta1, beta2, eps, root_scale; /* adam */
+  void *parameters, *gradients; /* (n,) */
+  void *state[FA_STATES];       /* m, v, u, (n,) each, as the rule has them */
+  double gradient_scale, decay, shrink;
+  double rate, rate_now, beta1, beta2, eps, root_scale, low, high;
 } fa_update_args;
 
 typedef void (*fa_training_kernel)(const void *args, fa_size first, fa_size last);
@@ -84,7 +127,7 @@ typedef void (*fa_training_kernel)(const void *args, fa_size first, fa_size last
 typedef struct {
   fa_training_kernel embedding_forward, embedding_backward;
   fa_training_kernel cross_entropy, squared_error, sum_squares;
-  fa_training_kernel sgd, adam, zero;
+  fa_training_kernel update[FA_UPDATE_COUNT], zero;
 } fa_training_kernels;
 
 /* Position of the first index outside 0 <= index < limit (and not `ignored`, where that counts), or -1. *counted, if not

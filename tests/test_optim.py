@@ -11,7 +11,21 @@ import pytest
 
 import fastact as fa
 from fastact import reference
-from fastact.optim import SGD, Adam, clip_by_global_norm, global_norm
+from fastact.optim import (
+    LBFGS,
+    SGD,
+    Adadelta,
+    Adagrad,
+    Adam,
+    AdamW,
+    Lion,
+    NAdam,
+    RMSprop,
+    Rprop,
+    clip_by_global_norm,
+    clip_by_value,
+    global_norm,
+)
 
 SETTINGS = [
     (SGD, {"lr": 0.1}),
@@ -19,7 +33,49 @@ SETTINGS = [
     (SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
     (Adam, {"lr": 0.01}),
     (Adam, {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-5, "weight_decay": 0.1}),
+    (Adam, {"lr": 0.01, "betas": (0.8, 0.6), "eps": 1e-5, "amsgrad": True}),
+    (AdamW, {"lr": 0.01, "weight_decay": 0.2}),
+    (NAdam, {"lr": 0.01, "momentum_decay": 0.05}),
+    (Lion, {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    (RMSprop, {"lr": 0.01}),
+    (RMSprop, {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "weight_decay": 0.1, "momentum": 0.5}),
+    (RMSprop, {"lr": 0.01, "alpha": 0.9, "eps": 1e-3, "centered": True}),
+    (RMSprop, {"lr": 0.01, "alpha": 0.8, "eps": 1e-3, "momentum": 0.7, "centered": True}),
+    (Adagrad, {"lr": 0.1, "lr_decay": 0.01}),
+    (Adagrad, {"lr": 0.1, "initial_accumulator_value": 0.1, "eps": 1e-3}),
+    (Adadelta, {"lr": 1.0, "rho": 0.8, "eps": 1e-4}),
+    (Rprop, {"lr": 0.3}),
+    (Rprop, {"lr": 0.5, "etas": (0.3, 1.5), "step_sizes": (1e-2, 0.8)}),
 ]
+
+
+def expected_step(optimizer, w, gradient, kept, t):
+    """New w by the twins in fastact.reference; ``kept`` holds m, v and u."""
+    o, (m, v, u) = optimizer, kept
+    if isinstance(o, SGD):
+        w, m = reference.sgd(w, gradient, m, **o.config())
+    elif isinstance(o, AdamW):
+        w, m, v = reference.adamw(w, gradient, m, v, t, o.lr, o.weight_decay)
+    elif isinstance(o, Adam) and o.amsgrad:
+        w, m, v, u = reference.amsgrad(w, gradient, m, v, u, t, o.lr, o.betas, o.eps)
+    elif isinstance(o, Adam):
+        w, m, v = reference.adam(w, gradient, m, v, t, o.lr, o.betas, o.eps, o.weight_decay)
+    elif isinstance(o, NAdam):
+        w, m, v = reference.nadam(w, gradient, m, v, t, o.lr, o.momentum_decay)
+    elif isinstance(o, Lion):
+        w, m = reference.lion(w, gradient, m, o.lr, o.betas, o.weight_decay)
+    elif isinstance(o, RMSprop):
+        w, m, v, u = reference.rmsprop(w, gradient, m, v, u, **o.config())
+    elif isinstance(o, Adagrad):
+        v = v + (o.initial_accumulator_value if t == 1 else 0)
+        w, v = reference.adagrad(w, gradient, v, t, o.lr, o.lr_decay, o.eps)
+    elif isinstance(o, Adadelta):
+        w, v, u = reference.adadelta(w, gradient, v, u, o.lr, o.rho, o.eps)
+    else:
+        u = u + (o.lr if t == 1 else 0)
+        w, m, u = reference.rprop(w, gradient, m, u, o.etas, o.step_sizes)
+    kept[:] = m, v, u
+    return w
 
 
 class Bowl(fa.nn.Layer):
@@ -37,31 +93,29 @@ class Bowl(fa.nn.Layer):
             p.grad[...] = gradient
 
 
-def test_path_of_the_formulas(isa, dtype):
-    for kind, settings in SETTINGS:
-        model = Bowl(dtype)
-        optimizer = kind(**settings)
-        expected = {name: p.value.astype(float) for name, p in model.parameters().items()}
-        kept = {name: [np.zeros(p.shape), np.zeros(p.shape)] for name, p in model.parameters().items()}
-        for t in range(1, 31):
-            model.set_gradients()
-            for name, p in model.parameters().items():
-                w, (m, v) = expected[name], kept[name]
-                gradient = np.linspace(0.5, 2, p.size).reshape(p.shape) * (w - 0.25)
-                if kind is SGD:
-                    expected[name], m = reference.sgd(w, gradient, m, **settings)
-                else:
-                    expected[name], m, v = reference.adam(w, gradient, m, v, t, **settings)
-                kept[name] = [m, v]
-            optimizer.step(model)
-        assert optimizer.steps == 30
+@pytest.mark.parametrize(("kind", "settings"), SETTINGS, ids=lambda v: getattr(v, "__name__", None) or str(v))
+def test_path_of_the_formulas(kind, settings, isa, dtype):
+    model = Bowl(dtype)
+    optimizer = kind(**settings)
+    expected = {name: p.value.astype(float) for name, p in model.parameters().items()}
+    kept = {name: [np.zeros(p.shape) for _ in range(3)] for name, p in model.parameters().items()}
+    for t in range(1, 31):
+        model.set_gradients()
         for name, p in model.parameters().items():
-            np.testing.assert_allclose(p.value, expected[name], rtol=0, atol=300 * float(np.finfo(dtype).eps))
+            # the gradient at the model's own place: a sign that turns there turns here
+            expected[name] = expected_step(optimizer, expected[name], p.grad.astype(float), kept[name], t)
+        optimizer.step(model)
+    assert optimizer.steps == 30
+    for name, p in model.parameters().items():
+        np.testing.assert_allclose(p.value, expected[name], rtol=0, atol=300 * float(np.finfo(dtype).eps))
+        assert np.abs(p.value - Bowl(dtype).parameters()[name].value).min() > 1e-3
 
 
 def test_path_of_pytorch(dtype):
     torch = pytest.importorskip("torch")
     for kind, settings in SETTINGS:
+        if kind is Lion:
+            continue
         model = Bowl(dtype)
         optimizer = kind(**settings)
         tensors = {n: torch.nn.Parameter(torch.tensor(np.array(p.value))) for n, p in model.parameters().items()}
@@ -78,7 +132,8 @@ def test_path_of_pytorch(dtype):
             peer.step()
         for name, p in model.parameters().items():
             got, expected = p.value, tensors[name].detach().numpy()
-            np.testing.assert_allclose(got, expected, rtol=0, atol=300 * float(np.finfo(dtype).eps))
+            atol = 300 * float(np.finfo(dtype if kind is not NAdam else np.float32).eps)  # its M_t is a float32 there
+            np.testing.assert_allclose(got, expected, rtol=0, atol=atol)
 
 
 def test_step_raises_versions_and_keeps_gradients():
@@ -184,6 +239,17 @@ def test_an_optimiser_belongs_to_one_model():
         (lambda: Adam().load_state_dict({"name": "Adam"}), ValueError, ["settings"]),
         (lambda: Adam().load_state_dict({**Adam().state_dict(), "settings": None}), ValueError, ["settings"]),
         (lambda: clip_by_global_norm(Bowl(), 0), ValueError, ["max_norm"]),
+        (lambda: clip_by_value(Bowl(), -1), ValueError, ["limit"]),
+        (lambda: RMSprop(alpha=1.0), ValueError, ["alpha"]),
+        (lambda: RMSprop(momentum=1.0), ValueError, ["momentum"]),
+        (lambda: Adagrad(initial_accumulator_value=-1), ValueError, ["initial_accumulator_value"]),
+        (lambda: Adadelta(rho="0.9"), TypeError, ["rho"]),
+        (lambda: NAdam(momentum_decay=-1), ValueError, ["momentum_decay"]),
+        (lambda: Lion(betas=(0.9,)), ValueError, ["betas"]),
+        (lambda: Rprop(etas=(1.2, 0.5)), ValueError, ["etas", "PyTorch's"]),
+        (lambda: Rprop(step_sizes=(50, 1e-6)), ValueError, ["step_sizes", "swap"]),
+        (lambda: LBFGS(max_iter=0), ValueError, ["max_iter"]),
+        (lambda: LBFGS().minimize(np.zeros(3), float), TypeError, ["model"]),
     ],
 )
 def test_refuses(make, error, words):
@@ -214,14 +280,63 @@ def test_clipping_leaves_an_infinite_gradient_to_be_seen():
     np.testing.assert_array_equal(model.flat_gradients, before)
 
 
-def test_reaches_the_known_optimum():
-    for kind, settings in [(SGD, {"lr": 0.4}), (SGD, {"lr": 0.1, "momentum": 0.8}), (Adam, {"lr": 0.02})]:
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (SGD, {"lr": 0.4}),
+        (SGD, {"lr": 0.1, "momentum": 0.8}),
+        (Adam, {"lr": 0.02}),
+        (AdamW, {"lr": 0.02, "weight_decay": 0.0}),
+        (Adam, {"lr": 0.02, "amsgrad": True}),
+        (NAdam, {"lr": 0.02}),
+        (Adagrad, {"lr": 0.5}),
+        (Rprop, {}),
+    ],
+)
+def test_reaches_the_known_optimum(kind, settings):
+    model, optimizer = Bowl(), kind(**settings)
+    for _ in range(600):
+        model.set_gradients()
+        optimizer.step(model)
+    for p in model.parameters().values():
+        np.testing.assert_allclose(p.value, 0.25, atol=1e-4)
+
+
+def test_a_gradient_that_is_not_a_number_is_seen():
+    for kind, settings in SETTINGS:
         model, optimizer = Bowl(), kind(**settings)
-        for _ in range(600):
+        model.set_gradients()
+        optimizer.step(model)
+        model.set_gradients()
+        model.a.grad[0, 0] = np.nan
+        optimizer.step(model)
+        assert np.isnan(model.a.value[0, 0]), kind
+        assert np.isfinite(model.a.value.reshape(-1)[1:]).all()
+
+
+def test_lbfgs_finds_the_optimum():
+    pytest.importorskip("scipy")
+    for dtype in (np.float32, np.float64):
+        model = Bowl(dtype)
+
+        def closure(model=model):
+            assert not model.flat_gradients.any()
             model.set_gradients()
-            optimizer.step(model)
+            return sum(0.5 * float(np.sum(p.grad * (p.value - 0.25))) for p in model.parameters().values())
+
+        found = LBFGS().minimize(model, closure)
+        assert found.fun < 1e-6
         for p in model.parameters().values():
-            np.testing.assert_allclose(p.value, 0.25, atol=1e-4)
+            np.testing.assert_allclose(p.value, 0.25, atol=1e-3)
+
+
+def test_clipping_by_value():
+    model = Bowl()
+    model.set_gradients()
+    before = model.flat_gradients.copy()
+    clip_by_value(model, 0.5)
+    np.testing.assert_array_equal(model.flat_gradients, np.clip(before, -0.5, 0.5))
+    assert (np.abs(before) > 0.5).any()
 
 
 def test_a_model_without_parameters_is_fine():

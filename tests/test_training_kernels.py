@@ -225,14 +225,31 @@ def state(n, dtype, seed=0):
     return w, g, m, rng.random(n).astype(dtype)
 
 
+ADAM = {"rate": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "root_scale": 1.5}
+NUMBERS = {**ADAM, "rate_now": 0.001, "low": 1e-6, "high": 50.0}  # for any rule
+
+
+def update(rule, w, g, *state, steps=None, **numbers):
+    """One step of a rule by name; ``state`` has the arrays that the rule has."""
+    index, arrays = core.RULES[rule], iter(state)
+    of_rule = tuple([next(arrays) if has else None for has in core.states(index)])
+    core.update(index, w, g, of_rule, np.array(0) if steps is None else steps, **numbers)
+
+
+def state_of(rule, m, v, u):
+    return [array for array, has in zip((m, v, u), core.states(core.RULES[rule]), strict=True) if has]
+
+
 @pytest.mark.parametrize("n", [*SIZES, 1024, 1025])
-@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.9, False), (0.9, True)])
-def test_sgd(isa, dtype, n, momentum, nesterov):
+@pytest.mark.parametrize("rule", ["sgd", "sgd_momentum", "sgd_nesterov"])
+def test_sgd(isa, dtype, n, rule):
     w, g, v, _ = state(n, dtype)
-    steps = np.array(4)
-    expected_w, expected_v = reference.sgd(w, 0.5 * g.astype(float), v, 0.1, momentum, nesterov, 0.01)
-    gradient = g.copy()
-    core.sgd(w, gradient, v if momentum else None, steps, 0.1, momentum, nesterov, 0.01, 0.5)
+    steps, momentum = np.array(4), 0.0 if rule == "sgd" else 0.9
+    expected_w, expected_v = reference.sgd(
+        w, 0.5 * g.astype(float), v, 0.1, momentum, rule == "sgd_nesterov", weight_decay=0.01
+    )
+    gradient, numbers = g.copy(), {"gradient_scale": 0.5, "rate": 0.1, "decay": 0.01, "beta1": momentum}
+    update(rule, w, gradient, *state_of(rule, v, None, None), steps=steps, **numbers)
     np.testing.assert_allclose(w, expected_w, rtol=0, atol=8 * eps(dtype) * 4)
     if momentum:
         np.testing.assert_allclose(v, expected_v, rtol=0, atol=8 * eps(dtype) * 4)
@@ -244,42 +261,44 @@ def test_sgd(isa, dtype, n, momentum, nesterov):
 @pytest.mark.parametrize("t", [1, 2, 1000])
 def test_adam(isa, dtype, n, t):
     w, g, m, v = state(n, dtype)
-    steps = np.array(t - 1)
     expected = reference.adam(w, 0.5 * g.astype(float), m, v, t, 0.01, (0.8, 0.99), 1e-6, 0.01)
-    core.adam(w, g, m, v, steps, 0.01, 0.8, 0.99, 1e-6, 0.01, 0.5)
+    numbers = {"beta1": 0.8, "beta2": 0.99, "eps": 1e-6, "decay": 0.01, "gradient_scale": 0.5}
+    numbers |= {"rate": 0.01 / (1 - 0.8**t), "root_scale": (1 - 0.99**t) ** -0.5}
+    update("adam", w, g, m, v, **numbers)
     for got, want in zip((w, m, v), expected, strict=True):
         np.testing.assert_allclose(got, want, rtol=8 * eps(dtype), atol=8 * eps(dtype))
-    assert steps == t
 
 
-def test_adam_leaves_padding_of_zeros_alone(isa, dtype):
-    w, g, m, v = np.zeros((4, 40), dtype)
-    core.adam(w, g, m, v, np.array(0), 0.01, 0.9, 0.999, 1e-8, 0.1)
+@pytest.mark.parametrize("rule", core.RULES)
+def test_updates_leave_padding_of_zeros_alone(isa, dtype, rule):
+    w, g, m, v, u = np.zeros((5, 40), dtype)
+    update(rule, w, g, *state_of(rule, m, v, u), **NUMBERS, decay=0.1, shrink=0.9)
     assert not np.stack((w, g, m, v)).any()
+    assert rule == "rprop" or not u.any()  # its steps are at least `low`
 
 
-def test_updates_have_the_same_bits_for_any_number_of_threads_and_instruction_set(every_isa, dtype):
+@pytest.mark.parametrize("rule", core.RULES)
+def test_updates_have_the_same_bits_for_any_number_of_threads_and_instruction_set(every_isa, dtype, rule):
     found = set()
     for _ in every_isa:
         for n in (1, 2, 3):
-            w, g, m, v = state(300_001, dtype)
+            w, g, m, v = state(300_001 if rule == "adam" else 20_001, dtype)
+            u = v[::-1].copy()
             with fa.num_threads(n):
-                core.adam(w, g, m, v, np.array(3), 0.01, 0.9, 0.999, 1e-8, 0.1, 0.3)
-                core.sgd(w, g, m, np.array(3), 0.01, 0.9, True, 0.1, 0.3)
-            found.add((w.tobytes(), m.tobytes(), v.tobytes()))
+                update(rule, w, g, *state_of(rule, m, v, u), **NUMBERS, decay=0.1, gradient_scale=0.3, shrink=0.99)
+            found.add((w.tobytes(), m.tobytes(), v.tobytes(), u.tobytes()))
     assert len(found) == 1
 
 
 @pytest.mark.parametrize("n", SIZES)
 def test_updates_write_their_elements_only(isa, dtype, n):
-    guards = np.full((4, n + 16), 7, dtype)  # w, gradient, two moments, each with 16 elements that are not theirs
-    w, g, m, v = guards[:, :n]
-    core.adam(w, g, m, v, np.array(0), 0.01, 0.9, 0.999, 1e-8, 0.0)
-    core.sgd(w, g, m, np.array(0), 0.01, 0.9, True, 0.0)
-    core.sgd(w, g, None, np.array(0), 0.01, 0.0, False, 0.0)
+    guards = np.full((5, n + 16), 7, dtype)  # w, gradient, m, v, u, each with 16 elements that are not theirs
+    w, g, m, v, u = guards[:, :n]
+    for rule in core.RULES:
+        update(rule, w, g, *state_of(rule, m, v, u), **NUMBERS)
     core.squared_error(w, m, g)
     assert (guards[:, n:] == 7).all()
-    assert n == 0 or (guards[[0, 2, 3], :n] != 7).all()
+    assert n == 0 or (guards[[0, 3, 4], :n] != 7).all()  # the last rule keeps the gradient, 7, as m
 
 
 @pytest.mark.parametrize("n", [*SIZES, 300_001])
@@ -293,11 +312,15 @@ def test_zero(isa, dtype, n):
 def test_updates_refuse_arrays_that_do_not_fit():
     w = np.zeros(8)
     with pytest.raises(ValueError, match="expected 8 elements"):
-        core.adam(w, np.zeros(8), np.zeros(8), np.zeros(9), np.array(0), 0.1, 0.9, 0.9, 1e-8, 0.0)
+        update("adam", w, np.zeros(8), np.zeros(8), np.zeros(9), **ADAM)
+    with pytest.raises(TypeError, match="expected an array, got None"):
+        update("adam", w, np.zeros(8), np.zeros(8), None, **ADAM)
     with pytest.raises(ValueError, match="gradients"):
-        core.sgd(w, np.zeros(8, np.float32), None, np.array(0), 0.1, 0.0, False, 0.0)
+        update("sgd", w, np.zeros(8, np.float32))
     with pytest.raises(ValueError, match="steps"):
-        core.sgd(w, np.zeros(8), None, np.array(0.0), 0.1, 0.0, False, 0.0)
+        update("sgd", w, np.zeros(8), steps=np.array(0.0))
+    with pytest.raises(ValueError, match="rule"):
+        core.update(len(core.RULES), w, np.zeros(8), (None, None, None), np.array(0))
 
 
 def test_no_flag_and_no_flush_to_zero_reaches_or_leaves_a_kernel(isa):

@@ -16,28 +16,26 @@ def cross_entropy(
 ) -> tuple[float, int, int, int]: ...
 def squared_error(prediction: Array, target: Array, gradient: Array | None = None) -> float: ...
 def sum_squares(x: Array) -> float: ...
-def sgd(
+
+RULES: dict[str, int]
+
+def states(rule: int) -> list[bool]: ...
+def update(
+    rule: int,
     parameters: Array,
     gradients: Array,
-    velocity: Array | None,
+    state: tuple[Array | None, ...],
     steps: Array,
-    lr: float,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
     gradient_scale: float = 1.0,
-) -> None: ...
-def adam(
-    parameters: Array,
-    gradients: Array,
-    first: Array,
-    second: Array,
-    steps: Array,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    gradient_scale: float = 1.0,
+    rate: float = 0.0,
+    decay: float = 0.0,
+    shrink: float = 1.0,
+    beta1: float = 0.0,
+    beta2: float = 0.0,
+    eps: float = 0.0,
+    root_scale: float = 1.0,
+    rate_now: float = 0.0,
+    low: float = 0.0,
+    high: float = 0.0,
 ) -> None: ...
 def zero(gradients: Array) -> None: ...

@@ -7,7 +7,6 @@ because a typed memoryview costs 0.2-0.4 us an argument, as long as a whole smal
 
 cimport numpy as cnp
 from cython.parallel cimport prange
-from libc.math cimport pow, sqrt
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
@@ -49,21 +48,16 @@ cdef extern from "training.h" nogil:
         fa_size n
         const void *x
         double *sums
+    enum:
+        FA_STATES
+        FA_UPDATE_COUNT
     ctypedef struct fa_update_args:
         fa_size n
         void *parameters
         void *gradients
-        void *first
-        void *second
-        double gradient_scale
-        double weight_decay
-        double rate
-        double momentum
-        int nesterov
-        double beta1
-        double beta2
-        double eps
-        double root_scale
+        void *state[FA_STATES]
+        double gradient_scale, decay, shrink
+        double rate, rate_now, beta1, beta2, eps, root_scale, low, high
     ctypedef void (*fa_training_kernel)(const void *args, fa_size first, fa_size last) noexcept nogil
     ctypedef struct fa_training_kernels:
         fa_training_kernel embedding_forward
@@ -71,9 +65,10 @@ cdef extern from "training.h" nogil:
         fa_training_kernel cross_entropy
         fa_training_kernel squared_error
         fa_training_kernel sum_squares
-        fa_training_kernel sgd
-        fa_training_kernel adam
+        fa_training_kernel update[FA_UPDATE_COUNT]
         fa_training_kernel zero
+    const char *fa_update_name(int rule)
+    int fa_update_states(int rule)
     fa_size fa_first_outside(const int64_t *indices, fa_size n, int64_t limit, int has_ignored, int64_t ignored,
                              fa_size *counted)
 
@@ -317,64 +312,55 @@ def sum_squares(cnp.ndarray x):
 # ---- optimiser steps over flat buffers (n,) ----
 
 
-cdef int update_arrays(fa_update_args *args, cnp.ndarray parameters, cnp.ndarray gradients, cnp.ndarray first,
-                       cnp.ndarray second) except -1:
-    """Check four (or fewer) flat arrays of one type and length, and enter them into args."""
-    cdef int type_number = cnp.PyArray_TYPE(parameters)
-    dense(parameters, "parameters", type_number, 1, True)
-    dense(gradients, "gradients", type_number, 1, True)
-    args.n = cnp.PyArray_DIM(parameters, 0)
-    args.parameters, args.gradients = cnp.PyArray_DATA(parameters), cnp.PyArray_DATA(gradients)
-    args.first = args.second = NULL
-    if first is not None:
-        dense(first, "first", type_number, 1, True)
-        args.first = cnp.PyArray_DATA(first)
-    if second is not None:
-        dense(second, "second", type_number, 1, True)
-        args.second = cnp.PyArray_DATA(second)
-    for array in (gradients, first, second):
-        if array is not None and array.size != args.n:
-            raise ValueError(f"optimiser: expected {args.n} elements as in parameters, got {array.size}")
-    return 0
+RULES = {fa_update_name(rule).decode(): rule for rule in range(FA_UPDATE_COUNT)}
 
 
-cdef int64_t *step_counter(cnp.ndarray steps) except NULL:
-    dense(steps, "steps", cnp.NPY_INT64, 0, True)
-    return <int64_t *>cnp.PyArray_DATA(steps)
+def states(int rule):
+    """Which of the state arrays m, v and u a rule has."""
+    return [bool(fa_update_states(rule) >> k & 1) for k in range(FA_STATES)]
 
 
-def sgd(cnp.ndarray parameters, cnp.ndarray gradients, cnp.ndarray velocity, cnp.ndarray steps, double lr,
-        double momentum, bint nesterov, double weight_decay, double gradient_scale=1.0):
-    """One step of SGD; velocity is None without momentum. ``steps``, int64 of shape (), goes up with the update.
+cdef void *flat(cnp.ndarray array, str name, cnp.ndarray like) except? NULL:
+    """The data of a flat array of the type and length of another."""
+    dense(array, name, cnp.PyArray_TYPE(like), 1, True)
+    if cnp.PyArray_DIM(array, 0) != cnp.PyArray_DIM(like, 0):
+        raise ValueError(f"{name}: expected {like.size} elements as in parameters, got {array.size}")
+    return cnp.PyArray_DATA(array)
 
-    Counter and arrays change in one call that no signal handler interrupts.
+
+def update(int rule, cnp.ndarray parameters not None, cnp.ndarray gradients not None, tuple state not None,
+           cnp.ndarray steps not None, double gradient_scale=1.0, double rate=0.0, double decay=0.0, double shrink=1.0,
+           double beta1=0.0, double beta2=0.0, double eps=0.0, double root_scale=1.0, double rate_now=0.0,
+           double low=0.0, double high=0.0):
+    """One step of a rule of src_c/training.h; ``state`` is (m, v, u), None for those that it has not.
+
+    ``steps``, int64 of shape (), goes up by one: counter and arrays change in one call that no signal handler interrupts.
     """
     cdef const fa_training_kernels *kernels = kernels_of(parameters)
     cdef fa_update_args args
-    cdef int64_t *step = step_counter(steps)
-    update_arrays(&args, parameters, gradients, velocity, None)
-    args.rate, args.momentum, args.nesterov = lr, momentum, nesterov
-    args.weight_decay, args.gradient_scale = weight_decay, gradient_scale
+    cdef int64_t *step
+    cdef fa_size arrays = 2
+    cdef int k
+    if not 0 <= rule < FA_UPDATE_COUNT or len(state) != FA_STATES:
+        raise ValueError(f"rule: expected one of {len(RULES)} and {FA_STATES} states, got {rule} and {len(state)}")
+    dense(steps, "steps", cnp.NPY_INT64, 0, True)
+    step = <int64_t *>cnp.PyArray_DATA(steps)
+    args.parameters = flat(parameters, "parameters", parameters)
+    args.gradients = flat(gradients, "gradients", parameters)
+    args.n = cnp.PyArray_DIM(parameters, 0)
+    for k in range(FA_STATES):
+        args.state[k] = NULL
+        if fa_update_states(rule) >> k & 1:
+            if state[k] is None:
+                raise TypeError(f"state[{k}]: expected an array, got None")
+            args.state[k] = flat(state[k], f"state[{k}]", parameters)
+            arrays += 1
+    args.gradient_scale, args.decay, args.shrink = gradient_scale, decay, shrink
+    args.rate, args.rate_now, args.beta1, args.beta2, args.eps = rate, rate_now, beta1, beta2, eps
+    args.root_scale, args.low, args.high = root_scale, low, high
     with nogil:
-        run(kernels.sgd, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.03 * cnp.PyArray_ITEMSIZE(parameters) * args.n)
-        step[0] += 1
-
-
-def adam(cnp.ndarray parameters, cnp.ndarray gradients, cnp.ndarray first, cnp.ndarray second, cnp.ndarray steps,
-         double lr, double beta1, double beta2, double eps, double weight_decay, double gradient_scale=1.0):
-    """One step of Adam with moments ``first`` and ``second``; ``steps`` as for ``sgd``."""
-    cdef const fa_training_kernels *kernels = kernels_of(parameters)
-    cdef fa_update_args args
-    cdef int64_t *step = step_counter(steps)
-    if first is None or second is None:
-        raise TypeError("first, second: expected arrays, got None")
-    update_arrays(&args, parameters, gradients, first, second)
-    args.weight_decay, args.gradient_scale = weight_decay, gradient_scale
-    args.beta1, args.beta2, args.eps = beta1, beta2, eps
-    args.rate = lr / (1 - pow(beta1, <double>(step[0] + 1)))
-    args.root_scale = 1 / sqrt(1 - pow(beta2, <double>(step[0] + 1)))
-    with nogil:
-        run(kernels.adam, &args, ceil_div(args.n, FA_UPDATE_BLOCK), 0.055 * cnp.PyArray_ITEMSIZE(parameters) * args.n)
+        run(kernels.update[rule], &args, ceil_div(args.n, FA_UPDATE_BLOCK),
+            0.014 * arrays * cnp.PyArray_ITEMSIZE(parameters) * args.n)
         step[0] += 1
 
 
