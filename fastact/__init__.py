@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from fastact import _custom as _custom
 from fastact import _gated as _gated
+from fastact import init as init
 from fastact import losses as losses
 from fastact import nn as nn
 from fastact import optim as optim

@@ -8,9 +8,10 @@ float32 and a float64 layer of one seed have the same weights to rounding.
 
 from __future__ import annotations
 
+import difflib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -322,3 +323,40 @@ def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32, rng: Rng = 
 def ones(shape: tuple[int, ...], dtype: npt.DTypeLike = np.float32, rng: Rng = None) -> Array:
     """1 everywhere."""
     return np.ones(shape, dtype)
+
+
+# ---- by name -----------------------------------------------------------------------------------------------------
+
+Initializer = Callable[..., Array]
+
+_NAMED = (glorot_uniform, glorot_normal, he_uniform, he_normal, lecun_uniform, lecun_normal, truncated_normal)
+INITIALIZERS: dict[str, Initializer] = {
+    f.__name__: f for f in (*_NAMED, normal, orthogonal, identity, constant, zeros, ones)
+}
+
+
+def drawn(spec: str | float | Initializer, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike, rng: Rng) -> Array:
+    """What a layer's ``weight_init`` or ``bias_init`` means: a name of this module, a number, or a function of yours.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, with the nearest ones, or a function that gives another shape.
+    TypeError
+        For anything else.
+    """
+    skipped_zeros = _zeros_if_skipped(shape, dtype)
+    if skipped_zeros is not None:
+        return skipped_zeros
+    if isinstance(spec, str):
+        if spec not in INITIALIZERS:
+            near = difflib.get_close_matches(spec, INITIALIZERS, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name}: expected one of {', '.join(INITIALIZERS)}, got {spec!r}{hint}")
+        return INITIALIZERS[spec](shape, dtype=dtype, rng=rng)
+    if callable(spec):
+        value = np.asarray(spec(shape, dtype=dtype, rng=rng), dtype)
+        if value.shape != shape:
+            raise ValueError(f"{name}: expected a function that gives an array of shape {shape}, got {value.shape}")
+        return value
+    return constant(shape, as_number(spec, name, -math.inf), dtype)

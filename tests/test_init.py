@@ -100,6 +100,26 @@ def test_gains_that_others_state():
     assert init.gain("linear") == pytest.approx(1.0, rel=1e-6)
 
 
+def test_initial_weights_of_a_layer(dtype):
+    layer = fa.nn.Dense(300, 200, "relu", dtype=dtype, rng=0, weight_init="auto", bias_init=0.01)
+    assert layer.weight.value.std() == pytest.approx(math.sqrt(2 / 300), rel=0.02)
+    np.testing.assert_array_equal(layer.bias.value, np.full(200, 0.01, dtype))
+    layer = fa.nn.Dense(300, 200, dtype=dtype, rng=0, weight_init="orthogonal", bias_init="zeros")
+    np.testing.assert_array_equal(layer.weight.value, init.orthogonal((200, 300), dtype=dtype, rng=0))
+    assert not layer.bias.value.any()
+    mine = fa.nn.Dense(3, 2, dtype=dtype, weight_init=lambda shape, dtype, rng: np.arange(6.0).reshape(shape))
+    np.testing.assert_array_equal(mine.weight.value, np.arange(6).reshape(2, 3))
+    plain, again = fa.nn.Dense(3, 2, rng=0), fa.nn.Dense(3, 2, rng=0, bias_init=1.0)
+    np.testing.assert_array_equal(plain.weight.value, again.weight.value)
+
+
+def test_a_loaded_layer_draws_nothing(tmp_path):
+    model = fa.nn.Sequential(fa.nn.Dense(4, 3, weight_init="he_normal", bias_init=0.1))
+    fa.save(model, tmp_path / "m.safetensors")
+    for name, value in fa.load(tmp_path / "m.safetensors").state_dict().items():
+        np.testing.assert_array_equal(value, model.state_dict()[name])
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
@@ -111,6 +131,11 @@ def test_gains_that_others_state():
         (lambda: init.variance_scaling((3, 3), 0), ValueError, ["scale"]),
         (lambda: init.he_normal((3, 3), rng=-1), ValueError, ["rng"]),
         (lambda: init.gain("reluu"), ValueError, ["relu"]),
+        (lambda: fa.nn.Dense(3, 2, weight_init="he_norm"), ValueError, ["weight_init", "'he_normal'?"]),
+        (lambda: fa.nn.Dense(3, 2, weight_init=lambda *_, **__: np.ones(3)), ValueError, ["weight_init", "(2, 3)"]),
+        (lambda: fa.nn.Dense(3, 2, bias_init=[1, 2]), TypeError, ["bias_init"]),
+        (lambda: fa.nn.Dense(3, 2, bias_init="he_normal"), ValueError, ["two axes"]),
+        (lambda: fa.nn.Dense(3, 2, bias_init=math.inf), ValueError, ["bias_init"]),
     ],
 )
 def test_refuses(make, error, words):

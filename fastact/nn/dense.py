@@ -31,7 +31,13 @@ class Dense(Layer):
     dtype : float32 or float64
         Of the parameters and of y; x is converted.
     rng : numpy.random.Generator, int or None
-        Source of the initial weights: W and b uniform on ±1/sqrt(I), ``torch.nn.Linear``'s. None: see ``fa.seed``.
+        Source of the initial weights. None: see ``fa.seed``.
+    weight_init : str or callable, optional
+        A name of ``fa.init``, or a function ``f(shape, dtype=, rng=)``; "auto" is ``fa.init.for_activation`` with the
+        layer's own, which keeps the variance of a signal through many layers. Without, uniform on ±1/sqrt(I), as in
+        ``torch.nn.Linear``.
+    bias_init : float, str or callable, optional
+        A number is the same for all: 0.01 lets every ReLU be active in the beginning. Without, as the weights without.
 
     Attributes
     ----------
@@ -62,6 +68,8 @@ class Dense(Layer):
         bias: bool = True,
         dtype: npt.DTypeLike = np.float32,
         rng: init.Rng = None,
+        weight_init: str | init.Initializer | None = None,
+        bias_init: float | str | init.Initializer | None = None,
     ) -> None:
         self.in_features = as_size(in_features, "in_features")
         self.out_features = as_size(out_features, "out_features")
@@ -70,11 +78,21 @@ class Dense(Layer):
         self.dtype = as_dtype(dtype)
         rng = init.generator(rng)
         shape = (self.out_features, self.in_features)
-        self.add_parameter("weight", init.fan_in_uniform(shape, self.in_features, self.dtype, rng))
+        if weight_init is None:
+            weight = init.fan_in_uniform(shape, self.in_features, self.dtype, rng)
+        elif isinstance(weight_init, str) and weight_init == "auto":
+            weight = init.for_activation(shape, self.activation or "linear", self.dtype, rng)
+        else:
+            weight = init.drawn(weight_init, "weight_init", shape, self.dtype, rng)
+        self.add_parameter("weight", weight)
         self._packed: tuple[Parameter, int, PackedMatrix] | None = None
         self.bias = None
         if bias:
-            self.add_parameter("bias", init.fan_in_uniform(shape[:1], self.in_features, self.dtype, rng))
+            if bias_init is None:
+                start = init.fan_in_uniform(shape[:1], self.in_features, self.dtype, rng)
+            else:
+                start = init.drawn(bias_init, "bias_init", shape[:1], self.dtype, rng)
+            self.add_parameter("bias", start)
 
     def config(self) -> dict[str, Any]:
         return {
