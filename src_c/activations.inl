@@ -114,13 +114,14 @@ FA_INLINE int map_next(map_run *run, const int operands) {
 
 /* A kernel of `data` arrays (dy first, where there are two; the last one is the body's x) and `count` parameters. The
  * fields of the run are copied to locals: vector stores may alias anything, and the loop would read them again.
- * `ahead`: two vectors a pass, for bodies whose chains of dependent operations are too long for the CPU to look past: the
- * precise ones gain 10 to 25 %, the others nothing. */
-#define MAP_LOAD(k) v_load(in[k] + (i & mask[k]))
-#define MAP_BODY(data, count, result, y)                                           \
+ * `cut`: the precise bodies are chains of dependent operations too long for the CPU to look past, so they run as two loops
+ * over MAP_AHEAD vectors, two a turn, the second from where the first left them (pair_cut); the others gain nothing. */
+enum { MAP_AHEAD = 16 };
+#define MAP_LOAD(k, i) v_load(in[k] + ((i) & mask[k]))
+#define MAP_BODY(data, count, i, result, y)                                        \
   vec p[FA_MAX_PARAMETERS];                                                        \
-  FA_UNROLL for (int k = 0; k < count; k++) p[k] = MAP_LOAD(data + k);             \
-  vec dy = MAP_LOAD(0), x = MAP_LOAD(data - 1);                                    \
+  FA_UNROLL for (int k = 0; k < count; k++) p[k] = MAP_LOAD(data + k, i);          \
+  vec dy = MAP_LOAD(0, i), x = MAP_LOAD(data - 1, i);                              \
   y = result;                                                                      \
   (void)dy, (void)p;
 #define MAP_STORE(i, y)                   \
@@ -128,7 +129,17 @@ FA_INLINE int map_next(map_run *run, const int operands) {
     if (stream) v_stream(out + (i), y);   \
     else v_store(out + (i), y);           \
   } while (0)
-#define MAP_KERNEL(kernel, data, count, ahead, result)                             \
+#define MAP_PART(data, count, result, part, store)                                 \
+  for (int j = 0; j < MAP_AHEAD; j += 2) {                                         \
+    vec y[2];                                                                      \
+    FA_UNROLL for (int v = 0; v < 2; v++) {                                        \
+      const pair_cut halves = {part, {state[0] + j + v, state[1] + j + v, state[2] + j + v}}, *precise = &halves; \
+      MAP_BODY(data, count, i + (j + v) * VL, result, y[v])                        \
+      (void)precise;                                                               \
+    }                                                                              \
+    FA_UNROLL for (int v = 0; v < 2; v++) store;                                   \
+  }
+#define MAP_KERNEL(kernel, data, count, cut, result)                               \
   static void kernel(const fa_map_args *args) {                                    \
     map_run run;                                                                   \
     if (!map_begin(&run, args, data + count, kernel)) return;                      \
@@ -140,29 +151,29 @@ FA_INLINE int map_next(map_run *run, const int operands) {
       const fa_size n = run.n;                                                     \
       const int stream = run.stream;                                               \
       fa_size i = 0;                                                               \
-      if (ahead)                                                                   \
-        for (; i + VL < n; i += VL) {                                              \
-          vec y[2];                                                                \
-          { MAP_BODY(data, count, result, y[0]) }                                  \
-          i += VL;                                                                 \
-          { MAP_BODY(data, count, result, y[1]) }                                  \
-          MAP_STORE(i - VL, y[0]);                                                 \
-          MAP_STORE(i, y[1]);                                                      \
+      if (cut)                                                                     \
+        for (; i + MAP_AHEAD * VL <= n; i += MAP_AHEAD * VL) {                     \
+          vec state[3][MAP_AHEAD];                                                 \
+          MAP_PART(data, count, result, PAIR_FIRST_HALF, (void)y[v])                \
+          MAP_PART(data, count, result, PAIR_SECOND_HALF, MAP_STORE(i + (j + v) * VL, y[v])) \
         }                                                                          \
+      const pair_cut whole = {PAIR_WHOLE, {NULL}}, *precise = cut ? &whole : NULL; \
       for (; i < n; i += VL) {                                                     \
         vec y;                                                                     \
-        MAP_BODY(data, count, result, y)                                           \
+        MAP_BODY(data, count, i, result, y)                                        \
         MAP_STORE(i, y);                                                           \
       }                                                                            \
+      (void)precise;                                                               \
     } while (map_next(&run, data + count));                                        \
   }
 
 /* ---- The bodies and their kernels ---- */
 #if defined(__GNUC__)
-#define BODY(name) \
-  FA_INLINE vec name(vec x __attribute__((unused)), const vec *p __attribute__((unused)), const int precise __attribute__((unused)))
+#define BODY(name)                                                                         \
+  FA_INLINE vec name(vec x __attribute__((unused)), const vec *p __attribute__((unused)), \
+                     const pair_cut *precise __attribute__((unused)))
 #else
-#define BODY(name) FA_INLINE vec name(vec x, const vec *p, const int precise)
+#define BODY(name) FA_INLINE vec name(vec x, const vec *p, const pair_cut *precise)
 #endif
 /* A constant, NaN where x is. */
 FA_INLINE vec constant_at(vec x, real value) { return v_sel(v_isnan(x), x, v_set1(value)); }
@@ -178,15 +189,15 @@ FA_INLINE vec if_positive(vec x, real right, vec left) {
 #undef ACTIVATION_BODIES
 
 /* The kernels of a tier: `kernel` is their common name, name or precise_name. */
-#define KERNEL_Y_x(kernel, name, count, precise)
-#define KERNEL_Y_either(kernel, name, count, precise) \
-  MAP_KERNEL(kernel##_backward_y, 2, count, precise, v_mul(dy, name##_dy(x, p, precise)))
-#define MAP_KERNELS(kernel, name, count, from, precise)                             \
-  MAP_KERNEL(kernel##_forward, 1, count, precise, name##_f(x, p, precise))                   \
-  MAP_KERNEL(kernel##_derivative1, 1, count, precise, name##_d1(x, p, precise))              \
-  MAP_KERNEL(kernel##_derivative2, 1, count, precise, name##_d2(x, p, precise))              \
-  MAP_KERNEL(kernel##_backward_x, 2, count, precise, v_mul(dy, name##_d1(x, p, precise)))    \
-  KERNEL_Y_##from(kernel, name, count, precise)
+#define KERNEL_Y_x(kernel, name, count, cut)
+#define KERNEL_Y_either(kernel, name, count, cut) \
+  MAP_KERNEL(kernel##_backward_y, 2, count, cut, v_mul(dy, name##_dy(x, p, precise)))
+#define MAP_KERNELS(kernel, name, count, from, cut)                                 \
+  MAP_KERNEL(kernel##_forward, 1, count, cut, name##_f(x, p, precise))                   \
+  MAP_KERNEL(kernel##_derivative1, 1, count, cut, name##_d1(x, p, precise))              \
+  MAP_KERNEL(kernel##_derivative2, 1, count, cut, name##_d2(x, p, precise))              \
+  MAP_KERNEL(kernel##_backward_x, 2, count, cut, v_mul(dy, name##_d1(x, p, precise)))    \
+  KERNEL_Y_##from(kernel, name, count, cut)
 #define PRECISE_KERNELS_same(name, count, from)
 #define PRECISE_KERNELS_own(name, count, from) MAP_KERNELS(precise_##name, name, count, from, 1)
 #define ACTIVATION(name, count, from, precise, ...) MAP_KERNELS(name, name, count, from, 0)
@@ -194,7 +205,7 @@ FA_INLINE vec if_positive(vec x, real right, vec left) {
 #undef ACTIVATION
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
-#pragma GCC optimize("schedule-insns") /* interleaves the two vectors of a pass */
+#pragma GCC optimize("schedule-insns") /* interleaves the two vectors of a turn */
 #endif
 #define ACTIVATION(name, count, from, precise, ...) PRECISE_KERNELS_##precise(name, count, from)
 #include "activations.def"

@@ -13,7 +13,7 @@ static const real exp_q[5] = {0x1p-1f, 0x1.5554aap-3f, 0x1.555538p-5f, 0x1.122c6
 #define LN2_TAIL 0x1.7f7d1cp-20f
 #define LOG2_E 0x1.715476p+0f
 #define ROUND_MAGIC 0x1.8p+23f
-/* normal_tail, 32 pieces of 0.1875, degree 6: error 2^-24.1 */
+/* normal_tail, 32 pieces, degree 6: error 2^-24.1 */
 static const real normal_tail_at[32] = {0x0p+0f, 0x1.804p-3f, 0x1.7d1p-2f, 0x1.1fep-1f, 0x1.8178p-1f, 0x1.e048p-1f, 0x1.1fecp+0f, 0x1.4f7p+0f,
     0x1.7f48p+0f, 0x1.b098p+0f, 0x1.e008p+0f, 0x1.07fp+1f, 0x1.204ep+1f, 0x1.384cp+1f, 0x1.4fd4p+1f, 0x1.684ap+1f,
     0x1.803cp+1f, 0x1.9788p+1f, 0x1.b038p+1f, 0x1.c81ep+1f, 0x1.e05ap+1f, 0x1.f798p+1f, 0x1.07f2p+2f, 0x1.1407p+2f,
@@ -59,7 +59,7 @@ static const FA_ALIGN(64) real normal_tail_c[7][32] = {
      0x1.8dab88p-13f, 0x1.690f62p-13f, 0x1.14a8f2p-13f, 0x1.89893ap-14f, 0x1.02999ap-14f, 0x1.40a33ep-15f,
      0x1.773f8ap-16f, 0x1.a92bccp-17f, 0x1.b1510cp-18f, 0x1.ac0f9p-19f, 0x1.96ec66p-20f, 0x1.72299cp-21f,
      0x1.3b612cp-22f, 0x1.0be6c6p-23f}};
-/* gelu_slope, 32 pieces of 0.1875, degree 6: error 2^-24.9 */
+/* gelu_slope, 32 pieces, degree 6: error 2^-24.9 */
 static const real gelu_slope_at[32] = {0x0p+0f, 0x1.838p-3f, 0x1.823p-2f, 0x1.2038p-1f, 0x1.80ead2p-1f, 0x1.dfep-1f, 0x1.1fbp+0f, 0x1.50b4p+0f,
     0x1.7f44p+0f, 0x1.b05cp+0f, 0x1.df74p+0f, 0x1.07bp+1f, 0x1.205p+1f, 0x1.37f2p+1f, 0x1.4f9ap+1f, 0x1.6858p+1f,
     0x1.7fa8p+1f, 0x1.97e8p+1f, 0x1.afdep+1f, 0x1.c85ep+1f, 0x1.dfd6p+1f, 0x1.f802p+1f, 0x1.07cbp+2f, 0x1.1437p+2f,
@@ -116,7 +116,7 @@ static const real normal_far[6] = {0x1.988452p-2f, -0x1.9881c6p-2f, 0x1.31e7cep+
 #define GELU_TANH_C0_TAIL 0x1.9ea1b2p-23f
 #define GELU_TANH_C1 0x1.2444f2p-4f
 #define GELU_TANH_C1_TAIL 0x1.49b16ap-29f
-/* log1p, 16 pieces of 0.0666667, degree 4: error 2^-28.8 */
+/* log1p, 16 pieces, degree 4: error 2^-28.8 */
 static const real log1p_at[16] = {0x0p+0f, 0x1.11cp-4f, 0x1.10ap-3f, 0x1.9b4p-3f, 0x1.113p-2f, 0x1.54cp-2f, 0x1.995p-2f, 0x1.df3p-2f,
     0x1.1078p-1f, 0x1.32dp-1f, 0x1.54b8p-1f, 0x1.7798p-1f, 0x1.99a8p-1f, 0x1.bc28p-1f, 0x1.de58p-1f, 0x1.ffd8p-1f};
 static const FA_ALIGN(64) real log1p_c[5][16] = {
@@ -135,7 +135,7 @@ static const FA_ALIGN(64) real log1p_c[5][16] = {
     {0x1.8210e6p-3f, 0x1.3c2724p-3f, 0x1.df46fp-4f, 0x1.7b9e04p-4f, 0x1.38dfd4p-4f, 0x1.c6476ap-5f, 0x1.91db4ap-5f,
      0x1.46ea42p-5f, 0x1.7328dep-6f, 0x1.d6baaap-6f, 0x1.c2cbe8p-6f, 0x1.03613ep-6f, 0x1.4e2278p-6f, 0x1.ff3fccp-7f,
      0x1.312fe2p-7f, 0x1.f46ff2p-7f}};
-/* erf, 32 pieces of 0.125, degree 6: error 2^-24.2 */
+/* erf, 32 pieces, degree 6: error 2^-24.2 */
 static const real erf_at[32] = {0x0p+0f, 0x1.038p-3f, 0x1.027p-2f, 0x1.7e4p-2f, 0x1.fdbp-2f, 0x1.3fp-1f, 0x1.7fap-1f, 0x1.bf4p-1f,
     0x1.fec8p-1f, 0x1.2008p+0f, 0x1.4074p+0f, 0x1.6014p+0f, 0x1.7f7p+0f, 0x1.9fd8p+0f, 0x1.c098p+0f, 0x1.dffp+0f,
     0x1.0014p+1f, 0x1.102cp+1f, 0x1.2002p+1f, 0x1.2fc6p+1f, 0x1.3fc2p+1f, 0x1.4fbap+1f, 0x1.602cp+1f, 0x1.703cp+1f,
@@ -188,7 +188,7 @@ static const real atan_a[9] = {-0x1.555552p-2f, 0x1.99965p-3f, -0x1.244d1ep-3f, 
     -0x1.0e8466p-5f, 0x1.853bccp-7f, -0x1.06ad62p-9f};
 #define HALF_PI 0x1.921fb6p+0f
 #define HALF_PI_TAIL -0x1.777a5cp-25f
-/* tanh_rest, 32 pieces of 0.28125, degree 6: error 2^-25.0 */
+/* tanh_rest, 32 pieces, degree 6: error 2^-25.0 */
 static const real tanh_rest_at[32] = {0x0p+0f, 0x1.204p-2f, 0x1.229p-1f, 0x1.b1ep-1f, 0x1.205p+0f, 0x1.678cp+0f, 0x1.af54p+0f, 0x1.f7bp+0f,
     0x1.2066p+1f, 0x1.436ep+1f, 0x1.689p+1f, 0x1.8bfp+1f, 0x1.af9ep+1f, 0x1.d3c6p+1f, 0x1.f79p+1f, 0x1.0e5cp+2f,
     0x1.2005p+2f, 0x1.31ebp+2f, 0x1.43e2p+2f, 0x1.5635p+2f, 0x1.6837p+2f, 0x1.7a42p+2f, 0x1.8bf4p+2f, 0x1.9e02p+2f,
@@ -240,9 +240,42 @@ static const FA_ALIGN(64) real tanh_rest_c[7][32] = {
 /* cosh(2x) - 1 = w N(w) on [0, 0.9], degree 4: error 2^-28.1 */
 static const real tanh_square_n[5] = {0x1p+1f, 0x1.55554cp-1f, 0x1.6c1a4p-4f, 0x1.9f4beep-8f, 0x1.3a69aep-12f};
 #define TANH_SQUARE 0x1.ccccccp-1f
-/* expm1(r) = r + r^2 Q(r), |r| <= ln2/2: error 2^-28.5 */
-static const real exp_q_pair[6] = {0x1p-1f, 0x1.555556p-3f, 0x1.5554aep-5f, 0x1.11108ep-7f, 0x1.6d74fp-10f, 0x1.a1a37ep-13f};
-/* normal_tail_pair, 32 pieces of 0.1875, degree 7: error 2^-28.0 */
+/* tanh_piece, 16 pieces, degree 6: error 2^-27.9 */
+static const real tanh_piece_at[16] = {0x1.9dep+0f, 0x1.0f1ep+1f, 0x1.4fep+1f, 0x1.8ff8p+1f, 0x1.f1cap+1f, 0x1.36fcp+2f, 0x1.78b3p+2f, 0x1.b6f8p+2f,
+    0x1.0ab88p+3f, 0x0p+0f, 0x1.85p-3f, 0x1.3f9p-2f, 0x1.fdfp-2f, 0x1.7e78p-1f, 0x1.011p+0f, 0x1.3fbp+0f};
+static const FA_ALIGN(64) real tanh_piece_c[7][16] = {
+    {0x1.d92964p-1f, 0x1.f166d4p-1f, 0x1.faa4eap-1f, 0x1.fe06acp-1f, 0x1.ff923ep-1f, 0x1.fff03ap-1f, 0x1.fffdfap-1f,
+     0x1.ffffb6p-1f, 0x1.fffffcp-1f, 0x0p+0f, 0x1.806372p-3f, 0x1.3593cap-2f, 0x1.d7959cp-2f, 0x1.4447fp-1f,
+     0x1.86d36ap-1f, 0x1.b22552p-1f},
+    {0x1.2aecp-3f, 0x1.cc7c98p-5f, 0x1.54fa9p-6f, 0x1.f85aaep-8f, 0x1.b6dbf4p-10f, 0x1.f8bb4cp-13f, 0x1.0301e6p-15f,
+     0x1.280094p-18f, 0x1.e32314p-23f, 0x1p+0f, 0x1.edf6acp-1f, 0x1.d1343cp-1f, 0x1.936904p-1f, 0x1.329ceap-1f,
+     0x1.ab572ap-2f, 0x1.1fbd7p-2f},
+    {-0x1.143f4p-3f, -0x1.bf5b72p-5f, -0x1.516998p-6f, -0x1.f66964p-8f, -0x1.b67ba4p-10f, -0x1.f8a8ccp-13f,
+     -0x1.02ed2ap-15f, -0x1.27dadap-18f, -0x1.520edcp-23f, -0x1.4eedb6p-25f, -0x1.72d908p-3f, -0x1.19485ep-2f,
+     -0x1.7391p-2f, -0x1.8464c8p-2f, -0x1.4633dcp-2f, -0x1.e7f8cp-3f},
+    {0x1.3758a2p-4f, 0x1.191d8ap-5f, 0x1.b86eaap-7f, 0x1.4c559p-8f, 0x1.237c54p-10f, 0x1.4ffc2cp-13f,
+     0x1.58bf66p-16f, 0x1.8a4b34p-19f, 0x1.85ec84p-23f, -0x1.55542cp-2f, -0x1.2680c8p-2f, -0x1.c2283cp-3f,
+     -0x1.874992p-4f, 0x1.4caa0ep-5f, 0x1.aa3856p-4f, 0x1.bbe6e2p-4f},
+    {-0x1.9e16cep-6f, -0x1.efe562p-7f, -0x1.a5b158p-8f, -0x1.470412p-9f, -0x1.22b7aap-11f, -0x1.501d8cp-14f,
+     -0x1.5c0d48p-17f, -0x1.90a398p-20f, -0x1.24c29cp-22f, -0x1.581216p-13f, 0x1.d4cb9p-4f, 0x1.43eddp-3f,
+     0x1.51d45ep-3f, 0x1.9c8d36p-4f, 0x1.b68ecep-6f, -0x1.9c4aa8p-7f},
+    {0x1.e98716p-11f, 0x1.25659cp-8f, 0x1.35a802p-9f, 0x1.ffcce2p-11f, 0x1.e282cap-13f, 0x1.18488p-15f,
+     0x1.22b17ep-18f, 0x1.47b83ep-21f, 0x1.592544p-28f, 0x1.167f8ep-3f, 0x1.84a01ap-4f, 0x1.561d38p-5f,
+     -0x1.ac1cfcp-6f, -0x1.044dccp-4f, -0x1.7793fap-5f, -0x1.3ff286p-6f},
+    {0x1.1add8ep-8f, -0x1.1822a2p-11f, -0x1.569d1p-11f, -0x1.4df432p-12f, -0x1.38703ap-14f, -0x1.6dc098p-17f,
+     -0x1.3c034cp-20f, -0x1.2b4828p-23f, 0x1.0525e4p-23f, -0x1.3ff694p-6f, -0x1.4617dcp-4f, -0x1.8a4b7ep-4f,
+     -0x1.a1fe56p-5f, -0x1.fade98p-10f, 0x1.29dea6p-6f, 0x1.44f118p-6f}};
+#define TANH_SHIFT 0x1.4p-1f
+static const FA_ALIGN(64) real exp_powers[2][16] = {
+    {0x1p+0f, 0x1.0b5586p+0f, 0x1.172b84p+0f, 0x1.2387a6p+0f, 0x1.306fep+0f, 0x1.3dea64p+0f, 0x1.4bfdaep+0f,
+     0x1.5ab07ep+0f, 0x1.6a09e6p+0f, 0x1.7a1148p+0f, 0x1.8ace54p+0f, 0x1.9c4918p+0f, 0x1.ae89fap+0f, 0x1.c199bep+0f,
+     0x1.d5818ep+0f, 0x1.ea4afap+0f},
+    {0x0p+0f, 0x1.9f3122p-25f, -0x1.c15742p-27f, 0x1.ceac48p-25f, 0x1.4636e2p-25f, 0x1.824684p-25f,
+     -0x1.593abcp-25f, -0x1.5bd5ecp-27f, 0x1.9fcef4p-26f, -0x1.829fdp-25f, 0x1.15506ep-27f, 0x1.51f848p-27f,
+     -0x1.a94b14p-26f, -0x1.3d56b2p-27f, -0x1.822dbcp-27f, 0x1.52486cp-27f}};
+/* expm1(r) = r + r^2 Q(r), |r| <= ln2/32: error 2^-31.5 */
+static const real exp_q_sixteenth[3] = {0x1p-1f, 0x1.55570ap-3f, 0x1.5555e6p-5f};
+/* normal_tail_pair, 32 pieces, degree 7: error 2^-28.0 */
 static const real normal_tail_pair_at[32] = {0x0p+0f, 0x1.8p-3f, 0x1.8p-2f, 0x1.2p-1f, 0x1.8p-1f, 0x1.ep-1f, 0x1.2p+0f, 0x1.5p+0f, 0x1.8p+0f, 0x1.bp+0f,
     0x1.ep+0f, 0x1.08p+1f, 0x1.2p+1f, 0x1.38p+1f, 0x1.5p+1f, 0x1.68p+1f, 0x1.8p+1f, 0x1.98p+1f, 0x1.bp+1f,
     0x1.c8p+1f, 0x1.ep+1f, 0x1.f8p+1f, 0x1.08p+2f, 0x1.14p+2f, 0x1.2p+2f, 0x1.2cp+2f, 0x1.38p+2f, 0x1.44p+2f,
@@ -307,7 +340,7 @@ static const FA_ALIGN(64) real normal_tail_pair_tail[2][32] = {
      -0x1.99ed08p-35f, 0x1.8d7772p-42f, -0x1.955a76p-37f, -0x1.c79242p-39f, 0x1.cda9fcp-43f, -0x1.af83b8p-41f,
      0x1.7d4f66p-41f, 0x1.b56956p-44f, 0x1.8402c4p-45f, 0x1.571836p-45f, -0x1.23fc38p-48f, 0x1.00da74p-50f,
      0x1.1910fep-50f, 0x1.286bb2p-56f}};
-/* gelu_slope_pair, 32 pieces of 0.1875, degree 7: error 2^-26.2 */
+/* gelu_slope_pair, 32 pieces, degree 7: error 2^-26.2 */
 static const real gelu_slope_pair_at[32] = {0x0p+0f, 0x1.8p-3f, 0x1.8p-2f, 0x1.2p-1f, 0x1.80ead2p-1f, 0x1.ep-1f, 0x1.2p+0f, 0x1.5p+0f, 0x1.8p+0f,
     0x1.bp+0f, 0x1.ep+0f, 0x1.08p+1f, 0x1.2p+1f, 0x1.38p+1f, 0x1.5p+1f, 0x1.68p+1f, 0x1.8p+1f, 0x1.98p+1f,
     0x1.bp+1f, 0x1.c8p+1f, 0x1.ep+1f, 0x1.f8p+1f, 0x1.08p+2f, 0x1.14p+2f, 0x1.2p+2f, 0x1.2cp+2f, 0x1.38p+2f,
@@ -373,7 +406,7 @@ static const FA_ALIGN(64) real gelu_slope_pair_tail[2][32] = {
      -0x1.2dc088p-33f, 0x1.289088p-33f, 0x1.11c952p-34f, -0x1.ea80fap-35f, -0x1.18f7e6p-35f, 0x1.c0b4c6p-36f,
      0x1.b7df88p-38f, 0x1.a203a8p-40f, -0x1.a5bc14p-42f, 0x1.95e084p-42f, 0x1.b9d878p-42f, 0x1.936d64p-43f,
      0x1.96745ap-45f, -0x1.d71828p-46f}};
-/* erf_pair, 32 pieces of 0.125, degree 6: error 2^-35.1 */
+/* erf_pair, 32 pieces, degree 6: error 2^-35.1 */
 static const real erf_pair_at[32] = {0x0p+0f, 0x1p-3f, 0x1p-2f, 0x1.8p-2f, 0x1p-1f, 0x1.4p-1f, 0x1.8p-1f, 0x1.cp-1f, 0x1p+0f, 0x1.2p+0f, 0x1.4p+0f,
     0x1.6p+0f, 0x1.8p+0f, 0x1.ap+0f, 0x1.cp+0f, 0x1.ep+0f, 0x1p+1f, 0x1.1p+1f, 0x1.2p+1f, 0x1.3p+1f, 0x1.4p+1f,
     0x1.5p+1f, 0x1.6p+1f, 0x1.7p+1f, 0x1.8p+1f, 0x1.9p+1f, 0x1.ap+1f, 0x1.bp+1f, 0x1.cp+1f, 0x1.dp+1f, 0x1.ep+1f,
@@ -431,7 +464,7 @@ static const FA_ALIGN(64) real erf_pair_tail[2][32] = {
      0x1.31acbap-33f, -0x1.3750c8p-33f, -0x1.d05f9cp-34f, 0x1.28981p-35f, 0x1.ef34e6p-36f, -0x1.f59094p-42f,
      0x1.478842p-41f, -0x1.af81dcp-41f, 0x1.1ac09ep-45f, 0x1.0d2e86p-45f, -0x1.af58cap-45f, 0x1.a2432ap-44f,
      0x1.46c75ap-51f, -0x1.93e6ccp-47f}};
-/* tanh_rest_pair, 32 pieces of 0.28125, degree 7: error 2^-29.3 */
+/* tanh_rest_pair, 32 pieces, degree 7: error 2^-29.3 */
 static const real tanh_rest_pair_at[32] = {0x0p+0f, 0x1.2p-2f, 0x1.2p-1f, 0x1.bp-1f, 0x1.2p+0f, 0x1.68p+0f, 0x1.bp+0f, 0x1.f8p+0f, 0x1.2p+1f, 0x1.44p+1f,
     0x1.68p+1f, 0x1.8cp+1f, 0x1.bp+1f, 0x1.d4p+1f, 0x1.f8p+1f, 0x1.0ep+2f, 0x1.2p+2f, 0x1.32p+2f, 0x1.44p+2f,
     0x1.56p+2f, 0x1.68p+2f, 0x1.7ap+2f, 0x1.8cp+2f, 0x1.9ep+2f, 0x1.bp+2f, 0x1.c2p+2f, 0x1.d4p+2f, 0x1.e6p+2f,
@@ -514,7 +547,7 @@ static const real exp_q[11] = {0x1p-1, 0x1.5555555555559p-3, 0x1.5555555555555p-
 #define LN2_TAIL 0x1.ef35793c7673p-45
 #define LOG2_E 0x1.71547652b82fep+0
 #define ROUND_MAGIC 0x1.8p+52
-/* normal_tail, 32 pieces of 0.21875, degree 13: error 2^-56.1 */
+/* normal_tail, 32 pieces, degree 13: error 2^-56.1 */
 static const real normal_tail_at[32] = {0x0p+0, 0x1.c56p-3, 0x1.bcfp-2, 0x1.5098p-1, 0x1.c1a8p-1, 0x1.185p+0, 0x1.511p+0, 0x1.87b8p+0, 0x1.befcp+0,
     0x1.f7f8p+0, 0x1.180ep+1, 0x1.3442p+1, 0x1.4fa2p+1, 0x1.6c5p+1, 0x1.8876p+1, 0x1.a432p+1, 0x1.bf9cp+1,
     0x1.db96p+1, 0x1.f79ap+1, 0x1.09f7p+2, 0x1.1834p+2, 0x1.25cap+2, 0x1.343ep+2, 0x1.41f5p+2, 0x1.4fefp+2,
@@ -631,7 +664,7 @@ static const FA_ALIGN(64) real normal_tail_c[14][32] = {
      0x1.74e0a9d4be45fp-26, 0x1.45fb221745f86p-24, 0x1.225153e344e46p-25, 0x1.0c797f01c5c17p-27,
      0x1.b931eceef7779p-30, -0x1.0b8762bddc459p-33, -0x1.f08ef06c5f103p-34, -0x1.04ada64392343p-33,
      -0x1.e470a27cb4a93p-35, -0x1.604ce76491671p-35, -0x1.621b8ca1a20f1p-36, -0x1.2e91ea29552ffp-37}};
-/* gelu_slope, 32 pieces of 0.21875, degree 13: error 2^-55.9 */
+/* gelu_slope, 32 pieces, degree 13: error 2^-55.9 */
 static const real gelu_slope_at[32] = {0x0p+0, 0x1.c88p-3, 0x1.be4p-2, 0x1.80ead197f00b4p-1, 0x1.bf1p-1, 0x1.1768p+0, 0x1.50ecp+0, 0x1.8818p+0,
     0x1.c07p+0, 0x1.f7dcp+0, 0x1.17d6p+1, 0x1.3468p+1, 0x1.5088p+1, 0x1.6c1p+1, 0x1.879cp+1, 0x1.a3aap+1,
     0x1.bfa4p+1, 0x1.dbecp+1, 0x1.f80ap+1, 0x1.0a31p+2, 0x1.1821p+2, 0x1.25e2p+2, 0x1.33cap+2, 0x1.4239p+2,
@@ -761,7 +794,7 @@ static const real normal_far[17] = {0x1.9884533d43651p-2, -0x1.9884533d43e0ap-2,
 #define GELU_TANH_C0_TAIL 0x1.08d0fcb3c500cp-48
 #define GELU_TANH_C1 0x1.2444f2a4d8b4bp-4
 #define GELU_TANH_C1_TAIL -0x1.6c843a29d1c7p-61
-/* log1p, 16 pieces of 0.0666667, degree 10: error 2^-57.5 */
+/* log1p, 16 pieces, degree 10: error 2^-57.5 */
 static const real log1p_at[16] = {0x0p+0, 0x1.134p-4, 0x1.12ap-3, 0x1.978p-3, 0x1.10ep-2, 0x1.54ep-2, 0x1.9abp-2, 0x1.de7p-2, 0x1.11p-1,
     0x1.3378p-1, 0x1.54e8p-1, 0x1.779p-1, 0x1.9988p-1, 0x1.bc28p-1, 0x1.de4p-1, 0x1.ffd8p-1};
 static const FA_ALIGN(64) real log1p_c[11][16] = {
@@ -809,7 +842,7 @@ static const FA_ALIGN(64) real log1p_c[11][16] = {
      0x1.dfb30c56495efp-4, -0x1.ec6a1415a5a33p-3, 0x1.a6e5abf640186p-1, -0x1.30ac91241d358p-3,
      -0x1.403db8011dcb6p-3, -0x1.159522deca09cp+0, 0x1.aed0fcecd1b22p-1, -0x1.08318d3f57c2p-2, 0x1.7b9974f516e45p-2,
      0x1.a67c51fa21121p-4, -0x1.9017bff4b5092p-4}};
-/* erf, 32 pieces of 0.19, degree 14: error 2^-54.9 */
+/* erf, 32 pieces, degree 14: error 2^-54.9 */
 static const real erf_at[32] = {0x0p+0, 0x1.80ep-3, 0x1.849p-2, 0x1.236p-1, 0x1.867p-1, 0x1.e4ep-1, 0x1.23acp+0, 0x1.5398p+0, 0x1.846p+0,
     0x1.b538p+0, 0x1.e63cp+0, 0x1.0b0ep+1, 0x1.240ep+1, 0x1.3bd4p+1, 0x1.548ap+1, 0x1.6cf4p+1, 0x1.84a6p+1,
     0x1.9d9p+1, 0x1.b612p+1, 0x1.cdbap+1, 0x1.e604p+1, 0x1.feep+1, 0x1.0b9ap+2, 0x1.17d7p+2, 0x1.23d7p+2,
@@ -943,7 +976,7 @@ static const real atan_a[21] = {-0x1.5555555555555p-2, 0x1.9999999999798p-3, -0x
     -0x1.4c499aadde13fp-11, 0x1.d589d17e026fap-14, -0x1.3b397bdc5c38cp-17};
 #define HALF_PI 0x1.921fb54442d18p+0
 #define HALF_PI_TAIL 0x1.1a62633145c07p-54
-/* tanh_rest, 32 pieces of 0.28125, degree 13: error 2^-54.0 */
+/* tanh_rest, 32 pieces, degree 13: error 2^-54.0 */
 static const real tanh_rest_at[32] = {0x0p+0, 0x1.1ep-2, 0x1.1fc8p-1, 0x1.adfp-1, 0x1.2018p+0, 0x1.6728p+0, 0x1.b11cp+0, 0x1.f8p+0, 0x1.2002p+1,
     0x1.43bep+1, 0x1.683ep+1, 0x1.8c64p+1, 0x1.b03ap+1, 0x1.d3fcp+1, 0x1.f8aep+1, 0x1.0e32p+2, 0x1.1fbp+2,
     0x1.31f8p+2, 0x1.43cep+2, 0x1.55d7p+2, 0x1.6821p+2, 0x1.79f1p+2, 0x1.8becp+2, 0x1.9db7p+2, 0x1.b02cp+2,
@@ -1066,11 +1099,83 @@ static const FA_ALIGN(64) real tanh_rest_c[14][32] = {
 static const real tanh_square_n[9] = {0x1p+1, 0x1.5555555555555p-1, 0x1.6c16c16c16ca2p-4, 0x1.a01a01a011927p-8, 0x1.27e4fb7b4bff2p-12,
     0x1.1eed8d30e2131p-17, 0x1.93984a22f1489p-23, 0x1.ae2e284a585d2p-29, 0x1.75dc80db2252cp-35};
 #define TANH_SQUARE 0x1.ccccccccccccdp-1
-/* expm1(r) = r + r^2 Q(r), |r| <= ln2/2: error 2^-60.5 */
-static const real exp_q_pair[11] = {0x1p-1, 0x1.5555555555559p-3, 0x1.555555555555ap-5, 0x1.111111110f69dp-7, 0x1.6c16c16c144aep-10,
-    0x1.a01a01afed8f8p-13, 0x1.a01a01b0a7ee3p-16, 0x1.71ddf83b98bcep-19, 0x1.27e4c5ae1ab7cp-22,
-    0x1.af5eed504b20dp-26, 0x1.1f95622939feap-29};
-/* normal_tail_pair, 32 pieces of 0.21875, degree 14: error 2^-56.2 */
+/* tanh_piece, 16 pieces, degree 14: error 2^-55.2 */
+static const real tanh_piece_at[16] = {0x1.7be8p-1, 0x1.3e68p+0, 0x1.c0bcp+0, 0x1.1f2ep+1, 0x1.8006p+1, 0x1.009p+2, 0x1.3f48p+2, 0x1.80d2p+2,
+    0x1.dfc7p+2, 0x1.2ecdp+3, 0x1.70fe8p+3, 0x1.b0128p+3, 0x1.06eccp+4, 0x1.49478p+4, 0x0p+0, 0x1.7c8p-2};
+static const FA_ALIGN(64) real tanh_piece_c[15][16] = {
+    {0x1.42bdd7fbc58b9p-1, 0x1.b16c33f0c7a55p-1, 0x1.e226a70e49c0ap-1, 0x1.f49b193dc4a69p-1, 0x1.fd780dacbc3f4p-1,
+     0x1.ffa99f0b00466p-1, 0x1.fff3d43336e73p-1, 0x1.fffe6e1b62df2p-1, 0x1.ffffeb53f2071p-1, 0x1.ffffff9840c43p-1,
+     0x1.fffffffe57ddep-1, 0x1.fffffffff7c56p-1, 0x1.fffffffffffap-1, 0x1p+0, 0x0p+0, 0x1.6be759fd20637p-2},
+    {0x1.348eeff10188cp-1, 0x1.2230ca8f9ef09p-2, 0x1.cfa9b460b4146p-4, 0x1.688e3b792460cp-5, 0x1.432c2a49181e8p-7,
+     0x1.5966aeb592025p-10, 0x1.8574f80d8faebp-13, 0x1.91e3ff656010cp-16, 0x1.4ac0d8e1bb6dcp-20,
+     0x1.9efcef1613af7p-26, 0x1.a822200112492p-32, 0x1.07540016f4b54p-37, 0x1.7fffc3db75ae2p-46,
+     -0x1.d1ae4072e07bbp-58, 0x1p+0, 0x1.bf56c2b713f67p-1},
+    {-0x1.85009ba7caa03p-2, -0x1.eb4f2e1308d4p-3, -0x1.b4a1c3b037784p-4, -0x1.60881ee9bfff5p-5,
+     -0x1.41932f053a57ep-7, -0x1.592c690db1335p-10, -0x1.856bb5fea67f5p-13, -0x1.91e2c3eed3cd6p-16,
+     -0x1.4ac0cb86f28bep-20, -0x1.9efceec1439d1p-26, -0x1.a8221fdaf4a87p-32, -0x1.075405b2845f1p-37,
+     -0x1.7ffea8dc6e0a3p-46, -0x1.44b752473f774p-54, -0x1.1bfdac11414d3p-56, -0x1.3df2255163c82p-2},
+    {0x1.3c07f608402efp-5, 0x1.bce4dd4502765p-4, 0x1.009f58e676594p-4, 0x1.c1009f3cda716p-6, 0x1.a885abcd8073dp-8,
+     0x1.cb9fe5fc10653p-11, 0x1.0390cc2391ad1p-13, 0x1.0beade0214288p-16, 0x1.b900ebbcc03a6p-21,
+     0x1.14a89eb73b28ep-26, 0x1.1ac16a58155a1p-32, 0x1.5f1aac681a40fp-38, 0x1.0000fefcab21p-46,
+     0x1.bee699cb1cc9dp-54, -0x1.55555555554fbp-2, -0x1.7278d6329d80dp-3},
+    {0x1.a3106236f363cp-4, -0x1.889b9e9193585p-7, -0x1.80788413d08cep-6, -0x1.97fa6ac677ce7p-7,
+     -0x1.a0149d3bb5a01p-9, -0x1.ca697f7035bdep-12, -0x1.03781d15bc28bp-14, -0x1.0be794ced144cp-17,
+     -0x1.b900a48b1db93p-22, -0x1.14a89deec014dp-27, -0x1.1ac16ef274c28p-33, -0x1.5f1945af2ed1p-39,
+     -0x1.0009e20b7bb2fp-47, 0x1.2d13c805e6688p-52, -0x1.3e52348f7be1p-41, 0x1.579ecccb06d9dp-3},
+    {-0x1.05f9d92175831p-4, -0x1.43d61206e4484p-6, 0x1.e8dcb893782cbp-9, 0x1.073a0f8d8ea66p-8,
+     0x1.3f787d888edc4p-10, 0x1.6ccab5b07385p-13, 0x1.9ed79b1ecba61p-16, 0x1.ac9b37266616ep-19,
+     0x1.60ccdf5ec106dp-23, 0x1.baa7619640514p-29, 0x1.c468c0f38597fp-35, 0x1.18e1e92fc6fa8p-40,
+     0x1.9986c3d94650ep-49, -0x1.e5320a589b483p-53, 0x1.111111122d7ffp-3, 0x1.491f0b0edc96fp-6},
+    {-0x1.241a6123f4c4p-9, 0x1.f8746e4f97429p-7, 0x1.fccc8b12a8a25p-10, -0x1.807229ac0e812p-11,
+     -0x1.86b1669661ab2p-12, -0x1.e13aeafe9c7dcp-15, -0x1.142675d4ec9e4p-17, -0x1.1daec7729871fp-20,
+     -0x1.d6654dca2646p-25, -0x1.271a38cb1980ep-30, -0x1.2d9a4b8391e35p-36, -0x1.76c5cc9baaeb7p-42,
+     -0x1.1098bc5b529dfp-50, -0x1.cedf52279a68cp-52, -0x1.2c8739a946203p-30, -0x1.1e9519001efp-4},
+    {0x1.6d77590aa1abdp-6, -0x1.2f69376ab5c93p-8, -0x1.f6dfa2deaba5ap-10, -0x1.bcc0f47e76357p-14,
+     0x1.6f6ba33ff3296p-14, 0x1.0d1b8431f35a1p-16, 0x1.3aa9205479fc9p-19, 0x1.465e84b529e6fp-22,
+     0x1.0ccaafbce95f2p-26, 0x1.51425365e3376p-32, 0x1.58ae916955c84p-38, 0x1.ac10ce3a3667dp-44,
+     0x1.389c1a24b9804p-52, 0x1.d341624bea7b3p-53, -0x1.ba1b94eeaef85p-5, 0x1.9306143752abep-7},
+    {-0x1.4f8f28765b3e8p-7, -0x1.fd0f514d0425cp-11, 0x1.c4cbbabdc3cd7p-11, 0x1.54c93ccce9452p-13,
+     -0x1.ab8fa9f0d3bf5p-17, -0x1.0163b6150dd35p-18, -0x1.38c869ec2ca37p-21, -0x1.462095ad8efa7p-24,
+     -0x1.0cc81dc985708p-28, -0x1.5143132879157p-34, -0x1.58d70e0630839p-40, -0x1.a00e804e180ep-46,
+     -0x1.3d7f75c532919p-54, 0x1.527b989933608p-52, -0x1.7a7e23848cda4p-22, 0x1.7e5ad414942c3p-6},
+    {-0x1.34cc4dff9b74p-9, 0x1.cc567d62b3f3p-10, -0x1.a29ddb3bd0a8fp-13, -0x1.5bff579e4c4c2p-14,
+     -0x1.1cc9a91cc6ad8p-20, 0x1.a0259d61765f2p-21, 0x1.12b0d03ea5385p-23, 0x1.2176ea968a223p-26,
+     0x1.ddd5f47107c76p-31, 0x1.2bd059976f6d3p-36, 0x1.32b5bb24f17d9p-42, 0x1.7ae8d8071d33p-48,
+     0x1.11cfec3bc9f81p-56, -0x1.b04ad36fd7adep-54, 0x1.665e92690319ep-6, -0x1.74dfeb53ce64p-7},
+    {0x1.2a523cfd0e859p-8, -0x1.bba7d7f5097p-11, -0x1.f1c459181dd2cp-16, 0x1.d48fb69fd174cp-16,
+     0x1.bed5fa2deb887p-20, -0x1.0b2ab96eae706p-23, -0x1.acbf48a910c3fp-26, -0x1.cc2011eed24d8p-29,
+     -0x1.7e2e27911200bp-33, -0x1.df8cf51bd3fb3p-39, -0x1.e32f38009440ap-45, -0x1.247a19710eec9p-49,
+     -0x1.7b89f1d1570ffp-59, -0x1.ffeea726d4f16p-54, -0x1.c08b6567074a1p-16, -0x1.7732713874c7ep-8},
+    {-0x1.7cf06ff55f0afp-10, 0x1.6b622fe921513p-14, 0x1.cbf6cd1d76d37p-15, -0x1.77c351eebb70bp-18,
+     -0x1.a01624f56be49p-21, 0x1.918df1cc944fep-27, 0x1.2896b7fe64fc7p-28, 0x1.4ac80a0f6039bp-31,
+     0x1.150cb8ccadcffp-35, 0x1.5bbc2949ae872p-41, 0x1.5b4ed6441373cp-47, 0x1.e57db69a368d6p-53,
+     0x1.56f333696b154p-61, 0x1.7dc1fe5678d26p-56, -0x1.1dde7ca1598bp-7, 0x1.89ce66e2e213bp-8},
+    {-0x1.9fe3c8606e6cep-11, 0x1.49bb27baf007cp-13, -0x1.eca38ac414223p-16, -0x1.6728ce9677124p-21,
+     0x1.174cda2a2e5e4p-22, 0x1.b7e3f30d38992p-30, -0x1.6b2272629a7ccp-31, -0x1.250c27d1169f2p-33,
+     -0x1.71dbeb33e79f5p-38, -0x1.d3216d9fbfee5p-44, -0x1.4142dd8b43f2bp-49, 0x1.85bdcb383b02cp-51,
+     -0x1.936588ebc0ffp-63, 0x1.824241956b3dep-56, -0x1.09e8b61b0520cp-11, 0x1.211140e72f8ap-10},
+    {0x1.afaae6510467ep-11, -0x1.e973f8bec7846p-14, 0x1.1669eabebc62bp-17, 0x1.cc2129ad61d3p-21,
+     -0x1.2856993d4ed08p-24, -0x1.90e302dc13758p-30, 0x1.3c5d30f0eeabbp-34, 0x1.869e65e7a8abbp-36,
+     0x1.e8d713b53656ep-41, 0x1.34597dd6cd0b7p-46, 0x1.923013cc9972fp-52, -0x1.3fd983ce287eep-60,
+     0x1.f62e240e6a30ep-67, -0x1.021022bacadeep-59, 0x1.3d1d7f5c43d26p-8, -0x1.5bee8b8cb9e11p-9},
+    {-0x1.2474743a7d12ap-13, 0x1.0949246c02fcep-15, 0x1.9c2454ac97353p-23, 0x1.f05c9138cf8bfp-21,
+     0x1.abe797c3368f9p-27, 0x1.343648c4a7237p-31, 0x1.0a373a9714a52p-36, 0x1.432317905391ep-35,
+     -0x1.0febb74b7461ep-43, -0x1.409ff6c31a79dp-49, 0x1.3160f070186afp-53, -0x1.d43e85d59776fp-53,
+     0x1.0c1e9e85e231p-68, -0x1.cc94927fba54fp-60, -0x1.f3e5e935357e3p-10, -0x1.4b635d86cadf1p-7}};
+#define TANH_SHIFT 0x1.8p+0
+static const FA_ALIGN(64) real exp_powers[2][16] = {
+    {0x1p+0, 0x1.0b5586cf9890fp+0, 0x1.172b83c7d517bp+0, 0x1.2387a6e756238p+0, 0x1.306fe0a31b715p+0,
+     0x1.3dea64c123422p+0, 0x1.4bfdad5362a27p+0, 0x1.5ab07dd485429p+0, 0x1.6a09e667f3bcdp+0, 0x1.7a11473eb0187p+0,
+     0x1.8ace5422aa0dbp+0, 0x1.9c49182a3f09p+0, 0x1.ae89f995ad3adp+0, 0x1.c199bdd85529cp+0, 0x1.d5818dcfba487p+0,
+     0x1.ea4afa2a490dap+0},
+    {0x0p+0, 0x1.8a62e4adc610bp-54, -0x1.19041b9d78a76p-55, 0x1.9b07eb6c70573p-54, 0x1.6f46ad23182e4p-55,
+     0x1.ada0911f09ebcp-55, 0x1.d4397afec42e2p-56, 0x1.6324c054647adp-54, -0x1.bdd3413b26456p-54,
+     -0x1.41577ee04992fp-55, 0x1.6e9f156864b27p-54, 0x1.c7c46b071f2bep-56, 0x1.7a1cd345dcc81p-54,
+     0x1.11065895048ddp-55, 0x1.2ed02d75b3707p-55, -0x1.e9c23179c2893p-54}};
+/* expm1(r) = r + r^2 Q(r), |r| <= ln2/32: error 2^-58.9 */
+static const real exp_q_sixteenth[6] = {0x1.0000000000003p-1, 0x1.5555555555559p-3, 0x1.55555554ad087p-5, 0x1.111111108e17dp-7, 0x1.6c181f8748f2p-10,
+    0x1.a01b8abcca35ep-13};
+/* normal_tail_pair, 32 pieces, degree 14: error 2^-56.2 */
 static const real normal_tail_pair_at[32] = {0x0p+0, 0x1.cp-3, 0x1.cp-2, 0x1.5p-1, 0x1.cp-1, 0x1.18p+0, 0x1.5p+0, 0x1.88p+0, 0x1.cp+0, 0x1.f8p+0, 0x1.18p+1,
     0x1.34p+1, 0x1.5p+1, 0x1.6cp+1, 0x1.88p+1, 0x1.a4p+1, 0x1.cp+1, 0x1.dcp+1, 0x1.f8p+1, 0x1.0ap+2, 0x1.18p+2,
     0x1.26p+2, 0x1.34p+2, 0x1.42p+2, 0x1.5p+2, 0x1.5ep+2, 0x1.6cp+2, 0x1.7ap+2, 0x1.88p+2, 0x1.96p+2, 0x1.a4p+2,
@@ -1213,7 +1318,7 @@ static const FA_ALIGN(64) real normal_tail_pair_tail[2][32] = {
      0x1.9119952acf2c7p-70, -0x1.1ef5b6f4f591bp-72, -0x1.0e1b2f0e88a2cp-75, -0x1.31035ff09a751p-75,
      0x1.e865d31671127p-80, 0x1.764d5d7a30ba8p-77, -0x1.c80585938d1efp-79, -0x1.109bce25c8d06p-82,
      -0x1.91ee75e0115f2p-83, 0x1.fc3dea743c3f2p-87, 0x1.6150b71ae3e13p-87, 0x1.7c31677ab1998p-89}};
-/* gelu_slope_pair, 32 pieces of 0.21875, degree 14: error 2^-57.0 */
+/* gelu_slope_pair, 32 pieces, degree 14: error 2^-57.0 */
 static const real gelu_slope_pair_at[32] = {0x0p+0, 0x1.cp-3, 0x1.cp-2, 0x1.80ead197f00b4p-1, 0x1.cp-1, 0x1.18p+0, 0x1.5p+0, 0x1.88p+0, 0x1.cp+0,
     0x1.f8p+0, 0x1.18p+1, 0x1.34p+1, 0x1.5p+1, 0x1.6cp+1, 0x1.88p+1, 0x1.a4p+1, 0x1.cp+1, 0x1.dcp+1, 0x1.f8p+1,
     0x1.0ap+2, 0x1.18p+2, 0x1.26p+2, 0x1.34p+2, 0x1.42p+2, 0x1.5p+2, 0x1.5ep+2, 0x1.6cp+2, 0x1.7ap+2, 0x1.88p+2,
@@ -1355,7 +1460,7 @@ static const FA_ALIGN(64) real gelu_slope_pair_tail[2][32] = {
      -0x1.7b3e1fb889cabp-70, 0x1.885feac69a629p-70, -0x1.febf7c6735cbbp-71, -0x1.e8a02d5bcdd59p-70,
      -0x1.7952e5951771ep-73, -0x1.920e793cf3e18p-73, -0x1.4724d26fe4e2dp-75, -0x1.f8d4dece0b6fcp-76,
      0x1.30e1297bf5871p-80, -0x1.30a3fc4d92aa9p-83, 0x1.e9daa6c450e7p-84, -0x1.f775ae406f4ecp-85}};
-/* erf_pair, 32 pieces of 0.19, degree 15: error 2^-61.5 */
+/* erf_pair, 32 pieces, degree 15: error 2^-61.5 */
 static const real erf_pair_at[32] = {0x0p+0, 0x1.852p-3, 0x1.852p-2, 0x1.23d8p-1, 0x1.852p-1, 0x1.e668p-1, 0x1.23d8p+0, 0x1.547cp+0, 0x1.852p+0,
     0x1.b5c4p+0, 0x1.e668p+0, 0x1.0b86p+1, 0x1.23d8p+1, 0x1.3c28p+1, 0x1.547ap+1, 0x1.6cccp+1, 0x1.851ep+1,
     0x1.9d7p+1, 0x1.b5c2p+1, 0x1.ce14p+1, 0x1.e666p+1, 0x1.feb8p+1, 0x1.0b85p+2, 0x1.17aep+2, 0x1.23d7p+2,
@@ -1505,7 +1610,7 @@ static const FA_ALIGN(64) real erf_pair_tail[2][32] = {
      -0x1.6343a6a53bbd2p-76, -0x1.4919ced56111bp-78, 0x1.726b089943e12p-81, 0x1.3c066ed015bp-84,
      0x1.ad317b10e47f7p-84, 0x1.1af03c033bc92p-90, -0x1.02231365db8dap-90, 0x1.cf2cf1a640af1p-92,
      -0x1.021b62c92fc28p-95, -0x1.a04fc104239c3p-98, -0x1.0f685096fe644p-102, -0x1.007f28183995ep-107}};
-/* tanh_rest_pair, 32 pieces of 0.28125, degree 14: error 2^-63.7 */
+/* tanh_rest_pair, 32 pieces, degree 14: error 2^-63.7 */
 static const real tanh_rest_pair_at[32] = {0x0p+0, 0x1.2p-2, 0x1.2p-1, 0x1.bp-1, 0x1.2p+0, 0x1.68p+0, 0x1.bp+0, 0x1.f8p+0, 0x1.2p+1, 0x1.44p+1, 0x1.68p+1,
     0x1.8cp+1, 0x1.bp+1, 0x1.d4p+1, 0x1.f8p+1, 0x1.0ep+2, 0x1.2p+2, 0x1.32p+2, 0x1.44p+2, 0x1.56p+2, 0x1.68p+2,
     0x1.7ap+2, 0x1.8cp+2, 0x1.9ep+2, 0x1.bp+2, 0x1.c2p+2, 0x1.d4p+2, 0x1.e6p+2, 0x1.f8p+2, 0x1.05p+3, 0x1.0ep+3,

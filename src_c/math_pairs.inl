@@ -7,44 +7,77 @@
  * (the default tier: sigmoid 0.18, tanh 0.15, silu 0.19, softplus 0.43, gelu 0.18, gelu_tanh 0.32, mish 0.25):
  *
  *   activation    error                 time, float32            float64
- *   exponential   1.00  1.00  1.00      0.12  0.12  0.12         0.33  0.33  0.33
- *   sigmoid       0.75  0.76  0.87      0.33  0.39  0.57         0.78  0.91  1.37
- *   tanh          0.89  0.75  0.86      0.37  0.42  0.61         0.86  0.98  1.51
- *   silu          0.78  0.78  0.78      0.42  0.59  0.63         0.97  1.38  1.51
- *   softplus      0.75  0.75  0.76      0.79  0.44  0.53         2.17  1.04  1.20
- *   gelu          0.77  0.77  0.77      0.40  0.38  0.36         1.48  1.43  0.85
- *   gelu_tanh     0.75  0.76  0.77      0.60  0.85  0.97         1.35  1.92  2.16
- *   mish          0.80  0.78  0.94      0.64  0.76  1.00         1.47  1.75  2.22
+ *   exponential   0.75  0.75  0.75      0.12  0.12  0.12         0.29  0.29  0.29
+ *   sigmoid       0.75  0.75  0.75      0.24  0.26  0.39         0.56  0.59  0.84
+ *   tanh          0.75  0.75  0.75      0.15  0.27  0.41         0.69  0.62  0.88
+ *   silu          0.76  0.76  0.77      0.30  0.38  0.47         0.67  0.81  0.96
+ *   softplus      1.02  0.75  0.75      0.48  0.32  0.35         1.34  0.72  0.78
+ *   gelu          0.76  0.76  0.76      0.31  0.28  0.28         1.28  1.27  0.60
+ *   gelu_tanh     0.75  0.77  0.75      0.43  0.62  0.82         0.91  1.28  1.73
+ *   mish          0.80  0.87  0.95      0.50  0.61  0.86         1.09  1.38  1.83
  *
- * The time is the latency of a chain of 90 to 150 operations more than their number: two vectors a pass, interleaved by
- * the compiler's scheduler (MAP_KERNEL's `ahead`), took sigmoid from 0.38 to 0.33 and mish' from 1.10 to 0.80. */
+ * The time is the latency of a chain of 60 to 120 operations more than their number, so every body is cut in two (pair_cut):
+ * one loop over 16 vectors leaves off in the middle of a chain, the next takes it up. With the two vectors a turn that the
+ * compiler's scheduler interleaves, that took sigmoid from 0.29 to 0.25 and tanh in float64 from 0.85 to 0.67. Before the cut,
+ * the table of sixteenths in exp took sigmoid from 0.33 to 0.29, float64 from 0.79 to 0.63.
+ *
+ * Tried, no use: loops over 8 (0.31 for sigmoid) or 32 vectors (the same); one vector a turn of the two loops (0.26); tanh of
+ * degree 7 (0.18 for 0.17); mish' from a table of 32 pieces of mish' exp(t) (0.44 and 1.2 ulp, but 1.86 for 1.38 in float64);
+ * the cut behind the table of powers instead of before it (0.28 for sigmoid); a cut in exp and gelu'' (0.15 and 0.32). */
+
+/* ---- The cut ----
+ *
+ * A body whose chain of dependent operations is too long for the CPU to look past is cut, at its exponential or table: one
+ * loop over some vectors leaves the halfway state in arrays, the next takes it up (MAP_KERNEL). Both are the same body with
+ * another constant `part`: what a loop does not need of it is dead code. NULL, too, stands for a whole body. */
+typedef struct {
+  enum { PAIR_WHOLE, PAIR_FIRST_HALF, PAIR_SECOND_HALF } part;
+  vec *state[3];
+} pair_cut;
+
+FA_INLINE int pair_begins(const pair_cut *cut) { return !cut || cut->part != PAIR_SECOND_HALF; }
+/* The cut: the state is left, or taken up. */
+FA_INLINE void pair_halfway(const pair_cut *cut, vec *a, vec *b, vec *c) {
+  if (cut && cut->part == PAIR_FIRST_HALF) *cut->state[0] = *a, *cut->state[1] = *b, *cut->state[2] = *c;
+  if (cut && cut->part == PAIR_SECOND_HALF) *a = *cut->state[0], *b = *cut->state[1], *c = *cut->state[2];
+}
 
 /* ---- Exponentials ---- */
 
-/* exp(x) = 2^n (1 + p), EXP_ZERO <= x <= EXP_INFINITE; p is accurate relative to itself where n = 0. */
+/* exp(x) = 2^n power (1 + p), EXP_ZERO <= x <= EXP_INFINITE, with power = 2^(k / 16) from a table of head and tail: |p| is at
+ * most 1 / 45, so its tail and that of its argument are next to nothing beside 1. They count where 1 is taken off again. */
 typedef struct {
   vec n;
-  math_pair p;
+  math_pair power, p, mantissa; /* mantissa = power (1 + p) */
 } pair_exp;
+#define SIXTEENTH_MAGIC (ROUND_MAGIC / 16 + EXPONENT_BIAS)
 
-FA_INLINE pair_exp pair_exp_at(math_pair x, const int has_tail) {
-  vec n = math_exp_multiple(x.head), part = v_fnma(n, v_set1(LN2_HEAD), x.head);
-  vec head = v_fnma(n, v_set1(LN2_TAIL), part), rest = v_fnma(n, v_set1(LN2_TAIL), v_sub(part, head));
-  math_pair r = {head, rest};
-  if (has_tail) r = pair_fast_sum(head, v_add(rest, x.tail)); /* the tail may be many ulp of r */
-  vec curve = math_polynomial(r.head, exp_q_pair, MATH_COUNT(exp_q_pair));
-  return (pair_exp){n, pair_fast_sum(r.head, v_fma(v_mul(r.head, r.head), curve, v_fma(r.tail, r.head, r.tail)))};
-}
-FA_INLINE math_pair pair_exp_mantissa(pair_exp e) { return pair_shift(v_set1(1), e.p); }
-/* exp(x), at most 1.02 ulp off by the longer polynomial alone. */
-FA_INLINE vec pair_exp_round(vec x) {
-  vec n = math_exp_multiple(x), r = v_fnma(n, v_set1(LN2_TAIL), v_fnma(n, v_set1(LN2_HEAD), x));
-  vec p = v_fma(v_mul(r, r), math_polynomial(r, exp_q_pair, MATH_COUNT(exp_q_pair)), r);
-  return v_scale2(v_add(v_set1(1), p), n);
+FA_INLINE pair_exp pair_exp_at(math_pair x, const int has_tail, const pair_cut *cut) {
+  vec magic = v_set1(SIXTEENTH_MAGIC), sum = magic;
+  math_pair p = {magic, magic};
+  if (pair_begins(cut)) {
+    sum = v_fma(x.head, v_set1(LOG2_E), magic);
+    vec sixteenths = v_sub(sum, magic);
+    vec part = v_fnma(sixteenths, v_set1(LN2_HEAD), x.head), head = v_fnma(sixteenths, v_set1(LN2_TAIL), part);
+    math_pair r = {head, v_fnma(sixteenths, v_set1(LN2_TAIL), v_sub(part, head))};
+    if (has_tail) r = pair_fast_sum(r.head, v_add(r.tail, x.tail)); /* the tail may be many ulp of r */
+    vec square = v_mul(r.head, r.head), curve = math_polynomial(r.head, exp_q_sixteenth, MATH_COUNT(exp_q_sixteenth));
+    p.head = v_fma(square, curve, r.head);
+    p.tail = v_add(v_fma(square, curve, v_sub(r.head, p.head)), r.tail);
+  }
+  pair_halfway(cut, &sum, &p.head, &p.tail);
+  vint steps = v_bits(sum); /* 16 (n + EXPONENT_BIAS) + k in the low bits */
+  vec n = v_sub(v_from_bits(vi_and(steps, vi_set1(~15))), magic);
+  math_pair power = {v_lookup16(exp_powers[0], steps), v_lookup16(exp_powers[1], steps)};
+  return (pair_exp){n, power, p, pair_fast_sum(power.head, v_fma(power.head, p.head, power.tail))};
 }
 /* k exp(x). */
-FA_INLINE vec pair_exp_times_round(pair_exp e, math_pair k) {
-  return v_scale2(pair_mul_round(pair_exp_mantissa(e), k), e.n);
+FA_INLINE vec pair_exp_times_round(pair_exp e, math_pair k) { return v_scale2(pair_mul_round(e.mantissa, k), e.n); }
+
+/* exp(x); too short for a cut. */
+FA_INLINE vec pair_exp_round(vec x) {
+  pair_exp e = pair_exp_at(pair_of(x), 0, NULL);
+  return v_scale2(e.mantissa.head, e.n);
 }
 
 /* As math_logistic: E = exp(-|x|) = 2^n mantissa, E - 1 relative to itself, 1 + E. */
@@ -53,17 +86,19 @@ typedef struct {
   math_pair mantissa, E, E_minus_1, one_plus_E;
 } pair_logistic;
 
-FA_INLINE pair_logistic pair_logistic_at(math_pair x, const int has_tail) {
+FA_INLINE pair_logistic pair_logistic_at(math_pair x, const int has_tail, const pair_cut *cut) {
   vec one = v_set1(1), tail = v_xor(x.tail, v_andnot(x.head, v_sign_bit()));
   math_pair minus_a = {v_max(v_set1(LOGISTIC_ZERO), v_or(x.head, v_sign_bit())), tail};
-  pair_exp e = pair_exp_at(minus_a, has_tail);
+  pair_exp e = pair_exp_at(minus_a, has_tail, cut);
   vec scale = math_pow2(v_max(v_set1(EXPONENT_MIN), e.n));
-  vec below = v_sub(scale, one), below_tail = v_sub(scale, v_add(below, one)); /* scale - 1 takes two words from 2^-24 down */
-  math_pair mantissa = pair_exp_mantissa(e), E = pair_scale(mantissa, scale);
-  vec sum = v_fma(scale, mantissa.head, one), sum_tail = v_fma(scale, mantissa.head, v_sub(one, sum));
-  math_pair minus = pair_fast_sum(below, v_mul(scale, e.p.head));
-  minus.tail = v_add(minus.tail, v_fma(scale, e.p.tail, below_tail));
-  return (pair_logistic){e.n, scale, mantissa, E, minus, {sum, v_fma(scale, mantissa.tail, sum_tail)}};
+  math_pair E = pair_scale(e.mantissa, scale);
+  vec sum = v_fma(scale, e.mantissa.head, one), sum_tail = v_fma(scale, e.mantissa.head, v_sub(one, sum));
+  /* power - 1 takes two words from 2^-24 down */
+  vec power = v_mul(scale, e.power.head), below = v_sub(power, one), below_tail = v_sub(power, v_add(below, one));
+  math_pair rise = pair_product(e.power.head, e.p.head), minus = pair_fast_sum(below, v_mul(scale, rise.head));
+  vec rise_tail = v_fma(e.power.head, e.p.tail, v_add(rise.tail, e.power.tail));
+  minus.tail = v_add(minus.tail, v_fma(scale, rise_tail, below_tail));
+  return (pair_logistic){e.n, scale, e.mantissa, E, minus, {sum, v_fma(scale, e.mantissa.tail, sum_tail)}};
 }
 /* value 2^n for x < 0, value elsewhere. */
 FA_INLINE vec pair_logistic_side(pair_logistic l, vec x, vec value) {
@@ -75,39 +110,42 @@ FA_INLINE math_pair pair_logistic_cube(pair_logistic l) { return pair_mul(pair_s
 FA_INLINE math_pair pair_sigmoid_over(pair_logistic l, vec x) {
   return pair_sel(v_lt(x, v_zero()), l.mantissa, pair_of(v_set1(1)));
 }
-FA_INLINE vec pair_sigmoid_round(math_pair x, const int has_tail) {
-  pair_logistic l = pair_logistic_at(x, has_tail);
+FA_INLINE vec pair_sigmoid_round(math_pair x, const int has_tail, const pair_cut *cut) {
+  pair_logistic l = pair_logistic_at(x, has_tail, cut);
   return pair_logistic_side(l, x.head, pair_div_round(pair_sigmoid_over(l, x.head), l.one_plus_E));
 }
-/* x sigmoid(u), where u has the sign of x. */
+/* x sigmoid(u), where u has the sign of x; x is bounded where the result is 0. */
 FA_INLINE vec pair_silu_round(vec x, pair_logistic l, vec u) {
   math_pair s = pair_div(pair_sigmoid_over(l, u), l.one_plus_E);
-  vec bounded = v_sel(v_gt(u, v_set1(LOGISTIC_ZERO)), x, v_and(x, v_sign_bit()));
-  return v_sel(v_gt(u, v_set1(-LOGISTIC_ZERO)), x, v_copysign(pair_logistic_side(l, u, pair_times_round(s, bounded)), x));
+  return v_sel(v_gt(u, v_set1(-LOGISTIC_ZERO)), x, v_copysign(pair_logistic_side(l, u, pair_times_round(s, x)), x));
 }
-/* factor sigmoid'(x), and factor sigmoid''(x). */
-FA_INLINE vec pair_sigmoid_d1_round(math_pair x, const int has_tail, math_pair factor) {
-  pair_logistic l = pair_logistic_at(x, has_tail);
-  return v_scale2(pair_div_round(pair_mul(l.mantissa, factor), pair_square(l.one_plus_E)), l.n);
+/* sigmoid'(x) and sigmoid''(x) times a factor that `numerator`, the mantissa otherwise, has taken in. */
+FA_INLINE vec pair_sigmoid_d1_round(pair_logistic l, math_pair numerator) {
+  return v_scale2(pair_div_round(numerator, pair_square(l.one_plus_E)), l.n);
 }
-FA_INLINE vec pair_sigmoid_d2_round(math_pair x, const int has_tail, math_pair factor) {
-  pair_logistic l = pair_logistic_at(x, has_tail);
-  math_pair numerator = pair_mul(pair_mul(l.mantissa, l.E_minus_1), factor);
-  return v_xor(v_scale2(pair_div_round(numerator, pair_logistic_cube(l)), l.n), v_and(x.head, v_sign_bit()));
+FA_INLINE vec pair_sigmoid_d2_round(pair_logistic l, math_pair numerator, vec x) {
+  vec curve = pair_div_round(pair_mul(numerator, l.E_minus_1), pair_logistic_cube(l));
+  return v_xor(v_scale2(curve, l.n), v_and(x, v_sign_bit()));
 }
 
 /* tanh(|x|), from E of 2x. */
-FA_INLINE math_pair pair_tanh_abs(math_pair x, const int has_tail) {
-  math_pair m = pair_logistic_at(pair_scale(x, v_set1(2)), has_tail).E_minus_1;
+FA_INLINE math_pair pair_tanh_abs(math_pair x, const int has_tail, const pair_cut *cut) {
+  math_pair m = pair_logistic_at(pair_scale(x, v_set1(2)), has_tail, cut).E_minus_1;
   return pair_div(pair_neg(m), pair_shift(v_set1(2), m));
 }
 
-/* 1 - a for |a| <= 1. */
-FA_INLINE math_pair pair_one_minus(math_pair a) { return pair_shift(v_set1(1), pair_neg(a)); }
-/* `left` 2^n at x < 0, and 1 minus that elsewhere: the derivatives of x sigmoid(x) and its kin. */
-FA_INLINE vec pair_complement_round(pair_logistic l, vec x, math_pair left) {
-  vec right = pair_round(pair_one_minus(pair_scale(left, l.scale)));
-  return v_sel(v_lt(x, v_zero()), v_scale2(pair_round(left), l.n), right);
+/* 1 - a; exact also for a > 1, as the head is then a multiple of its last place. */
+FA_INLINE math_pair pair_one_minus(math_pair a) {
+  vec one = v_set1(1), head = v_sub(one, a.head);
+  return (math_pair){head, v_sub(v_sub(v_sub(one, head), a.head), a.tail)};
+}
+/* E value on the left of 0 and 1 - E value on the right: the derivatives of x sigmoid(x) and its kin. The right is at least
+ * 1 / 2, so that rounding E value first costs a quarter of an ulp. */
+FA_INLINE vec pair_logistic_step_round(pair_logistic l, vec x, math_pair value) {
+  vmask left = v_lt(x, v_zero());
+  math_pair factor = pair_scale(l.mantissa, v_sel(left, v_set1(1), v_neg(l.scale)));
+  vec base = v_sel(left, v_zero(), v_set1(1));
+  return v_scale2(v_add(base, pair_mul_round(value, factor)), v_sel(left, l.n, v_zero()));
 }
 
 /* log(1 + u) / u for 0 <= u <= 1. */
@@ -126,16 +164,37 @@ FA_INLINE math_pair pair_log1p(pair_logistic l) { return pair_mul(l.mantissa, pa
 
 /* As math_pieces, for x = t + tail; the two lowest coefficients have tails. The product is added to the constant as
  * head and tail, since next to a piece with a root the sum is an eighth of the constant, whose half ulp then counts. */
-FA_INLINE math_pair pair_pieces(math_pair x, const real scale, const real *centres, const real (*c)[32], const int count,
-                                const real (*tails)[32]) {
-  vint index = v_bits(v_fma(x.head, v_set1(scale), v_set1(ROUND_MAGIC)));
-  vec q = v_sub(x.head, v_lookup32(centres, index)), sum = v_lookup32(c[count - 1], index);
-  FA_UNROLL for (int k = count - 2; k >= 2; k--) sum = v_fma(sum, q, v_lookup32(c[k], index));
+FA_INLINE math_pair pair_pieces(math_pair x, const int has_tail, const real scale, const real *centres, const real (*c)[32],
+                                const int count, const real (*tails)[32], const pair_cut *cut) {
+  vec place = v_fma(x.head, v_set1(scale), v_set1(ROUND_MAGIC)), q = place, sum = place;
+  if (pair_begins(cut)) {
+    q = v_sub(x.head, v_lookup32(centres, v_bits(place))), sum = v_lookup32(c[count - 1], v_bits(place));
+    FA_UNROLL for (int k = count - 2; k >= count / 2; k--) sum = v_fma(sum, q, v_lookup32(c[k], v_bits(place)));
+  }
+  pair_halfway(cut, &place, &q, &sum);
+  vint index = v_bits(place);
+  FA_UNROLL for (int k = count / 2 - 1; k >= 2; k--) sum = v_fma(sum, q, v_lookup32(c[k], index));
   vec c1 = v_lookup32(c[1], index), slope = v_fma(sum, q, c1);
   vec slope_tail = v_add(v_fma(sum, q, v_sub(c1, slope)), v_lookup32(tails[1], index));
   math_pair rise = pair_product(slope, q), y = pair_fast_sum(v_lookup32(c[0], index), rise.head);
-  vec y_tail = v_add(v_add(y.tail, rise.tail), v_lookup32(tails[0], index));
-  return (math_pair){y.head, v_fma(slope, x.tail, v_fma(slope_tail, q, y_tail))};
+  vec y_tail = v_fma(slope_tail, q, v_add(v_add(y.tail, rise.tail), v_lookup32(tails[0], index)));
+  return (math_pair){y.head, has_tail ? v_fma(slope, x.tail, y_tail) : y_tail};
+}
+/* A table of 16 pieces over 0 <= t < 15 shift, whose width grows with t: four an octave of t + shift. One word, for constant
+ * terms that are nearly exact: the rounding error of the slope is kept, which is all there is in the piece around a zero. */
+FA_INLINE vec pair_log_pieces_round(vec t, const real shift, const real *centres, const real (*c)[16], const int count,
+                                    const pair_cut *cut) {
+  vec place = v_add(t, v_set1(shift)), q = v_zero(), sum = v_zero();
+  if (pair_begins(cut)) {
+    vint index = vi_shr(v_bits(place), EXPONENT_SHIFT - 2);
+    q = v_sub(t, v_lookup16(centres, index)), sum = v_lookup16(c[count - 1], index);
+    FA_UNROLL for (int k = count - 2; k >= count / 2; k--) sum = v_fma(sum, q, v_lookup16(c[k], index));
+  }
+  pair_halfway(cut, &place, &q, &sum);
+  vint index = vi_shr(v_bits(place), EXPONENT_SHIFT - 2);
+  FA_UNROLL for (int k = count / 2 - 1; k >= 2; k--) sum = v_fma(sum, q, v_lookup16(c[k], index));
+  vec c1 = v_lookup16(c[1], index), slope = v_fma(sum, q, c1), slope_tail = v_fma(sum, q, v_sub(c1, slope));
+  return v_fma(slope, q, v_fma(slope_tail, q, v_lookup16(c[0], index)));
 }
 #define PAIR_TABLE(name) name##_at, name##_c, MATH_COUNT(name##_c), name##_tail
 
@@ -163,12 +222,12 @@ typedef struct {
   pair_exp e;
   math_pair t;
 } pair_gaussian;
-FA_INLINE pair_gaussian pair_gaussian_at(math_pair u) {
+FA_INLINE pair_gaussian pair_gaussian_at(math_pair u, const pair_cut *cut) {
   math_pair t = {v_min(v_set1(GAUSSIAN_ZERO), v_abs(u.head)), v_xor(u.tail, v_and(u.head, v_sign_bit()))};
-  return (pair_gaussian){pair_exp_at(pair_neg(pair_square(t)), 1), t};
+  return (pair_gaussian){pair_exp_at(pair_neg(pair_square(t)), 1, cut), t};
 }
 /* exp(-t^2 / 2), 0 <= t <= NORMAL_ZERO. */
-FA_INLINE pair_exp pair_density(vec t) { return pair_exp_at(pair_scale(pair_product(t, t), v_set1(R(-0.5))), 1); }
+FA_INLINE pair_exp pair_density(vec t) { return pair_exp_at(pair_scale(pair_product(t, t), v_set1(R(-0.5))), 1, NULL); }
 FA_INLINE math_pair pair_density_0(void) { return (math_pair){v_set1(DENSITY_0), v_set1(DENSITY_0_TAIL)}; }
 
 /* As math_normal_tail_far: t Phi(-t), or Phi(-t) - t phi(t). */

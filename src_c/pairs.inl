@@ -73,6 +73,10 @@ FA_INLINE vec pair_times_round(math_pair a, vec b) { return v_fma(a.head, b, v_m
 
 /* ---- Quotients and roots: the residual of the head is exact, and its quotient needs no more than the head's inverse ---- */
 
+FA_INLINE math_pair pair_inverse(math_pair a) {
+  vec inverse = v_div(v_set1(1), a.head);
+  return (math_pair){inverse, v_mul(v_fnma(inverse, a.tail, v_fnma(inverse, a.head, v_set1(1))), inverse)};
+}
 FA_INLINE math_pair pair_div(math_pair a, math_pair b) {
   vec inverse = v_div(v_set1(1), b.head), q = v_mul(a.head, inverse);
   vec rest = v_add(v_fnma(q, b.head, a.head), v_fnma(q, b.tail, a.tail));
@@ -82,6 +86,10 @@ FA_INLINE vec pair_div_round(math_pair a, math_pair b) {
   vec inverse = v_div(v_set1(1), b.head), q = v_mul(a.head, inverse);
   vec rest = v_add(v_fnma(q, b.head, a.head), v_fnma(q, b.tail, a.tail));
   return v_fma(rest, inverse, q);
+}
+FA_INLINE vec pair_over_round(math_pair a, vec b) {
+  vec inverse = v_div(v_set1(1), b), q = v_mul(a.head, inverse);
+  return v_fma(v_add(v_fnma(q, b, a.head), a.tail), inverse, q);
 }
 FA_INLINE math_pair pair_sqrt(math_pair a) { /* a > 0 */
   vec s = v_sqrt(a.head), rest = v_add(v_fnma(s, s, a.head), a.tail);

@@ -208,17 +208,24 @@ def report(header: Header, fmt: Format, name: str, error: mpf) -> None:
     print(f"{fmt.name} {text}")
 
 
-def exponential(header: Header, fmt: Format, degree: int, name: str = "exp_q", refits: int = 2) -> None:
-    """exp(r) = 1 + r + r^2 Q(r) on |r| <= ln2/2."""
-    half = mp.ln2 / 2 * mpf("1.0005")
+def exponential(header: Header, fmt: Format, degree: int, name: str = "exp_q", parts: int = 1) -> None:
+    """exp(r) = 1 + r + r^2 Q(r) on |r| <= ln2 / (2 parts)."""
+    half = mp.ln2 / (2 * parts) * mpf("1.0005")
 
     def q(r: mpf) -> mpf:
         return (mp.expm1(r) - r) / r**2 if abs(r) > mpf("1e-15") else mpf(1) / 2 + r / 6
 
+    refits = 0 if degree % 2 else 2  # an odd degree on both sides of 0 can't be refitted
     coefficients = fit(fmt, q, -half, half, degree, lambda r: 1 / max(abs(r), half / 16), refits=refits)
     error = worst_error(mp.expm1, lambda r: r + r**2 * polynomial(coefficients, r), -half, half)
-    report(header, fmt, "expm1(r) = r + r^2 Q(r), |r| <= ln2/2", error)
+    report(header, fmt, f"expm1(r) = r + r^2 Q(r), |r| <= ln2/{2 * parts}", error)
     header.row(fmt, name, coefficients)
+
+
+def powers_of_2(header: Header, fmt: Format, name: str, parts: int) -> None:
+    """2^(k / parts) in two words."""
+    words = [two_words(fmt, mpf(2) ** (mpf(k) / parts)) for k in range(parts)]
+    header.table(fmt, name, list(zip(*words, strict=True)))
 
 
 def logarithm_of_2(header: Header, fmt: Format) -> None:
@@ -243,18 +250,44 @@ def nearly_exact(fmt: Format, f: Function, near: mpf, span: mpf, step: mpf) -> m
     return min(candidates, key=lambda x: (miss(x), abs(x - near)))
 
 
+Span = tuple[mpf, mpf, mpf]  # where a piece begins, about where its centre is to be, where it ends
+
+
+def even_spans(width: mpf, count: int) -> list[Span]:
+    """[0, (count - 1/2) width] around k * width."""
+    return [(max(mpf(0), (k - mpf(1) / 2) * width), k * width, (k + mpf(1) / 2) * width) for k in range(count)]
+
+
+def logarithmic_spans(shift: mpf) -> list[Span]:
+    """[0, 15 shift] in 16 pieces, four an octave of t + shift, in the order of the exponent and first two bits of that.
+
+    Only the last four bits of this number count. ``shift`` is one of the edges, 2^e (1 + k / 4).
+    """
+    e = int(mp.floor(mp.log(shift, 2)))
+    first = 4 * e + int((mp.ldexp(shift, -e) - 1) * 4)
+
+    def edge(i: int) -> mpf:
+        return mp.ldexp(1 + mpf(i % 4) / 4, i // 4) - shift
+
+    spans = []
+    for i in range(first, first + 16):
+        start, end = edge(i), edge(i + 1)
+        spans.append((start, (start + end) / 2 if start > 0 else mpf(0), end))
+    bias = 4 * (2**7 - 1)  # of the biased exponent, mod 16 the same in float64
+    return [spans[(i - first - bias) % 16] for i in range(16)]
+
+
 def pieces(
     header: Header,
     fmt: Format,
     name: str,
     f: Function,
-    width: mpf,
-    count: int,
+    spans: Sequence[Span],
     degree: int,
     root: mpf | None = None,
     pair: bool = False,
 ) -> None:
-    """f on [0, (count - 1/2) width] in pieces around k * width: tables name_at of centres, name_c[degree + 1][count].
+    """f in pieces: tables name_at of centres, name_c[degree + 1][count].
 
     The centres are moved by up to 2 % of the width to where f is nearly a number of the format, so that the constant
     term costs nothing; the one next to a root of f moves to the number nearest to it, which keeps the relative accuracy
@@ -262,15 +295,14 @@ def pieces(
     """
     in_two = 2 if pair else 0
     centres, columns, heads, worst = [], [], [], mpf(0)
-    for k in range(count):
+    for start, near, end in spans:
         centre = mpf(0)
-        if k > 0:
+        if near > 0:
             step = mp.ldexp(1, -14)
-            centre = fmt.round_to(k * width, -14) if pair else nearly_exact(fmt, f, k * width, width / 50, step)
-        if root is not None and abs(root - k * width) <= width / 2:
+            centre = fmt.round_to(near, -14) if pair else nearly_exact(fmt, f, near, (end - near) / 25, step)
+        if root is not None and abs(root - near) <= end - near:
             centre = fmt.round(root)
-        low = max(mpf(0), (k - mpf(1) / 2) * width) - centre
-        high = (k + mpf(1) / 2) * width - centre
+        low, high = start - centre, end - centre
 
         def g(q: mpf, centre: mpf = centre) -> mpf:
             return f(centre + q)
@@ -288,7 +320,7 @@ def pieces(
         centres.append(centre)
         columns.append(c)
         heads.append(mpf(0) if pair and root is not None and centre == fmt.round(root) else fmt.round(c[0]))
-    report(header, fmt, f"{name}, {count} pieces of {mp.nstr(width, 6)}, degree {degree}", worst)
+    report(header, fmt, f"{name}, {len(spans)} pieces, degree {degree}", worst)
     header.row(fmt, f"{name}_at", centres)
     table = [[column[d] for column in columns] for d in range(degree + 1)]
     words = [heads, *([fmt.round(c) for c in row] for row in table[1:])]
@@ -317,8 +349,8 @@ GELU_SLOPE_ROOT = mp.findroot(gelu_slope, mpf("0.7518"))
 
 def gelu(header: Header, fmt: Format, width: mpf, degree: int, far_degree: int) -> None:
     """Phi(-t) and Phi(-t) - t phi(t) in 32 pieces; beyond them t Phi(-t) exp(t^2/2) = G(1/t^2)."""
-    pieces(header, fmt, "normal_tail", normal_tail, width, 32, degree)
-    pieces(header, fmt, "gelu_slope", gelu_slope, width, 32, degree, GELU_SLOPE_ROOT)
+    pieces(header, fmt, "normal_tail", normal_tail, even_spans(width, 32), degree)
+    pieces(header, fmt, "gelu_slope", gelu_slope, even_spans(width, 32), degree, GELU_SLOPE_ROOT)
     header.number(fmt, "NORMAL_SCALE", fmt.round(1 / width))
     limit = width * mpf(63) / 2
     header.number(fmt, "NORMAL_FAR", fmt.round(limit))
@@ -359,12 +391,12 @@ def logarithm(header: Header, fmt: Format, degree: int) -> None:
     def ratio(u: mpf) -> mpf:
         return mp.log1p(u) / u if u > mpf("1e-15") else 1 - u / 2
 
-    pieces(header, fmt, "log1p", ratio, mpf(1) / 15, 16, degree)
+    pieces(header, fmt, "log1p", ratio, even_spans(mpf(1) / 15, 16), degree)
 
 
 def error_function(header: Header, fmt: Format, width: mpf, degree: int) -> None:
     """erf in 32 pieces, relative also next to 0; it rounds to 1 from ERF_ONE on."""
-    pieces(header, fmt, "erf", mp.erf, width, 32, degree)
+    pieces(header, fmt, "erf", mp.erf, even_spans(width, 32), degree)
     header.number(fmt, "ERF_SCALE", fmt.round(1 / width))
     header.number(fmt, "ERF_ONE", fmt.round(width * mpf(63) / 2))
     header.number(fmt, "TWO_OVER_SQRT_PI", fmt.round(2 / mp.sqrt(mp.pi)))
@@ -408,7 +440,7 @@ def tanh_rest(t: mpf) -> mpf:
 
 def tanh_difference(header: Header, fmt: Format, width: mpf, degree: int) -> None:
     """(t - tanh t) / t^3 in 32 pieces."""
-    pieces(header, fmt, "tanh_rest", tanh_rest, width, 32, degree)
+    pieces(header, fmt, "tanh_rest", tanh_rest, even_spans(width, 32), degree)
     header.number(fmt, "TANH_REST_SCALE", fmt.round(1 / width))
     header.number(fmt, "TANH_REST_FAR", fmt.round(width * mpf(63) / 2))
 
@@ -431,6 +463,12 @@ def tail_of(header: Header, fmt: Format, name: str, x: mpf) -> None:
     header.number(fmt, f"{name}_TAIL", two_words(fmt, x)[1])
 
 
+def tangent(header: Header, fmt: Format, shift: mpf, degree: int) -> None:
+    """tanh in 16 pieces, relative also next to 0; it rounds to 1 at their end."""
+    pieces(header, fmt, "tanh_piece", mp.tanh, logarithmic_spans(shift), degree)
+    header.number(fmt, "TANH_SHIFT", shift)
+
+
 def pairs(
     header: Header,
     fmt: Format,
@@ -442,11 +480,12 @@ def pairs(
     atan_degree: int,
 ) -> None:
     """What math_pairs.inl needs beyond the above: a degree more, and tails."""
-    exponential(header, fmt, exp_degree, "exp_q_pair", refits=0)  # an odd degree on both sides of 0 can't be refitted
-    pieces(header, fmt, "normal_tail_pair", normal_tail, normal_width, 32, degree, pair=True)
-    pieces(header, fmt, "gelu_slope_pair", gelu_slope, normal_width, 32, degree, GELU_SLOPE_ROOT, pair=True)
-    pieces(header, fmt, "erf_pair", mp.erf, erf_width, 32, erf_degree, pair=True)
-    pieces(header, fmt, "tanh_rest_pair", tanh_rest, mpf(9) / 32, 32, degree, pair=True)
+    powers_of_2(header, fmt, "exp_powers", 16)
+    exponential(header, fmt, exp_degree, "exp_q_sixteenth", 16)
+    pieces(header, fmt, "normal_tail_pair", normal_tail, even_spans(normal_width, 32), degree, pair=True)
+    pieces(header, fmt, "gelu_slope_pair", gelu_slope, even_spans(normal_width, 32), degree, GELU_SLOPE_ROOT, pair=True)
+    pieces(header, fmt, "erf_pair", mp.erf, even_spans(erf_width, 32), erf_degree, pair=True)
+    pieces(header, fmt, "tanh_rest_pair", tanh_rest, even_spans(mpf(9) / 32, 32), degree, pair=True)
     arctangent(header, fmt, atan_degree, "atan_a_pair", 0.5)
     tail_of(header, fmt, "DENSITY_0", 1 / mp.sqrt(2 * mp.pi))
     tail_of(header, fmt, "TWO_OVER_SQRT_PI", 2 / mp.sqrt(mp.pi))
@@ -464,7 +503,8 @@ def build() -> Header:
     half_pi(header, F32)
     tanh_difference(header, F32, mpf(9) / 32, 6)
     tanh_square(header, F32, mpf("0.9"), 4)
-    pairs(header, F32, 5, mpf(3) / 16, mpf(1) / 8, 7, 6, 10)
+    tangent(header, F32, mpf("0.625"), 6)
+    pairs(header, F32, 2, mpf(3) / 16, mpf(1) / 8, 7, 6, 10)
     exponential(header, F64, 10)
     logarithm_of_2(header, F64)
     gelu(header, F64, mpf(7) / 32, 13, 16)
@@ -475,7 +515,8 @@ def build() -> Header:
     half_pi(header, F64)
     tanh_difference(header, F64, mpf(9) / 32, 13)
     tanh_square(header, F64, mpf("0.9"), 8)
-    pairs(header, F64, 10, mpf(7) / 32, mpf(19) / 100, 14, 15, 22)
+    tangent(header, F64, mpf("1.5"), 14)
+    pairs(header, F64, 5, mpf(7) / 32, mpf(19) / 100, 14, 15, 22)
     return header
 
 
