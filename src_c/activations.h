@@ -71,7 +71,6 @@ typedef struct {
   fa_parameter parameters[FA_MAX_PARAMETERS];
   const char *backward_from; /* "x" or "either" */
   double ulp_f32[3], ulp_f64[3]; /* largest error of f, f', f'' in units of the last place: the default tier */
-  double precise_ulp[3];         /* and the precise tier, both types, where neither those nor FA_PRECISE_ULP hold */
   /* Interior zeros of f' and of f'' that are not kept to a relative error: for x within a factor 1.4 of one, the bound is
    * 4 eps times the largest |f'| or |f''| instead. */
   fa_places zeros[2];
@@ -97,8 +96,7 @@ static inline const fa_activation_info *fa_activation_describe(int index) {
 /* Largest error of f, f' or f'' (order 0 to 2) of a tier in an element type of 4 or 8 bytes. */
 static inline double fa_activation_ulp(const fa_activation_info *info, int precise, int itemsize, int order) {
   double ordinary = itemsize == 4 ? info->ulp_f32[order] : info->ulp_f64[order];
-  if (!precise) return ordinary;
-  return info->precise_ulp[order] > 0 ? info->precise_ulp[order] : FA_MIN(ordinary, FA_PRECISE_ULP);
+  return precise ? FA_MIN(ordinary, FA_PRECISE_ULP) : ordinary;
 }
 
 typedef struct {
