@@ -160,10 +160,9 @@ class Activation(_core.Caller):
 
     @property
     def precise(self) -> Activation:
-        """The same function with compensated arithmetic: nearly correctly rounded, at 1.5 to 3 times the cost.
+        """The same function with compensated arithmetic: nearly correctly rounded, at up to twice the cost.
 
-        Its f, f' and f'' are held to 1.1 ulp (gelu' in float64 to 3). By name it is ``"gelu.precise"``; its own precise
-        tier is itself.
+        Its f, f' and f'' are held to 1.1 ulp. By name it is ``"gelu.precise"``; its own precise tier is itself.
 
         Raises
         ------
