@@ -55,6 +55,15 @@ def _arena(model: Any) -> Arena:
     return model.arena
 
 
+# What a setting may be, by its name: low <= value < high.
+_BOUNDS = {
+    "eps": (SMALLEST_EPS, math.inf),
+    "momentum": (0.0, 1.0),
+    "alpha": (0.0, 1.0),
+    "rho": (0.0, 1.0),
+}
+
+
 class Optimizer:
     """Base of the optimisers. A subclass has a rule, names the rule's state arrays, and defines ``_coefficients``.
 
@@ -70,8 +79,13 @@ class Optimizer:
     _states: tuple[str | None, str | None, str | None] = (None, None, None)  # the names of m, v and u
     _settings: ClassVar[tuple[str, ...]] = ("lr",)
 
-    def __init__(self, lr: float) -> None:
-        self.lr = as_number(lr, "lr", 0.0)
+    lr: float
+    weight_decay: float
+    eps: float
+
+    def __init__(self, lr: float, **settings: float) -> None:
+        for name, value in {"lr": lr, **settings}.items():
+            setattr(self, name, as_number(value, name, *_BOUNDS.get(name, (0.0, math.inf))))
         self._counter = np.zeros((), np.int64)
         self._state: dict[str, Array] = {}
         self._owner: weakref.ref[Arena] | None = None
@@ -231,14 +245,13 @@ class SGD(Optimizer):
     """
 
     _settings = ("lr", "momentum", "nesterov", "weight_decay")
+    momentum: float
 
     def __init__(
         self, lr: float = 1e-3, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
     ) -> None:
-        super().__init__(lr)
-        self.momentum = as_number(momentum, "momentum", 0.0, 1.0)
+        super().__init__(lr, momentum=momentum, weight_decay=weight_decay)
         self.nesterov = bool(nesterov)
-        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected momentum > 0 with it, got momentum=0; set momentum=0.9")
         if self.momentum:
@@ -287,10 +300,8 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         amsgrad: bool = False,
     ) -> None:
-        super().__init__(lr)
+        super().__init__(lr, eps=eps, weight_decay=weight_decay)
         self.betas = _pair(betas, "betas")
-        self.eps = as_number(eps, "eps", SMALLEST_EPS)
-        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
         self.amsgrad = bool(amsgrad)
         self._rule = "amsgrad" if self.amsgrad else "adam"
         self._states = ("first", "second", "greatest" if self.amsgrad else None)
@@ -358,6 +369,7 @@ class NAdam(Optimizer):
     _rule = "nadam"
     _states = ("first", "second", None)
     _settings = ("lr", "betas", "eps", "weight_decay", "momentum_decay")
+    momentum_decay: float
 
     def __init__(
         self,
@@ -367,11 +379,8 @@ class NAdam(Optimizer):
         weight_decay: float = 0.0,
         momentum_decay: float = 4e-3,
     ) -> None:
-        super().__init__(lr)
+        super().__init__(lr, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay)
         self.betas = _pair(betas, "betas")
-        self.eps = as_number(eps, "eps", SMALLEST_EPS)
-        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
-        self.momentum_decay = as_number(momentum_decay, "momentum_decay", 0.0)
         self._product = (0, 1.0)  # t and M_t of the last step
 
     def _mu(self, t: int) -> float:
@@ -406,9 +415,8 @@ class Lion(Optimizer):
     _settings = ("lr", "betas", "weight_decay")
 
     def __init__(self, lr: float = 1e-4, betas: tuple[float, float] = (0.9, 0.99), weight_decay: float = 0.0) -> None:
-        super().__init__(lr)
+        super().__init__(lr, weight_decay=weight_decay)
         self.betas = _pair(betas, "betas")
-        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
 
     def _coefficients(self, t: int) -> tuple[float, ...]:
         return self.lr, 0.0, 1.0 - self.lr * self.weight_decay, *self.betas
@@ -435,6 +443,8 @@ class RMSprop(Optimizer):
     """
 
     _settings = ("lr", "alpha", "eps", "weight_decay", "momentum", "centered")
+    alpha: float
+    momentum: float
 
     def __init__(
         self,
@@ -445,11 +455,7 @@ class RMSprop(Optimizer):
         momentum: float = 0.0,
         centered: bool = False,
     ) -> None:
-        super().__init__(lr)
-        self.alpha = as_number(alpha, "alpha", 0.0, 1.0)
-        self.eps = as_number(eps, "eps", SMALLEST_EPS)
-        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
-        self.momentum = as_number(momentum, "momentum", 0.0, 1.0)
+        super().__init__(lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
         self.centered = bool(centered)
         self._states = ("velocity" if self.momentum else None, "square", "mean" if self.centered else None)
         self._rule = f"rmsprop{'_centered' if self.centered else ''}{'_momentum' if self.momentum else ''}"
@@ -474,6 +480,8 @@ class Adagrad(Optimizer):
     _rule = "adagrad"
     _states = (None, "square", None)
     _settings = ("lr", "lr_decay", "weight_decay", "initial_accumulator_value", "eps")
+    lr_decay: float
+    initial_accumulator_value: float
 
     def __init__(
         self,
@@ -483,11 +491,13 @@ class Adagrad(Optimizer):
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
     ) -> None:
-        super().__init__(lr)
-        self.lr_decay = as_number(lr_decay, "lr_decay", 0.0)
-        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
-        self.initial_accumulator_value = as_number(initial_accumulator_value, "initial_accumulator_value", 0.0)
-        self.eps = as_number(eps, "eps", SMALLEST_EPS)
+        super().__init__(
+            lr,
+            lr_decay=lr_decay,
+            weight_decay=weight_decay,
+            initial_accumulator_value=initial_accumulator_value,
+            eps=eps,
+        )
 
     def _initial(self, name: str) -> float:
         return self.initial_accumulator_value
@@ -515,12 +525,10 @@ class Adadelta(Optimizer):
     _rule = "adadelta"
     _states = (None, "square", "step_square")
     _settings = ("lr", "rho", "eps", "weight_decay")
+    rho: float
 
     def __init__(self, lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0) -> None:
-        super().__init__(lr)
-        self.rho = as_number(rho, "rho", 0.0, 1.0)
-        self.eps = as_number(eps, "eps", SMALLEST_EPS)
-        self.weight_decay = as_number(weight_decay, "weight_decay", 0.0)
+        super().__init__(lr, rho=rho, eps=eps, weight_decay=weight_decay)
 
     def _coefficients(self, t: int) -> tuple[float, ...]:
         return self.lr, self.weight_decay, 1.0, 0.0, self.rho, self.eps
