@@ -160,7 +160,7 @@ class Activation(_core.Caller):
 
     @property
     def precise(self) -> Activation:
-        """The same function with compensated arithmetic: nearly correctly rounded, at up to twice the cost.
+        """The same function with compensated arithmetic: nearly correctly rounded, at mostly 1.5 to 2 times the cost.
 
         Its f, f' and f'' are held to 1.1 ulp. By name it is ``"gelu.precise"``; its own precise tier is itself.
 
