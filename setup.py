@@ -42,7 +42,7 @@ elif platform.machine().lower() in ("aarch64", "arm64"):
     ISA_FLAGS = {"scalar": ["-fno-tree-vectorize", "-fno-tree-slp-vectorize"], "neon": []}
 else:
     ISA_FLAGS = {"scalar": ["-fno-tree-vectorize", "-fno-tree-slp-vectorize"]}
-if wanted := os.environ.get("FASTACT_ISAS", "").lower().split():  # fewer sets build faster; the scalar one is always there
+if wanted := os.environ.get("FASTACT_ISAS", "").lower().split():  # fewer sets build faster
     if unknown := set(wanted) - set(ISA_FLAGS):
         sys.exit(f"FASTACT_ISAS: expected names among {', '.join(ISA_FLAGS)}, got {', '.join(sorted(unknown))}")
     ISA_FLAGS = {isa: flags for isa, flags in ISA_FLAGS.items() if isa in ("scalar", *wanted)}
