@@ -7,8 +7,10 @@ place. The tests are for the installed package, so that entry goes before anythi
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
+import time
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +21,27 @@ import pytest  # noqa: E402
 
 import fastact as fa  # noqa: E402
 from fastact._core import runtime  # noqa: E402
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--budget", type=float, metavar="SECONDS", help="take the tests in random order and skip what is left then"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--budget") is not None:
+        day = int(time.time() // 86400)  # another order, hence other tests, every day; the same all day
+        random.Random(day).shuffle(items)
+        config.stash[_DEADLINE] = time.monotonic() + config.getoption("--budget")
+
+
+def pytest_runtest_setup(item):
+    if time.monotonic() > item.config.stash.get(_DEADLINE, float("inf")):
+        pytest.skip("the budget is used up")
+
+
+_DEADLINE = pytest.StashKey[float]()
 
 
 @pytest.fixture(scope="session", autouse=True)
