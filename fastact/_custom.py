@@ -177,7 +177,7 @@ class Scaled(Activation):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.ufuncs.update(compositions.ufuncs("scaled", self.inner.index))
+        self.ufuncs.update(compositions.scaled(self.inner.index))
 
     @property
     def inner(self) -> Activation:

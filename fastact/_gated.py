@@ -6,16 +6,50 @@ differs between libraries; ``gate_first=`` reaches both.
 
 from __future__ import annotations
 
+import math
 import sys
+from functools import cached_property
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from fastact import _protocol
 from fastact._activations import Activation, activations, check_result, real_array
 from fastact._blocks import float_dtype, work_dtype
-from fastact._core import compositions
+from fastact._core import gated as _core
 from fastact._rows import as_axis
+
+
+def _scalars(gate: Activation) -> tuple[float, ...] | None:
+    """Parameters of the gate, None where one is an array."""
+    values = tuple(gate.parameters.values())
+    return None if any(np.ndim(value) for value in values) else values
+
+
+def _cut(a: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
+    """A dense array with the two halves of each of its rows side by side, (rows, 2, n): a view."""
+    shape = a.shape
+    return a.reshape(math.prod(shape[:axis]), 2, shape[axis] // 2 * math.prod(shape[axis + 1 :]))
+
+
+def _dense(x: npt.NDArray[Any], axis: int, work: np.dtype[Any]) -> npt.NDArray[Any]:
+    return _cut(np.require(x, work, ["C", "A"]), axis)
+
+
+def _direct(out: npt.NDArray[Any], work: np.dtype[Any], *inputs: npt.NDArray[Any]) -> bool:
+    """Whether a kernel may write there: dense, of the dtype it works in, apart from what it reads."""
+    flags = out.flags
+    dense = flags.c_contiguous and flags.aligned and out.dtype == work
+    return dense and not any(np.may_share_memory(out, a) for a in inputs)
+
+
+def _result(y: npt.NDArray[Any], out: npt.NDArray[Any] | None, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    if out is None:
+        return y.astype(dtype, copy=False)
+    if out is not y:
+        np.copyto(out, y, casting="same_kind")
+    return out
 
 
 class Gated(Activation):
@@ -27,33 +61,49 @@ class Gated(Activation):
         gate = activations[self._facts["gate"]]
         return gate.with_params(**self.parameters) if self.parameters else gate
 
+    @cached_property
+    def _kernel(self) -> tuple[int, tuple[float, ...] | None]:
+        """What the kernel is told of the gate."""
+        return self.gate.index, _scalars(self.gate)
+
     def __call__(
         self, x: Any, out: Any = None, *, where: Any = True, dtype: Any = None, axis: Any = -1,
         gate_first: bool | None = None, **params: Any,
     ) -> Any:  # fmt: skip
+        if where is True and dtype is None and not params:
+            y = _core.direct(*self._kernel, x, None, out, axis, self._first(gate_first))
+            if y is not None:
+                return y
         self._check(where, params)
         gate = self.gate.with_params(**params) if params else self.gate
         if _protocol.is_xarray(x):
             return self._call_xarray(x, axis, gate_first, params)
         x = self._array(self.name, "x", x)
         axis, gated, value = self._halves(x, axis, gate_first)
-        times = compositions.ufuncs("times", gate.index)["forward"]
-        operands = value, gated, *gate.parameters.values()
         if type(x) is not np.ndarray:
             if out is not None or dtype is not None:
                 raise TypeError(f"{self.name}: out=, dtype=: expected a plain array as x, got {type(x).__name__}")
-            return times(*operands)
+            return value * gate(gated)
         check_result(self.name, out, dtype, gated.shape)
         result = float_dtype(x) if dtype is None else np.dtype(dtype)
-        out = np.empty(gated.shape, result) if out is None else out
-        times(*operands, out=out, dtype=work_dtype(result), casting="same_kind")
-        return out
+        work, parameters = work_dtype(result), _scalars(gate)
+        if parameters is None:  # one for each element
+            return _result(value * gate(gated), out, result)
+        y = out
+        if y is None or not _direct(y, work, x):
+            y = np.empty(gated.shape, work)
+        _core.forward(gate.index, parameters, _dense(x, axis, work), y, self._first(gate_first))
+        return _result(y, out, result)
 
     def backward(
         self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, where: Any = True, dtype: Any = None,
         axis: Any = -1, gate_first: bool | None = None, **params: Any,
     ) -> Any:  # fmt: skip
         """The gradient of x, of its shape, from x; dy of the shape of y."""
+        if where is True and dtype is None and dy is not None and not params:
+            dx = _core.direct(*self._kernel, x, dy, out, axis, self._first(gate_first))
+            if dx is not None:
+                return dx
         name = f"{self.name}.backward"
         self._check(where, params)
         gate = self.gate.with_params(**params) if params else self.gate
@@ -63,17 +113,21 @@ class Gated(Activation):
         axis, gated, value = self._halves(x, axis, gate_first)
         if dy.shape != gated.shape:
             raise ValueError(f"{name}: dy: expected the shape of y {gated.shape}, got {dy.shape}")
-        if not isinstance(x, np.ndarray):  # Dask refuses ufuncs of two outputs
+        parameters = _scalars(gate)
+        if not isinstance(x, np.ndarray) or parameters is None:
+            if out is not None or dtype is not None:
+                raise TypeError(f"{name}: out=, dtype=: expected a plain array as x and numbers as parameters")
             parts = [gate.backward(dy * value, x=gated), gate(gated) * dy]
             return np.concatenate(parts if self._first(gate_first) else parts[::-1], axis=axis)
-        both = compositions.ufuncs("times", gate.index)["backward_x"]
-        operands = dy, value, gated, *gate.parameters.values()
         check_result(name, out, dtype, x.shape)
         result = float_dtype(x, dy) if dtype is None else np.dtype(dtype)
-        out = np.empty(x.shape, result) if out is None else out
-        _, d_gated, d_value = self._halves(out, axis, gate_first)
-        both(*operands, out=(d_value, d_gated), dtype=work_dtype(result), casting="same_kind")
-        return out
+        work = work_dtype(result)
+        dx = out
+        if dx is None or not _direct(dx, work, x, dy):
+            dx = np.empty(x.shape, work)
+        dy = np.require(dy, work, ["C", "A"])
+        _core.backward(gate.index, parameters, dy, _dense(x, axis, work), _cut(dx, axis), self._first(gate_first))
+        return _result(dx, out, result)
 
     def derivative(self, x: Any, order: int = 1, out: Any = None, **params: Any) -> NoReturn:
         """Refused: an output has two inputs."""

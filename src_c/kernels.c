@@ -8,6 +8,7 @@
 #include "math.inl"
 #include "math_pairs.inl"
 #include "activations.inl"
+#include "gated.inl"
 #include "rows.inl"
 #include "tile.inl"
 #include "product.inl"
@@ -23,6 +24,7 @@ const fa_kernels FA_SUFFIXED(fa_kernels) = {
     .lanes = VL,
     .itemsize = (int)sizeof(real),
     .activation = ACTIVATION_KERNELS,
+    .gated = gated_kernels,
     .rows = rows_kernels,
     .product = PRODUCT_KERNELS,
     .recurrent = RECURRENT_KERNELS,

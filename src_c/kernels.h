@@ -6,6 +6,7 @@
 #define FA_KERNELS_H
 
 #include "activations.h"
+#include "gated.h"
 #include "probe.h"
 #include "product.h"
 #include "recurrent.h"
@@ -17,6 +18,7 @@ typedef struct {
   int lanes;    /* elements in a vector */
   int itemsize; /* bytes of an element */
   fa_activation_kernels activation;
+  const fa_gated_kernels *gated; /* [FA_MAP_COUNT], of the activations that gate */
   const fa_rows_kernel *rows; /* [FA_ROWS_COUNT] */
   fa_product_kernels product;
   fa_recurrent_kernels recurrent;

@@ -49,6 +49,9 @@ def test_any_axis_layout_and_threads(name, n_threads, dtype):
         assert f.backward(dy, x=x, axis=axis, out=out) is out
         np.testing.assert_array_equal(out, dx)
     np.testing.assert_array_equal(f(x[::-1, :, ::-1]), f(x[::-1, :, ::-1].copy()))
+    out = np.empty_like(y := f(x))
+    assert f(x, out=out) is out
+    np.testing.assert_array_equal(out, y)
     a = x.copy()
     f(a, out=a[..., :5])  # the output may lie in the input
     np.testing.assert_array_equal(a[..., :5], f(x))

@@ -1,7 +1,4 @@
-"""Elementwise functions around an activation in one pass over memory, as NumPy ufuncs.
-
-    scaled     output_scale f(input_scale x + input_shift) + output_shift, its derivatives and backward
-    times      value f(x), and its backward with respect to both: the two halves of a gated linear unit
+"""output_scale f(input_scale x + input_shift) + output_shift, its derivatives and backward, as NumPy ufuncs.
 
 Each is a chain of kernels of the table (the activation's and that of ``affine``) over blocks that stay in L1, so the bits
 are those of the steps one after another, and only x and the result pass through memory.
@@ -24,14 +21,12 @@ cdef enum:
     SCALED_DERIVATIVE1 = 1  # the same -> dy/dx
     SCALED_DERIVATIVE2 = 2
     SCALED_BACKWARD = 3     # dy, then the same -> dx
-    TIMES = 4               # value, x, parameters -> value f(x)
-    TIMES_BACKWARD = 5      # dy, value, x, parameters -> dvalue, dx
 
-    MAX_OPERANDS = 10       # dy, value, x, four scales, two results, less what no form has together
+    MAX_OPERANDS = 10       # dy, x, parameters, four scales, the result
     BLOCK = 512             # elements: five buffers of float64 are 20 KiB of L1
     GRAIN = 64              # elements: threads share no cache line
 
-assert MAX_OPERANDS >= 6 + FA_MAX_PARAMETERS + 1
+assert MAX_OPERANDS >= 7 + FA_MAX_PARAMETERS
 
 # Serial time of a vector of a chain, for the thread policy: two or three kernels of 1 to 4 ns.
 cdef double VECTOR_NS = 4.0
@@ -39,7 +34,6 @@ cdef list ROWS = describe_all()
 # By index: the default tier, then the precise one.
 cdef list NAMES = [row["name"] for row in ROWS] + [row["name"] + "_precise" for row in ROWS]
 cdef int AFFINE = NAMES.index("affine")
-cdef int LINEAR = NAMES.index("linear")
 cdef double[2] MINUS_ZERO = [-0.0, 0.0]   # added to a product, it changes no product: +0 would turn -0 into +0
 cdef float[2] MINUS_ZERO_SINGLE = [-0.0, 0.0]
 
@@ -48,7 +42,7 @@ cdef struct Form:
     int kind         # what is computed
     int dtype        # 0 float32, 1 float64
     int parameters   # of the activation
-    int inputs, outputs
+    int inputs
 
 cdef struct Operand:
     char *data
@@ -116,26 +110,6 @@ cdef void run_scaled(const Form *form, fa_size n, const Operand *at, Operand ins
     multiply(form, n, inside, factor, out)
 
 
-cdef void run_times(const Form *form, fa_size n, const Operand *at, Operand slope, Operand value) noexcept nogil:
-    """One block; the results are in the buffers until every input has been read, as they may share its memory."""
-    cdef const fa_map_kernels *f = row(form, form.index)
-    cdef const Operand *x = at + (2 if form.kind == TIMES_BACKWARD else 1)
-    cdef Operand inputs[2 + FA_MAX_PARAMETERS]
-    cdef int k
-    for k in range(1 + form.parameters):
-        inputs[1 + k] = x[k]
-    run(f.forward, n, inputs + 1, 1 + form.parameters, value)
-    if form.kind == TIMES:
-        multiply(form, n, at[0], value, at[form.inputs])
-        return
-    multiply(form, n, at[0], value, value)
-    multiply(form, n, at[0], at[1], slope)
-    inputs[0] = slope
-    run(f.backward_x, n, inputs, 2 + form.parameters, slope)
-    run(row(form, LINEAR).forward, n, &value, 1, at[form.inputs])
-    run(row(form, LINEAR).forward, n, &slope, 1, at[form.inputs + 1])
-
-
 cdef void run_piece(const Form *form, fa_size start, fa_size n, fa_size block, const Operand *whole) noexcept nogil:
     """Elements [start, start + n), on this thread, block by block."""
     cdef double[2][BLOCK] space
@@ -149,13 +123,10 @@ cdef void run_piece(const Form *form, fa_size start, fa_size n, fa_size block, c
         buffers[k].step = 8 if form.dtype else 4
     while done < n:
         count = min(block, n - done)
-        for k in range(form.inputs + form.outputs):
+        for k in range(form.inputs + 1):
             at[k].data = whole[k].data + (start + done) * whole[k].step
             at[k].step = whole[k].step
-        if form.kind >= TIMES:
-            run_times(form, count, at, buffers[0], buffers[1])
-        else:
-            run_scaled(form, count, at, buffers[0], buffers[1])
+        run_scaled(form, count, at, buffers[0], buffers[1])
         done += count
     fa_fpenv_leave(saved)
 
@@ -176,16 +147,15 @@ cdef void loop(
     cdef const Form *form = <const Form *> loop_data
     cdef Operand[MAX_OPERANDS] whole
     cdef fa_size n = dimensions[0], block = BLOCK, each
-    cdef int k, j, n_threads, t
+    cdef int k, n_threads, t
     if n <= 0:
         return
-    for k in range(form.inputs + form.outputs):
+    for k in range(form.inputs + 1):
         whole[k].data = data[k]
         whole[k].step = steps[k]
     for k in range(form.inputs):
-        for j in range(form.inputs, form.inputs + form.outputs):
-            if overlaps(whole[k], whole[j], n, 8 if form.dtype else 4):
-                block = 1
+        if overlaps(whole[k], whole[form.inputs], n, 8 if form.dtype else 4):
+            block = 1
     n_threads = threads_for(
         n * VECTOR_NS / (<const kernels *> active(form.dtype)).lanes, <int> min(n // GRAIN, <fa_size> 4096)
     )
@@ -200,8 +170,7 @@ cdef void loop(
 
 cdef object make_ufunc(int index, int kind, int parameters, str name, str doc):
     """The ufunc of float32 and float64, also an attribute of this module, where pickle looks."""
-    cdef int outputs = 2 if kind == TIMES_BACKWARD else 1
-    cdef int inputs = parameters + (3 if kind == TIMES_BACKWARD else 2 if kind == TIMES else 6 if kind == SCALED_BACKWARD else 5)
+    cdef int inputs = parameters + (6 if kind == SCALED_BACKWARD else 5)
     cdef cnp.PyUFuncGenericFunction *functions = <cnp.PyUFuncGenericFunction *> malloc(2 * sizeof(void *))
     cdef void **forms = <void **> malloc(2 * sizeof(void *))
     cdef char *types = <char *> malloc(2 * MAX_OPERANDS)
@@ -210,15 +179,15 @@ cdef object make_ufunc(int index, int kind, int parameters, str name, str doc):
     if functions == NULL or forms == NULL or types == NULL or both == NULL:
         raise MemoryError()
     for dtype in range(2):
-        both[dtype] = Form(index, kind, dtype, parameters, inputs, outputs)
+        both[dtype] = Form(index, kind, dtype, parameters, inputs)
         functions[dtype] = <cnp.PyUFuncGenericFunction> loop
         forms[dtype] = &both[dtype]
-        for k in range(inputs + outputs):
-            types[dtype * (inputs + outputs) + k] = <char> (cnp.NPY_DOUBLE if dtype else cnp.NPY_FLOAT)
+        for k in range(inputs + 1):
+            types[dtype * (inputs + 1) + k] = <char> (cnp.NPY_DOUBLE if dtype else cnp.NPY_FLOAT)
     encoded = name.encode(), doc.encode()
     _KEPT.append(encoded)
     ufunc = cnp.PyUFunc_FromFuncAndData(
-        functions, forms, types, 2, inputs, outputs, cnp.PyUFunc_None, encoded[0], encoded[1], 0
+        functions, forms, types, 2, inputs, 1, cnp.PyUFunc_None, encoded[0], encoded[1], 0
     )
     globals()[name] = ufunc
     try:
@@ -229,34 +198,30 @@ cdef object make_ufunc(int index, int kind, int parameters, str name, str doc):
 
 
 _KEPT = []   # names and docstrings that ufuncs point at
-_MADE = {}   # (FA_ACT_*, family) -> its ufuncs by kind
-_FAMILIES = {
-    "scaled": {
-        "forward": SCALED, "derivative1": SCALED_DERIVATIVE1, "derivative2": SCALED_DERIVATIVE2,
-        "backward_x": SCALED_BACKWARD,
-    },
-    "times": {"forward": TIMES, "backward_x": TIMES_BACKWARD},
+_MADE = {}   # FA_ACT_* -> its ufuncs by kind
+_KINDS = {
+    "forward": SCALED, "derivative1": SCALED_DERIVATIVE1, "derivative2": SCALED_DERIVATIVE2,
+    "backward_x": SCALED_BACKWARD,
 }
 
 
-def ufuncs(str family, int index):
-    """The ufuncs "scaled" or "times" of activation ``index`` of the table, by kind; made when first asked for."""
-    if (index, family) not in _MADE:
+def scaled(int index):
+    """The scaled ufuncs of activation ``index`` of the table, by kind; made when first asked for."""
+    if index not in _MADE:
         name, parameters = NAMES[index], len(ROWS[index % len(ROWS)]["parameters"])
-        _MADE[index, family] = {
+        _MADE[index] = {
             kind: make_ufunc(
-                index, number, parameters, f"{name}_{family}_{kind}",
-                f"{kind} of {name}, {family}: a chain of kernels in one pass; of its operands and parameters.",
+                index, number, parameters, f"{name}_scaled_{kind}",
+                f"{kind} of {name}, scaled: a chain of kernels in one pass; of its operands and parameters.",
             )
-            for kind, number in _FAMILIES[family].items()
+            for kind, number in _KINDS.items()
         }
-    return _MADE[index, family]
+    return _MADE[index]
 
 
 def __getattr__(name):
     """The ufunc that another process pickled by name before this one made it."""
-    for family, kinds in _FAMILIES.items():
-        activation, _, kind = name.rpartition(f"_{family}_")
-        if activation in NAMES and kind in kinds:
-            return ufuncs(family, NAMES.index(activation))[kind]
+    activation, _, kind = name.rpartition("_scaled_")
+    if activation in NAMES and kind in _KINDS:
+        return scaled(NAMES.index(activation))[kind]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
