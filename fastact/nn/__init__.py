@@ -9,6 +9,7 @@ from fastact.nn.embedding import Embedding as Embedding
 from fastact.nn.gru import GRU as GRU
 from fastact.nn.lstm import LSTM as LSTM
 from fastact.nn.parameter import Arena as Arena
+from fastact.nn.parameter import Buffer as Buffer
 from fastact.nn.parameter import Parameter as Parameter
 from fastact.nn.rnn import RNN as RNN
 from fastact.nn.sequential import Sequential as Sequential

@@ -154,8 +154,9 @@ class Dense(Layer):
             if shape is not None:
                 dy = dy.reshape(y_shape)
             dz = dy if dz_of is None else dz_of(dy)
-            matmul(dz.T, rows, weight.grad, accumulate=True)
-            if bias is not None:
+            if weight.trainable:
+                matmul(dz.T, rows, weight.grad, accumulate=True)
+            if bias is not None and bias.trainable:
                 matmul(_ones(len(rows), self.dtype), dz, bias.grad.reshape(1, -1), accumulate=True)
             if not input_gradient:
                 return None

@@ -79,7 +79,8 @@ class Embedding(Layer):
         weight = self.weight
 
         def run(dy: Array, input_gradient: bool) -> None:
-            embedding_backward(indices, np.ascontiguousarray(dy).reshape(-1, weight.shape[1]), weight.grad)
+            if weight.trainable:
+                embedding_backward(indices, np.ascontiguousarray(dy).reshape(-1, weight.shape[1]), weight.grad)
 
         return y, Backward(run, y.shape, self.dtype)
 

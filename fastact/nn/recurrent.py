@@ -118,6 +118,7 @@ class Recurrent(Layer):
     """A stack of recurrent layers, each in one or both directions. Subclasses are LSTM and its kin."""
 
     stateful = True
+    takes_lengths = True
     _transient = ("_packed", "_cell")
     _letters: str  # of the state
     _blocks = 1  # of H rows in the weights
