@@ -58,7 +58,6 @@ cdef extern from "training.h" nogil:
         void *state[FA_STATES]
         double gradient_scale, decay, shrink
         double rate, rate_now, beta1, beta2, eps, root_scale, low, high
-    ctypedef void (*fa_training_kernel)(const void *args, fa_size first, fa_size last) noexcept nogil
     ctypedef struct fa_training_kernels:
         fa_training_kernel embedding_forward
         fa_training_kernel embedding_backward

@@ -114,6 +114,11 @@ class Dense(Layer):
             return x, None
         return x.reshape(prod(shape[:-1]), self.in_features), (*shape[:-1], self.out_features)
 
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if not shape or shape[-1] != self.in_features:
+            raise ValueError(f"x: expected shape (..., {self.in_features}), the layer's in_features, got {shape}")
+        return (*shape[:-1], self.out_features)
+
     def __call__(self, x: npt.ArrayLike, /) -> Array:
         """y of shape (..., H) for x of shape (..., I)."""
         rows, shape = self._rows(x)

@@ -62,6 +62,9 @@ class Embedding(Layer):
             x = given.astype(INT64)
         return np.ascontiguousarray(x).reshape(-1), x.shape
 
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape, self.embedding_dim)
+
     def __call__(self, x: npt.ArrayLike, /) -> Array:
         """y of shape (..., D) for integers x of any shape (...).
 
