@@ -42,8 +42,8 @@ class Dropout(Layer):
     >>> layer = fa.nn.Dropout(0.5, rng=0)
     >>> y, backward = layer.forward(np.ones((2, 4)))
     >>> y
-    array([[2., 0., 0., 0.],
-           [2., 2., 2., 2.]])
+    array([[2., 2., 2., 0.],
+           [0., 0., 0., 0.]])
     >>> bool((backward(np.ones((2, 4))) == y).all())
     True
     """
@@ -103,8 +103,8 @@ class VariationalDropout(Dropout):
     >>> import fastact as fa
     >>> y, backward = fa.nn.VariationalDropout(0.5, rng=0).forward(np.ones((1, 2, 4)))
     >>> y
-    array([[[2., 0., 0., 0.],
-            [2., 0., 0., 0.]]])
+    array([[[2., 2., 2., 0.],
+            [2., 2., 2., 0.]]])
     """
 
     def __init__(self, p: float = 0.5, time_major: bool = False, rng: init.Rng = None) -> None:
