@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastact as fa
-from fastact.nn import LSTM, Activation, Dense, Embedding, Layer, Sequential
+from fastact.nn import GRU, LSTM, RNN, Activation, Dense, Embedding, Layer, Sequential
 
 OPTIMIZERS = [
     fa.optim.SGD(0.1, weight_decay=0.1),
@@ -154,6 +154,31 @@ def test_no_gradient_work_for_what_is_frozen():
     y, backward = table.forward([1, 2])
     backward(y)
     assert not table.weight.grad.any()
+
+
+RECURRENT = {
+    "lstm": lambda: LSTM(3, 5, peepholes=True, dtype="float64", rng=0),
+    "normalised": lambda: LSTM(3, 5, layer_norm=True, projection_size=4, dtype="float64", rng=0),
+    "recurrence of all gates": lambda: LSTM.variant("FGR", 3, 5, dtype="float64", rng=0),
+    "stack": lambda: GRU(3, 5, num_layers=2, bidirectional=True, dtype="float64", rng=0),
+    "reset before": lambda: GRU(3, 5, reset_after=False, dtype="float64", rng=0),
+    "rnn": lambda: RNN(3, 5, dtype="float64", rng=0),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("lengths", [None, [4, 2]])
+def test_a_frozen_recurrent_layer_passes_the_same_gradients_on(name, lengths, n_threads):
+    layer, x = RECURRENT[name](), np.random.default_rng(0).normal(size=(2, 4, 3))
+    y, backward = layer.forward(x, lengths=lengths)
+    dx = backward(y)
+    assert all(p.grad.any() for p in layer.parameters().values())
+    layer.zero_grad()
+    y, again = layer.freeze().forward(x, lengths=lengths)
+    np.testing.assert_array_equal(again(y), dx)
+    for a, b in zip(np.atleast_1d(again.dstate), np.atleast_1d(backward.dstate), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not any(p.grad.any() for p in layer.parameters().values())
 
 
 def test_states_of_a_frozen_recurrent_layer():

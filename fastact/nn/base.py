@@ -134,6 +134,15 @@ class Layer:
     Whether its gradients are right, ``fa.testing.check_gradients`` tells, by differences in float64:
 
     >>> fa.testing.check_gradients(Scale(3, "float64"), np.random.default_rng(0).normal(size=(4, 3)))
+
+    One layer or model may be called on several inputs before any backward (a Siamese net): each call has a backward of
+    its own, in whatever order they are called, and the gradients add up in the parameters that they share.
+
+    >>> net = fa.nn.Sequential(fa.nn.Dense(3, 8, "tanh"), fa.nn.Dense(8, 2))
+    >>> first, second = np.zeros((5, 3), np.float32), np.ones((5, 3), np.float32)
+    >>> (a, backward_a), (b, backward_b) = net.forward(first), net.forward(second)
+    >>> distance = ((a - b) ** 2).sum(axis=1)
+    >>> dx_first, dx_second = backward_a(2 * (a - b)), backward_b(2 * (b - a))
     """
 
     stateful: bool = False  #: takes ``state=`` in forward; its backward has ``state`` and ``dstate``
