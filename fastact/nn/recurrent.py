@@ -727,7 +727,7 @@ def gate_value(function: Activation, kept: Array, clip: float | None) -> Array:
 
 def gradients_of(parameters: dict[str, Parameter | None]) -> tuple[Array | None, ...]:
     """What a pass backward adds to; nothing where all is frozen."""
-    if not any([p is not None and p.trainable for p in parameters.values()]):
+    if not any(p is not None and p.trainable for p in parameters.values()):
         return (None,) * len(parameters)
     return tuple([None if p is None else p.grad for p in parameters.values()])
 
