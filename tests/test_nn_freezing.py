@@ -176,7 +176,7 @@ def test_a_frozen_recurrent_layer_passes_the_same_gradients_on(name, lengths, n_
     layer.zero_grad()
     y, again = layer.freeze().forward(x, lengths=lengths)
     np.testing.assert_array_equal(again(y), dx)
-    for a, b in zip(np.atleast_1d(again.dstate), np.atleast_1d(backward.dstate), strict=True):
+    for a, b in zip(again.dstate, backward.dstate, strict=True):  # h and c of an LSTM, the layers of the others' h
         np.testing.assert_array_equal(a, b)
     assert not any(p.grad.any() for p in layer.parameters().values())
 
