@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 
 import numpy as np
@@ -85,6 +86,22 @@ def test_inference_training_copies_and_files_agree(name, tmp_path):
     y, backward = model.forward(X)
     assert backward(np.ones_like(y), input_gradient=False) is None
     assert model.output_shape(X.shape) == y.shape
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_a_call_holds_is_free_without_the_garbage_collector(name):
+    model = MODELS[name]()
+    gc.collect()
+    gc.disable()
+    try:
+        for use in (True, False):
+            y, backward = model.forward(X)
+            if use:
+                backward(np.ones_like(y))
+            del y, backward
+            assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_values():

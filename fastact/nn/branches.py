@@ -115,9 +115,7 @@ class Branches(Layer):
         def run(dy: Array, input_gradient: bool, dstate: Any) -> tuple[Any, tuple[Any, ...]]:
             dx, dinitial, pending = None, [], iter(dstate)
             for layer, backward, part in zip(branches, backwards, self._split(dy, widths), strict=True):
-                more: dict[str, Any] = {}
-                if not input_gradient and isinstance(backward, Backward):
-                    more["input_gradient"] = False
+                more = _wanted(backward, input_gradient)
                 if layer.stateful:
                     more["dstate"] = next(pending)
                 d = backward(part, **more)
@@ -392,19 +390,34 @@ class _Mirrored(Layer):
     def forward(self, x: Any, /, lengths: Any = None, **state: Any) -> tuple[Array, Any]:
         x, lengths, more = self._given(x, lengths)
         y, inner = self.inner.forward(self._mirror_x(x, lengths), **more, **state)
-
-        def backward(dy: Array, **wanted: Any) -> Any:
-            dx = inner(self._mirror(dy, x, lengths), **wanted)
-            if self.stateful:
-                backward.dstate = inner.dstate  # type: ignore[attr-defined]
-            return None if dx is None else self._mirror_x(dx, lengths)
-
-        if self.stateful:
-            backward.state = inner.state  # type: ignore[attr-defined]
-        return self._mirror(y, x, lengths), backward
+        return self._mirror(y, x, lengths), _MirroredBackward(self, inner, x, lengths)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.inner.output_shape(shape)
+
+
+class _MirroredBackward:
+    """Backward of ``_Mirrored``: a closure with attributes of its own would live until the next garbage collection."""
+
+    __slots__ = ("_inner", "_layer", "_lengths", "_x", "dstate", "state")
+
+    def __init__(self, layer: _Mirrored, inner: Any, x: Array, lengths: Array | None) -> None:
+        self._layer, self._inner, self._x, self._lengths = layer, inner, x, lengths
+        self.state = getattr(inner, "state", None)
+        self.dstate: Any = None
+
+    def __call__(self, dy: Array, input_gradient: bool = True, **dstate: Any) -> Any:
+        layer, inner, lengths = self._layer, self._inner, self._lengths
+        dx = inner(layer._mirror(dy, self._x, lengths), **_wanted(inner, input_gradient), **dstate)
+        self.dstate = getattr(inner, "dstate", None)
+        return None if dx is None else layer._mirror_x(dx, lengths)
+
+
+def _wanted(backward: Any, input_gradient: bool) -> dict[str, Any]:
+    """What a backward is told of dx: a plain function of the user's takes dy alone."""
+    if input_gradient or not isinstance(backward, (Backward, _MirroredBackward)):
+        return {}
+    return {"input_gradient": False}
 
 
 def _more(layer: Layer, lengths: Any) -> dict[str, Any]:
