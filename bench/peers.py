@@ -32,6 +32,7 @@ _METHODS = {
     "calls": ("forward", "backward"),
     "values": (),
     "product": ("product",),
+    "normalization": ("normalization",),
     "lstm": ("recurrent_inference", "recurrent_training"),
     "recurrent": ("recurrent_inference", "recurrent_training"),
     "variants": (),
@@ -66,6 +67,10 @@ class Peer:
 
     def product(self, a: Array, b: Array, out: Array) -> Run | None:
         """A (M, K) times B (K, N) into out (M, N)."""
+        return None
+
+    def normalization(self, kind: str, x: Array, gain: Array, bias: Array, dy: Array | None, eps: float) -> Run | None:
+        """LayerNorm, RMSNorm or BatchNorm of x (R, N): y, or with dy y and the gradients of x and gain."""
         return None
 
     def recurrent_inference(self, cell: str, weights: Weights, x: Array) -> Run | None:
@@ -207,6 +212,32 @@ class PyTorch(Peer):
     def product(self, a: Array, b: Array, out: Array) -> Run | None:
         ta, tb, to = (self.torch.from_numpy(m) for m in (a, b, out))
         return lambda: self.torch.mm(ta, tb, out=to)
+
+    def normalization(self, kind: str, x: Array, gain: Array, bias: Array, dy: Array | None, eps: float) -> Run | None:
+        torch = self.torch
+        make = torch.nn.BatchNorm1d if kind == "BatchNorm" else getattr(torch.nn, kind)
+        layer = make(x.shape[1], eps=eps, dtype=self._dtype(x))
+        weights = {"weight": gain} if kind == "RMSNorm" else {"weight": gain, "bias": bias}
+        layer.load_state_dict(self._tensors(weights), strict=False)
+        if dy is None:
+            layer.eval()
+            given = torch.from_numpy(x)
+
+            def infer() -> Any:
+                with torch.inference_mode():
+                    return layer(given)
+
+            return infer
+        tx, tdy = torch.from_numpy(x.copy()).requires_grad_(), torch.from_numpy(dy)
+
+        def run() -> Any:
+            tx.grad = None
+            layer.zero_grad()
+            y = layer(tx)
+            y.backward(tdy)
+            return y, tx.grad, layer.weight.grad
+
+        return run
 
     def _recurrent(self, kind: str, weights: Weights) -> Any:
         weight = weights["weight_ih_l0"]

@@ -42,6 +42,11 @@ class LanguageModelShape(NamedTuple):
         return recurrent + 6 * self.T * self.B * self.H * self.V
 
 
+class NormShape(NamedTuple):
+    R: int
+    N: int
+
+
 class MLPShape(NamedTuple):
     widths: tuple[int, ...]
     B: int
@@ -107,6 +112,8 @@ STREAM_SHAPES = [RecurrentShape(1, B, inputs, H) for B in (1, 8) for inputs, H i
 
 MLP_SHAPES = [MLPShape((784, 512, 256, 10), 128), MLPShape((64, 32, 10), 32)]
 
+NORM_SHAPES = (NormShape(4096, 256), NormShape(32, 1024), NormShape(32, 64))
+
 LANGUAGE_MODEL = LanguageModelShape(V=128, E=32, H=256, B=32, T=100)
 
 SQUARES = [ProductShape(n, n, n) for n in (64, 128, 256, 512, 1024, 2048)]
@@ -129,5 +136,6 @@ TINY_ACTIVATION_SIZES = {"100": 100}
 TINY_ROWS_SHAPES = [RowsShape(6, total=48), RowsShape(4, axis=0, total=12)]
 TINY_LSTM_SHAPES = [RecurrentShape(5, 2, 3, 4)]
 TINY_PRODUCTS = [ProductShape(7, 5, 9), ProductShape(4, 3, 2, "TT")]
+TINY_NORM_SHAPES = (NormShape(5, 7),)
 TINY_MLP_SHAPES = [MLPShape((6, 5, 3), 4)]
 TINY_LANGUAGE_MODEL = LanguageModelShape(V=7, E=3, H=5, B=2, T=6)

@@ -17,6 +17,7 @@ SECTIONS = {
     "calls": "Calls on 16 elements",
     "values": "Special values (limit: ordinary ones)",
     "product": "Matrix product",
+    "normalization": "Normalisation layers",
     "lstm": "LSTM, one layer, time-major",
     "recurrent": "Recurrent layers, time-major",
     "variants": "Variants of the recurrent cells (limit: the plain cell)",

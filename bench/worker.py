@@ -15,9 +15,12 @@ from typing import Any
 
 import fastact as fa
 
-from . import activations, calls, peers, product, recurrent, shapes, timing, training, values
+from . import activations, calls, normalization, peers, product, recurrent, shapes, timing, training, values
 
-SECTIONS = ("activations", "calls", "values", "product", "lstm", "recurrent", "variants", "streams", "training")
+SECTIONS = (
+    *("activations", "calls", "values", "product", "normalization"),
+    *("lstm", "recurrent", "variants", "streams", "training"),
+)
 WITHOUT_NUMPY = ("recurrent", "variants", "streams")
 
 
@@ -37,6 +40,7 @@ class Level:
     streams: list[shapes.RecurrentShape]
     mlps: list[shapes.MLPShape]
     language_models: list[shapes.LanguageModelShape]
+    norms: tuple[shapes.NormShape, ...] = shapes.NORM_SHAPES
 
 
 _FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY
@@ -44,7 +48,7 @@ LEVELS = {
     "tiny": Level(
         1, 0, None, shapes.TINY_ACTIVATION_SIZES, shapes.TINY_ROWS_SHAPES, shapes.TINY_PRODUCTS,
         shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES,
-        shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL],
+        shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL], shapes.TINY_NORM_SHAPES,
     ),
     "quick": Level(
         1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, [], shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
@@ -91,6 +95,8 @@ def cases(
         yield from recurrent.variant_cases(level.variants, dtype, only)
     elif section == "streams":
         yield from recurrent.stream_cases(tuple(shapes.GATES), level.streams, dtype, threads, others, only)
+    elif section == "normalization":
+        yield from normalization.cases(level.norms, dtype, threads, others)
     else:
         yield from training.cases(level.mlps, level.language_models, dtype, threads, others)
 

@@ -8,6 +8,7 @@ from fastact import init as init
 from fastact import losses as losses
 from fastact import nn as nn
 from fastact import optim as optim
+from fastact import testing as testing
 from fastact import threads as threads
 from fastact._activations import Activation as Activation
 from fastact._activations import activations as activations

@@ -57,6 +57,17 @@ def as_floats(value: Any, dtype: np.dtype[Any], name: str) -> Array:
     return as_real(value, name).astype(dtype, copy=False)
 
 
+def as_signal(value: Any, name: str = "x") -> Array:
+    """``value`` as an array of float32 or float64: of these two as it is, shorter types as float32, others as float64.
+
+    For layers that have no parameters and so no type of their own.
+    """
+    if value.__class__ is np.ndarray and value.dtype in DTYPES and value.dtype.isnative:
+        return value
+    array = as_real(value, name)
+    return array.astype(np.result_type(array.dtype, np.float32), copy=False)
+
+
 def as_real(value: Any, name: str) -> Array:
     """``value`` as an array of real numbers, of whatever type they are.
 

@@ -98,7 +98,7 @@ def write_tensors(path: PathLike, tensors: Mapping[str, npt.NDArray[Any]], metad
     """Write arrays and string metadata as a safetensors file, atomically, with a checksum."""
     from safetensors.numpy import save
 
-    dense = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    dense = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str) or key == CHECKSUM:
             raise TypeError(

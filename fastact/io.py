@@ -6,7 +6,8 @@ code.
     {"format": 1, "root": 2, "layers": [{"class": "Dense", "config": {"in_features": 4, ...}}, ...], "shared": {}}
 
 A layer in another one's config is ``{"$layer": i}``, an earlier entry of ``layers``, so a shared layer stays shared; an
-activation is ``{"$activation": name, "parameters": {...}}``; ``shared`` lists the further names of shared parameters.
+activation is ``{"$activation": name, "parameters": {...}}``; ``shared`` lists the further names of shared parameters,
+``frozen``, where there are such, those that are not trainable.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fastact._custom import Scaled
 from fastact._files import BESIDE, PathLike, read_tensors, write_tensors
 from fastact.errors import ModelFileError
 from fastact.nn.base import Layer
-from fastact.nn.parameter import Parameter
+from fastact.nn.parameter import Buffer
 
 FORMAT = 1
 
@@ -64,7 +65,7 @@ Dense(in_features=8, out_features=3, activation=None, bias=True, dtype='float32'
     given = dict(metadata or {})
     if "fastact" in given:
         raise ValueError("metadata: expected keys other than 'fastact', which holds the architecture, got it")
-    tensors = {name: p.value for name, p in model.parameters().items()}
+    tensors = {name: held.value for name, held in model._saved().items()}
     write_tensors(path, tensors, {**given, "fastact": describe(model)})
 
 
@@ -150,7 +151,10 @@ def describe(model: Layer) -> str:
     root = place(model)
     first: dict[int, str] = {}
     shared = {name: kept for name, p in model._names() if (kept := first.setdefault(id(p), name)) != name}
-    return json.dumps({"format": FORMAT, "root": root, "layers": entries, "shared": shared})
+    document = {"format": FORMAT, "root": root, "layers": entries, "shared": shared}
+    if frozen := [name for name, held in model._saved().items() if not held.trainable]:
+        document["frozen"] = frozen
+    return json.dumps(document)
 
 
 def encode_activation(function: Activation, where: str) -> dict[str, Any]:
@@ -208,6 +212,9 @@ def restore(description: str, custom: Mapping[str, type[Layer]] | None = None, p
         model = layer_at(document["root"])
         for name, kept in document["shared"].items():
             share_parameter(model, name, kept)
+        held = model._saved()
+        for name in document.get("frozen", ()):
+            held[name].trainable = False
         return model
     except ModelFileError:
         raise
@@ -234,10 +241,10 @@ def class_of(entry: dict[str, Any], custom: Mapping[str, type[Layer]], path: str
 
 def share_parameter(model: Layer, name: str, kept: str) -> None:
     """Make ``name`` the same parameter as ``kept``, as it was in the model that was saved."""
-    found: dict[str, tuple[Layer, str, Parameter]] = {}
+    found: dict[str, tuple[Layer, str, Buffer]] = {}
     for prefix, layer in model._tree():
         for own, member in layer._members():
-            if isinstance(member, Parameter):
+            if isinstance(member, Buffer):
                 found[prefix + own] = layer, own, member
     layer, own, member = found[name]
     parameter = found[kept][2]

@@ -106,6 +106,8 @@ class Optimizer:
     def step(self, model: Layer, gradient_scale: float = 1.0) -> None:
         """Update all parameters of ``model`` from their gradients, which stay as they are.
 
+        Frozen parameters (``Parameter.trainable``) keep their values, and their part of the state stays as well.
+
         Parameters
         ----------
         model : Layer
@@ -122,8 +124,10 @@ class Optimizer:
         if self._owner is None or self._owner() is not arena:
             self._bind(arena)
         if arena.size:
-            self._update(arena.values, arena.gradients, gradient_scale)
-            arena.bump()
+            trained = arena.trained
+            self._update(arena.values, arena.gradients, gradient_scale, trained.spans)
+            for parameter in trained.parameters:
+                parameter.version += 1
 
     def _bind(self, arena: Arena) -> None:
         """Make ``arena`` the one that this optimiser updates; its state is new, or was loaded or copied before."""
@@ -145,7 +149,7 @@ class Optimizer:
                 )
         self._owner = weakref.ref(arena)
 
-    def _update(self, values: Array, gradients: Array, gradient_scale: float) -> None:
+    def _update(self, values: Array, gradients: Array, gradient_scale: float, spans: Array | None) -> None:
         m, v, u = self._states
         arrays = (
             self._state.get(m) if m else None,
@@ -153,7 +157,8 @@ class Optimizer:
             self._state.get(u) if u else None,
         )
         coefficients = self._coefficients(self.steps + 1)
-        _core.update(_core.RULES[self._rule], values, gradients, arrays, self._counter, gradient_scale, *coefficients)
+        rule = _core.RULES[self._rule]
+        _core.update(rule, values, gradients, arrays, self._counter, spans, gradient_scale, *coefficients)
 
     def _coefficients(self, t: int) -> tuple[float, ...]:
         """The rule's numbers for step t: rate, decay, shrink, beta1, beta2, eps, root_scale, rate_now, low, high.
@@ -635,24 +640,39 @@ class LBFGS:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError("LBFGS: expected SciPy to be installed; pip install scipy") from error
         arena = _arena(model)
+        spans = arena.trained.spans
+        trained = [slice(None)] if spans is None else [slice(*span) for span in spans.tolist()]
+
+        def gathered(flat: Array) -> Array:
+            return np.concatenate([flat[:0], *[flat[part] for part in trained]]).astype(np.float64)
+
+        def put(x: Array) -> None:
+            begin = 0
+            for part in trained:
+                into = arena.values[part]
+                into[...] = x[begin : begin + len(into)]
+                begin += len(into)
+            arena.bump()
 
         def measured(x: Array) -> tuple[float, Array]:
-            arena.values[...] = x
-            arena.bump()
+            put(x)
             model.zero_grad()
-            return float(closure()), arena.gradients.astype(np.float64)
+            return float(closure()), gathered(arena.gradients)
 
         options: dict[str, float] = {"maxiter": self.max_iter, "maxcor": self.history_size}
         options |= {"gtol": self.tolerance_grad, "ftol": self.tolerance_change}
-        found = minimize(measured, arena.values.astype(np.float64), jac=True, method="L-BFGS-B", options=options)
-        arena.values[...] = found.x
-        arena.bump()
+        found = minimize(measured, gathered(arena.values), jac=True, method="L-BFGS-B", options=options)
+        put(found.x)
         return found
 
 
 def global_norm(model: Layer) -> float:
-    """Euclidean norm of all gradients of a model as one vector; same bits for any number of threads."""
-    return math.sqrt(_core.sum_squares(_arena(model).gradients))
+    """Euclidean norm of all gradients of a model as one vector; same bits for any number of threads.
+
+    Those of frozen parameters do not count.
+    """
+    arena = _arena(model)
+    return math.sqrt(_core.sum_squares(arena.gradients, arena.trained.spans))
 
 
 def clip_scale(norm: float, max_norm: float) -> float:

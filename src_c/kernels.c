@@ -17,6 +17,7 @@
 #include "recurrent_norm.inl"
 #include "recurrent.inl"
 #include "training.inl"
+#include "norm.inl"
 #include "probe.inl"
 
 const fa_kernels FA_SUFFIXED(fa_kernels) = {
@@ -29,5 +30,6 @@ const fa_kernels FA_SUFFIXED(fa_kernels) = {
     .product = PRODUCT_KERNELS,
     .recurrent = RECURRENT_KERNELS,
     .training = TRAINING_KERNELS,
+    .norm = NORM_KERNELS,
     .probe = PROBE_KERNELS,
 };

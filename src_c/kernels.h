@@ -7,6 +7,7 @@
 
 #include "activations.h"
 #include "gated.h"
+#include "norm.h"
 #include "probe.h"
 #include "product.h"
 #include "recurrent.h"
@@ -23,6 +24,7 @@ typedef struct {
   fa_product_kernels product;
   fa_recurrent_kernels recurrent;
   fa_training_kernels training;
+  fa_norm_kernels norm;
   fa_probe_kernels probe;
 } fa_kernels;
 

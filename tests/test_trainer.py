@@ -539,8 +539,8 @@ def test_own_loss(tmp_path):
 
 def test_an_optimiser_of_ones_own(tmp_path):
     class Halved(fa.optim.SGD):
-        def _update(self, values, gradients, gradient_scale):
-            super()._update(values, gradients, gradient_scale / 2)
+        def _update(self, values, gradients, gradient_scale, spans):
+            super()._update(values, gradients, gradient_scale / 2, spans)
 
     t = trainer(optimizer=Halved(0.1))
     t.fit(X, Y, epochs=2)

@@ -1100,7 +1100,7 @@ cdef void backward_share(void *of, int rank, int size) noexcept nogil:
         end = begin
     if args.T > 0:
         kernels.backward_step(args, &share, -1)
-    if args.cell.layer_norm:  # every row's sums were complete at the last chunk's barriers
+    if args.cell.layer_norm and job.n_gradients > 0:  # every row's sums were complete at the last chunk's barriers
         kernels.norm_gradient(args, rank, size)
 
 
@@ -1135,7 +1135,7 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
     initial : the same
         C-contiguous; filled.
     gradients : as the weights of ``pack_cell``, in its order
-        C-contiguous; added to.
+        C-contiguous; added to. All None: they are not computed.
     """
     cdef PackedCell cell = tape.cell
     cdef const kernel_table *kernels = cell.kernels
@@ -1278,6 +1278,8 @@ def backward_pass(Tape tape not None, cnp.ndarray dy, tuple final, cnp.ndarray d
         gradient.a_b = Hp
         gradient.slabs = args.second_slabs
         gradient.gradient = second_weight(cell.cell, H, item_data(gradients, 1), item_data(gradients, 10), size)
+    if item_data(gradients, 0) == NULL:
+        job.n_gradients = 0
     load_state(<char *>args.dh, item_data(final, 0), B, P * size, Pp * size)
     load_state(<char *>args.dc, item_data(final, 1), B, H * size, Hp * size)
     if n_second > 0 and padded(P, kernels) * size * tape.slab_rows < <fa_size>n_second:  # vectors that no piece writes

@@ -15,7 +15,7 @@ def cross_entropy(
     count_correct: bool = False,
 ) -> tuple[float, int, int, int]: ...
 def squared_error(prediction: Array, target: Array, gradient: Array | None = None) -> float: ...
-def sum_squares(x: Array) -> float: ...
+def sum_squares(x: Array, spans: Array | None = None) -> float: ...
 
 RULES: dict[str, int]
 
@@ -26,6 +26,7 @@ def update(
     gradients: Array,
     state: tuple[Array | None, ...],
     steps: Array,
+    spans: Array | None = None,
     gradient_scale: float = 1.0,
     rate: float = 0.0,
     decay: float = 0.0,

@@ -58,7 +58,6 @@ cdef extern from "training.h" nogil:
         void *state[FA_STATES]
         double gradient_scale, decay, shrink
         double rate, rate_now, beta1, beta2, eps, root_scale, low, high
-    ctypedef void (*fa_training_kernel)(const void *args, fa_size first, fa_size last) noexcept nogil
     ctypedef struct fa_training_kernels:
         fa_training_kernel embedding_forward
         fa_training_kernel embedding_backward
@@ -291,8 +290,29 @@ def squared_error(cnp.ndarray prediction, cnp.ndarray target, cnp.ndarray gradie
     return total * args.scale / 2
 
 
-def sum_squares(cnp.ndarray x):
-    """Sum of x^2 over a flat array, in float64: the same bits for any number of threads and instruction set."""
+cdef int64_t *spans_of(cnp.ndarray spans, fa_size n) except? NULL:
+    """The pairs (begin, end) of an array (k, 2), each within 0 ... n."""
+    cdef int64_t *pairs
+    cdef fa_size k
+    dense(spans, "spans", cnp.NPY_INT64, 2)
+    pairs = <int64_t *>cnp.PyArray_DATA(spans)
+    if cnp.PyArray_DIM(spans, 1) != 2:
+        raise ValueError(f"spans: expected shape (k, 2), got {(<object>spans).shape}")
+    for k in range(cnp.PyArray_DIM(spans, 0)):
+        if not 0 <= pairs[2 * k] <= pairs[2 * k + 1] <= n:
+            raise ValueError(f"spans: expected 0 <= begin <= end <= {n}, got {pairs[2 * k]}, {pairs[2 * k + 1]}")
+    return pairs
+
+
+def sum_squares(cnp.ndarray x, cnp.ndarray spans=None):
+    """Sum of x^2 over a flat array, in float64: the same bits for any number of threads and instruction set.
+
+    ``spans``, int64 of shape (k, 2): only x[begin:end] of each.
+    """
+    cdef int64_t *pairs
+    if spans is not None:
+        pairs = spans_of(spans, cnp.PyArray_DIM(x, 0))
+        return sum([sum_squares(x[pairs[2 * k] : pairs[2 * k + 1]]) for k in range(cnp.PyArray_DIM(spans, 0))], 0.0)
     cdef const fa_training_kernels *kernels = kernels_of(x)
     cdef fa_sum_squares_args args
     cdef fa_size blocks
@@ -329,17 +349,21 @@ cdef void *flat(cnp.ndarray array, str name, cnp.ndarray like) except? NULL:
 
 
 def update(int rule, cnp.ndarray parameters not None, cnp.ndarray gradients not None, tuple state not None,
-           cnp.ndarray steps not None, double gradient_scale=1.0, double rate=0.0, double decay=0.0, double shrink=1.0,
+           cnp.ndarray steps not None, cnp.ndarray spans=None, double gradient_scale=1.0, double rate=0.0, double decay=0.0, double shrink=1.0,
            double beta1=0.0, double beta2=0.0, double eps=0.0, double root_scale=1.0, double rate_now=0.0,
            double low=0.0, double high=0.0):
     """One step of a rule of src_c/training.h; ``state`` is (m, v, u), None for those that it has not.
 
     ``steps``, int64 of shape (), goes up by one: counter and arrays change in one call that no signal handler interrupts.
+    ``spans``, int64 of shape (k, 2): only the elements begin ... end - 1 of each change.
     """
     cdef const fa_training_kernels *kernels = kernels_of(parameters)
     cdef fa_update_args args
+    cdef fa_update_args part
     cdef int64_t *step
-    cdef fa_size arrays = 2
+    cdef int64_t whole[2]
+    cdef int64_t *pairs = whole
+    cdef fa_size arrays = 2, itemsize = cnp.PyArray_ITEMSIZE(parameters), i, n_spans = 1
     cdef int k
     if not 0 <= rule < FA_UPDATE_COUNT or len(state) != FA_STATES:
         raise ValueError(f"rule: expected one of {len(RULES)} and {FA_STATES} states, got {rule} and {len(state)}")
@@ -358,9 +382,19 @@ def update(int rule, cnp.ndarray parameters not None, cnp.ndarray gradients not 
     args.gradient_scale, args.decay, args.shrink = gradient_scale, decay, shrink
     args.rate, args.rate_now, args.beta1, args.beta2, args.eps = rate, rate_now, beta1, beta2, eps
     args.root_scale, args.low, args.high = root_scale, low, high
+    whole[0], whole[1] = 0, args.n
+    if spans is not None:
+        pairs, n_spans = spans_of(spans, args.n), cnp.PyArray_DIM(spans, 0)
     with nogil:
-        run(kernels.update[rule], &args, ceil_div(args.n, FA_UPDATE_BLOCK),
-            0.014 * arrays * cnp.PyArray_ITEMSIZE(parameters) * args.n)
+        for i in range(n_spans):
+            part = args
+            part.n = pairs[2 * i + 1] - pairs[2 * i]
+            part.parameters = <char *>args.parameters + pairs[2 * i] * itemsize
+            part.gradients = <char *>args.gradients + pairs[2 * i] * itemsize
+            for k in range(FA_STATES):
+                if args.state[k] != NULL:
+                    part.state[k] = <char *>args.state[k] + pairs[2 * i] * itemsize
+            run(kernels.update[rule], &part, ceil_div(part.n, FA_UPDATE_BLOCK), 0.014 * arrays * itemsize * part.n)
         step[0] += 1
 
 

@@ -1,14 +1,31 @@
 """Layers: ``forward(x)`` gives the output and its backward, gradients add up in ``parameter.grad``."""
 
 from fastact.nn.activation import Activation as Activation
+from fastact.nn.activation import PReLU as PReLU
 from fastact.nn.base import Backward as Backward
 from fastact.nn.base import Layer as Layer
 from fastact.nn.base import RunResult as RunResult
+from fastact.nn.branches import Bidirectional as Bidirectional
+from fastact.nn.branches import Concatenate as Concatenate
+from fastact.nn.branches import Residual as Residual
 from fastact.nn.dense import Dense as Dense
+from fastact.nn.dropout import Dropout as Dropout
+from fastact.nn.dropout import VariationalDropout as VariationalDropout
 from fastact.nn.embedding import Embedding as Embedding
 from fastact.nn.gru import GRU as GRU
 from fastact.nn.lstm import LSTM as LSTM
+from fastact.nn.normalization import BatchNorm as BatchNorm
+from fastact.nn.normalization import LayerNorm as LayerNorm
+from fastact.nn.normalization import RMSNorm as RMSNorm
+from fastact.nn.over_time import LastStep as LastStep
+from fastact.nn.over_time import MaxPooling as MaxPooling
+from fastact.nn.over_time import MeanPooling as MeanPooling
+from fastact.nn.over_time import TimeDistributed as TimeDistributed
 from fastact.nn.parameter import Arena as Arena
+from fastact.nn.parameter import Buffer as Buffer
 from fastact.nn.parameter import Parameter as Parameter
 from fastact.nn.rnn import RNN as RNN
 from fastact.nn.sequential import Sequential as Sequential
+from fastact.nn.shapes import Flatten as Flatten
+from fastact.nn.shapes import Reshape as Reshape
+from fastact.nn.summary import Summary as Summary

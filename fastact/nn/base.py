@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,13 @@ import numpy.typing as npt
 from fastact._activations import Activation, activations
 from fastact._arguments import Array, as_floats, as_size
 from fastact.errors import BackwardError
-from fastact.nn.parameter import Arena, Parameter
+from fastact.nn.parameter import Arena, Buffer, Parameter
 from fastact.nn.streams import PlainStream
+
+if TYPE_CHECKING:
+    from fastact.nn.summary import Summary
+
+AnyLayer = TypeVar("AnyLayer", bound="Layer")
 
 
 class Backward:
@@ -110,9 +115,9 @@ class Layer:
     >>> import numpy as np
     >>> import fastact as fa
     >>> class Scale(fa.nn.Layer):
-    ...     def __init__(self, features):
-    ...         self.features = features
-    ...         self.add_parameter("factor", np.ones(features, np.float32))
+    ...     def __init__(self, features, dtype="float32"):
+    ...         self.features, self.dtype = features, dtype
+    ...         self.add_parameter("factor", np.ones(features, dtype))
     ...     def forward(self, x):
     ...         factor = self.factor
     ...         y = x * factor.value
@@ -125,9 +130,23 @@ class Layer:
     >>> dx = backward(np.ones((2, 3), np.float32))
     >>> layer.factor.grad
     array([2., 2., 2.], dtype=float32)
+
+    Whether its gradients are right, ``fa.testing.check_gradients`` tells, by differences in float64:
+
+    >>> fa.testing.check_gradients(Scale(3, "float64"), np.random.default_rng(0).normal(size=(4, 3)))
+
+    One layer or model may be called on several inputs before any backward (a Siamese net): each call has a backward of
+    its own, in whatever order they are called, and the gradients add up in the parameters that they share.
+
+    >>> net = fa.nn.Sequential(fa.nn.Dense(3, 8, "tanh"), fa.nn.Dense(8, 2))
+    >>> first, second = np.zeros((5, 3), np.float32), np.ones((5, 3), np.float32)
+    >>> (a, backward_a), (b, backward_b) = net.forward(first), net.forward(second)
+    >>> distance = ((a - b) ** 2).sum(axis=1)
+    >>> dx_first, dx_second = backward_a(2 * (a - b)), backward_b(2 * (b - a))
     """
 
     stateful: bool = False  #: takes ``state=`` in forward; its backward has ``state`` and ``dstate``
+    takes_lengths: bool = False  #: takes ``lengths=``, the steps of each sequence, in a call and in forward
     _transient: ClassVar[tuple[str, ...]] = ()  # attributes that are caches: no members, and None in copies and pickles
     _arena: Arena | None = None
 
@@ -141,33 +160,52 @@ class Layer:
         """Output for x. Nothing is kept."""
         return self.forward(x)[0]
 
-    def predict(self, x: npt.ArrayLike, batch_size: int | None = None) -> Array:
+    def predict(self, x: npt.ArrayLike, batch_size: int | None = None, lengths: npt.ArrayLike | None = None) -> Array:
         """Raw outputs for all of x, ``batch_size`` rows at a time (None: all in one call).
 
         Parameters
         ----------
         x : array of shape (B, ...)
         batch_size : int or None
+        lengths : integers of shape (B,), optional
+            Steps of each sequence, for a layer with ``takes_lengths``.
 
         Returns
         -------
         array of shape (B, ...)
             Whatever the layer puts out; the class axis of a classifier is the last one.
         """
+        self._refuse_lengths(lengths)
         if batch_size is None:
-            return self(x)
+            return self(x) if lengths is None else self(x, lengths=lengths)  # type: ignore[call-arg]
         n = as_size(batch_size, "batch_size")
         rows = np.asarray(x)
         if rows.ndim == 0:
             raise ValueError("x: expected at least one axis (rows first), got a scalar")
+        steps = None if lengths is None else np.asarray(lengths)
+        if steps is not None and steps.shape != rows.shape[:1]:
+            raise ValueError(f"lengths: expected one for each of the {len(rows)} rows of x, got shape {steps.shape}")
+
+        def part(begin: int) -> Array:
+            here = rows[begin : begin + n]
+            return self(here) if steps is None else self(here, lengths=steps[begin : begin + n])  # type: ignore[call-arg]
+
+        first = part(0)
         if len(rows) <= n:
-            return self(rows)
-        first = self(rows[:n])
+            return first
         out = np.empty((len(rows), *first.shape[1:]), first.dtype)
         out[:n] = first
         for begin in range(n, len(rows), n):
-            out[begin : begin + n] = self(rows[begin : begin + n])
+            out[begin : begin + n] = part(begin)
         return out
+
+    def _refuse_lengths(self, lengths: Any) -> None:
+        """An error for lengths that no part of this layer would heed."""
+        if lengths is not None and not self.takes_lengths:
+            raise ValueError(
+                f"lengths: expected None, as {type(self).__name__} has no layer that takes lengths (recurrent layers "
+                "and pooling over time do)"
+            )
 
     def stream(self, batch_size: int = 1) -> Any:
         """This layer one time step at a time: ``stream.step(x, out=None)`` takes and gives arrays of (B, ...), and
@@ -198,8 +236,7 @@ class Layer:
         ValueError
             If the layer is part of a flattened model: its arena cannot grow.
         """
-        if not name.isidentifier():
-            raise ValueError(f"name: expected a Python identifier, got {name!r}")
+        _check_name(name)
         for parameter in self.parameters().values():
             if parameter._arena is not None and parameter._arena() is not None:
                 raise ValueError(f"name: cannot add {name!r} to a layer of a flattened model; add it before flatten()")
@@ -207,15 +244,25 @@ class Layer:
         setattr(self, name, parameter)
         return parameter
 
+    def add_buffer(self, name: str, value: npt.ArrayLike) -> Buffer:
+        """Keep a copy of ``value`` as attribute ``name``: in state dicts, files and copies, but not trained.
+
+        For what a layer learns by other means, such as running statistics. ``buffer.value = new`` writes it.
+        """
+        _check_name(name)
+        buffer = Buffer(value, name)
+        setattr(self, name, buffer)
+        return buffer
+
     def children(self) -> dict[str, Layer]:
         """Inner layers by name, in the order of the attributes; lists and dicts add their index or key."""
         return {name: child for name, child in self._members() if isinstance(child, Layer)}
 
-    def _members(self) -> Iterator[tuple[str, Parameter | Layer]]:
-        """Parameters and inner layers that this layer holds itself."""
+    def _members(self) -> Iterator[tuple[str, Buffer | Layer]]:
+        """Parameters, buffers and inner layers that this layer holds itself."""
 
-        def found(name: str, value: Any) -> Iterator[tuple[str, Parameter | Layer]]:
-            if isinstance(value, (Parameter, Layer)):
+        def found(name: str, value: Any) -> Iterator[tuple[str, Buffer | Layer]]:
+            if isinstance(value, (Buffer, Layer)):
                 yield name, value
             elif isinstance(value, (list, tuple)):
                 for i, item in enumerate(value):
@@ -227,7 +274,7 @@ class Layer:
         for name, value in vars(self).items():
             if name in self._transient:  # a cache may name parameters too
                 continue
-            if isinstance(value, (Parameter, Layer)):  # without a generator each: zero_grad asks at every step
+            if isinstance(value, (Buffer, Layer)):  # without a generator each: zero_grad asks at every step
                 yield name, value
             elif isinstance(value, (list, tuple, dict)):
                 yield from found(name, value)
@@ -240,27 +287,112 @@ class Layer:
             if id(child) not in above:  # a reference back up is no part of the tree
                 yield from child._tree(f"{prefix}{name}.", above)
 
-    def _names(self) -> Iterator[tuple[str, Parameter]]:
-        """All names of all parameters, a shared one under each of its names."""
+    def _names(self) -> Iterator[tuple[str, Buffer]]:
+        """All names of all parameters and buffers, a shared one under each of its names."""
         for prefix, layer in self._tree():
             for name, member in layer._members():
-                if isinstance(member, Parameter):
+                if isinstance(member, Buffer):
                     yield prefix + name, member
+
+    def _saved(self) -> dict[str, Buffer]:
+        """Parameters and buffers by name: what a state dict and a file hold."""
+        found: dict[str, Buffer] = {}
+        seen: set[int] = set()
+        for name, held in self._names():
+            if id(held) not in seen:
+                seen.add(id(held))
+                found[name] = held
+        return found
 
     def parameters(self) -> dict[str, Parameter]:
         """Parameters by name, ``"0.weight"`` for one of an inner layer; a shared one once, under its first name."""
-        found: dict[str, Parameter] = {}
-        seen: set[int] = set()
-        for name, parameter in self._names():
-            if id(parameter) not in seen:
-                seen.add(id(parameter))
-                found[name] = parameter
-        return found
+        return {name: held for name, held in self._saved().items() if isinstance(held, Parameter)}
+
+    def buffers(self) -> dict[str, Buffer]:
+        """What ``add_buffer`` added, by name, as ``parameters``."""
+        return {name: held for name, held in self._saved().items() if not isinstance(held, Parameter)}
 
     @property
     def num_parameters(self) -> int:
-        """Trained numbers, each counted once."""
+        """Numbers in the parameters, each counted once."""
         return sum(p.size for p in self.parameters().values())
+
+    def freeze(self: AnyLayer) -> AnyLayer:
+        """Keep all parameters and buffers as they are from now on, whatever is trained; returns the layer.
+
+        Gradients still flow through the layer to those before it. ``Parameter.trainable`` freezes a single one.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastact as fa
+        >>> model = fa.nn.Sequential(fa.nn.Dense(4, 8, "relu").freeze(), fa.nn.Dense(8, 3))
+        >>> before = model.state_dict()
+        >>> loss = fa.Trainer(model).step(np.ones((2, 4), np.float32), [0, 2])
+        >>> [name for name, p in model.parameters().items() if (p.value != before[name]).any()]
+        ['1.weight', '1.bias']
+        """
+        return self._set_trainable(False)
+
+    def unfreeze(self: AnyLayer) -> AnyLayer:
+        """Take ``freeze`` back, for all parameters and buffers; returns the layer."""
+        return self._set_trainable(True)
+
+    def _set_trainable(self: AnyLayer, trainable: bool) -> AnyLayer:
+        for held in self._saved().values():
+            held.trainable = trainable
+        return self
+
+    # -- description of a model -----------------------------------------------------------------------------------
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the output for an input of this shape; here by a call with zeros, in the parameters' dtype.
+
+        A layer that takes something else, such as integers, defines it.
+        """
+        dtypes = [p.dtype for p in self.parameters().values()]
+        return np.shape(self(np.zeros(shape, dtypes[0] if dtypes else np.float32)))
+
+    def _parts(self, shape: tuple[int, ...]) -> Iterator[tuple[str, Layer, tuple[int, ...] | None]]:
+        """Inner layers with the shapes of their inputs, None where only this layer's own ``forward`` knows them."""
+        for name, child in self.children().items():
+            yield name, child, None
+
+    def summary(self, input_shape: tuple[int | None, ...], depth: int | None = None) -> Summary:
+        """A table of the layers, the shapes of their outputs and their parameters; ``print`` shows it.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Of x, with its batch axis, which may be None.
+        depth : int, optional
+            Levels of layers within layers that are listed; all without.
+
+        Returns
+        -------
+        Summary
+
+        Raises
+        ------
+        ValueError
+            If an input of that shape does not go through the layers.
+
+        Examples
+        --------
+        >>> import fastact as fa
+        >>> model = fa.nn.Sequential(fa.nn.Dense(4, 8, "relu"), fa.nn.Dense(8, 3))
+        >>> print(model.summary((None, 4)))
+        Layer       Output shape  Parameters
+        ------------------------------------
+        Sequential  (None, 3)
+          0: Dense  (None, 8)             40
+          1: Dense  (None, 3)             27
+        ------------------------------------
+        67 parameters (268 bytes)
+        """
+        from fastact.nn.summary import summarise
+
+        return summarise(self, input_shape, depth)
 
     def zero_grad(self) -> None:
         """Set all gradients to zero."""
@@ -336,8 +468,8 @@ class Layer:
     # -- state dicts ----------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all values by name."""
-        return {name: np.array(p.value) for name, p in self.parameters().items()}
+        """Copies of the values of all parameters and buffers by name."""
+        return {name: np.array(held.value) for name, held in self._saved().items()}
 
     def load_state_dict(self, state: Mapping[str, Any], *, finite: bool = False) -> None:
         """Write all values by name; a state dict of PyTorch with the same names loads as it is.
@@ -345,8 +477,8 @@ class Layer:
         Parameters
         ----------
         state : mapping of str to array-like
-            One entry for each name in ``parameters()``. The further names of a shared parameter may be there too, with
-            the same numbers.
+            One entry for each name in ``parameters()`` and ``buffers()``. The further names of a shared one may be
+            there too, with the same numbers.
         finite : bool
             True refuses infinities and NaN.
 
@@ -389,7 +521,7 @@ class Layer:
         problems += [f"unexpected {name!r}" for name in given]
         if problems:
             raise ValueError(f"state: does not fit this {type(self).__name__}: " + "; ".join(problems))
-        named = self.parameters()
+        named = self._saved()
         for name, array in new.items():
             named[name].value = array
 
@@ -419,7 +551,7 @@ class Layer:
                 continue
             value = getattr(self, name, inspect.Parameter.empty)
             if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD) or (
-                value is inspect.Parameter.empty or isinstance(value, Parameter)
+                value is inspect.Parameter.empty or isinstance(value, Buffer)
             ):
                 raise TypeError(
                     f"{type(self).__name__}: expected an attribute {name!r} that holds the argument of __init__, found "
@@ -454,3 +586,8 @@ class Layer:
         vars(self).update(state)
         if flat:
             self.flatten()
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier():
+        raise ValueError(f"name: expected a Python identifier, got {name!r}")

@@ -114,6 +114,11 @@ class Dense(Layer):
             return x, None
         return x.reshape(prod(shape[:-1]), self.in_features), (*shape[:-1], self.out_features)
 
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if not shape or shape[-1] != self.in_features:
+            raise ValueError(f"x: expected shape (..., {self.in_features}), the layer's in_features, got {shape}")
+        return (*shape[:-1], self.out_features)
+
     def __call__(self, x: npt.ArrayLike, /) -> Array:
         """y of shape (..., H) for x of shape (..., I)."""
         rows, shape = self._rows(x)
@@ -154,8 +159,9 @@ class Dense(Layer):
             if shape is not None:
                 dy = dy.reshape(y_shape)
             dz = dy if dz_of is None else dz_of(dy)
-            matmul(dz.T, rows, weight.grad, accumulate=True)
-            if bias is not None:
+            if weight.trainable:
+                matmul(dz.T, rows, weight.grad, accumulate=True)
+            if bias is not None and bias.trainable:
                 matmul(_ones(len(rows), self.dtype), dz, bias.grad.reshape(1, -1), accumulate=True)
             if not input_gradient:
                 return None

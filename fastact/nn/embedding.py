@@ -62,6 +62,9 @@ class Embedding(Layer):
             x = given.astype(INT64)
         return np.ascontiguousarray(x).reshape(-1), x.shape
 
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape, self.embedding_dim)
+
     def __call__(self, x: npt.ArrayLike, /) -> Array:
         """y of shape (..., D) for integers x of any shape (...).
 
@@ -79,7 +82,8 @@ class Embedding(Layer):
         weight = self.weight
 
         def run(dy: Array, input_gradient: bool) -> None:
-            embedding_backward(indices, np.ascontiguousarray(dy).reshape(-1, weight.shape[1]), weight.grad)
+            if weight.trainable:
+                embedding_backward(indices, np.ascontiguousarray(dy).reshape(-1, weight.shape[1]), weight.grad)
 
         return y, Backward(run, y.shape, self.dtype)
 

@@ -1,4 +1,4 @@
-"""``Parameter`` and ``Arena``: the memory of what is trained.
+"""``Parameter``, ``Buffer`` and ``Arena``: the memory of what is trained, and of what a layer keeps besides.
 
 A ``Parameter`` owns a 64-byte aligned, zero-padded segment of memory from its construction. ``Layer.flatten`` moves the
 segments of a whole model into one ``Arena`` (a flat buffer of values, a flat buffer of gradients), so that one call
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ def padded_size(size: int, dtype: np.dtype[Any]) -> int:
     return -(-size // block) * block
 
 
-class Parameter:
-    """An array that training changes, with its gradient.
+class Buffer:
+    """An array that belongs to a layer and is saved and copied with it, but is not trained: running statistics, say.
 
     Parameters
     ----------
@@ -45,39 +46,26 @@ class Parameter:
     name : str
         What its layer calls it; only for messages.
 
-    Notes
-    -----
-    Reading: ``p.value`` is a read-only view. Writing: ``p.value = a`` (same shape) or ``p[...] = a`` (as NumPy
-    assigns); both raise ``p.version``. A view taken before ``Layer.flatten`` shows the old memory: take ``p.value``
-    anew at each use. ``p.grad`` is a writable view that backward passes add to; its memory is made at first use, so a
-    model that only predicts has none.
-
-    Copies and pickles carry value and version; their gradient starts at zero.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from fastact.nn import Parameter
-    >>> p = Parameter(np.zeros((2, 3), np.float32), "weight")
-    >>> p[0] = 1
-    >>> p.value
-    array([[1., 1., 1.],
-           [0., 0., 0.]], dtype=float32)
-    >>> p.version
-    1
+    Attributes
+    ----------
+    value : array
+        A read-only view. Writing: ``b.value = a`` (same shape) or ``b[...] = a`` (as NumPy assigns); both raise
+        ``version``.
+    version : int
+    trainable : bool
+        False after ``Layer.freeze``: then training does not change it.
     """
 
-    __slots__ = ("__weakref__", "_arena", "_data", "_grad", "_view", "dtype", "name", "shape", "size", "version")
+    __slots__ = ("__weakref__", "_data", "_trainable", "_view", "dtype", "name", "shape", "size", "version")
 
-    def __init__(self, value: npt.ArrayLike, name: str = "parameter") -> None:
+    def __init__(self, value: npt.ArrayLike, name: str = "buffer") -> None:
         array = np.asarray(value)
         self.dtype = as_dtype(array.dtype)
         self.name = name
         self.shape = array.shape
         self.size = array.size
         self.version = 0
-        self._arena: weakref.ref[Arena] | None = None
-        self._grad: Array | None = None
+        self._trainable = True
         self._place(aligned_zeros(padded_size(self.size, self.dtype), self.dtype))
         self._data[...] = array
 
@@ -107,6 +95,92 @@ class Parameter:
         self.version += 1
 
     @property
+    def trainable(self) -> bool:
+        """Whether training changes it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        self._trainable = bool(trainable)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        if copy or (dtype is not None and np.dtype(dtype) != self.dtype):
+            return np.array(self._data, dtype)
+        return self._view
+
+    def __repr__(self) -> str:
+        frozen = "" if self._trainable else ", frozen"
+        return f"{type(self).__name__}({self.name}, shape={self.shape}, dtype={self.dtype}{frozen})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), np.array(self._data), self.name, self.version, self._trainable)
+
+    def __copy__(self) -> Any:
+        return _restore(type(self), self._data, self.name, self.version, self._trainable)
+
+
+def _restore(kind: type[Buffer], value: Array, name: str, version: int, trainable: bool) -> Buffer:
+    held = kind(value, name)
+    held.version = version
+    held._trainable = trainable
+    return held
+
+
+class Parameter(Buffer):
+    """An array that training changes, with its gradient.
+
+    Parameters
+    ----------
+    value : array
+        Initial value, copied. float32 and float64 keep their type.
+    name : str
+        What its layer calls it; only for messages.
+
+    Notes
+    -----
+    Reading: ``p.value`` is a read-only view. Writing: ``p.value = a`` (same shape) or ``p[...] = a`` (as NumPy
+    assigns); both raise ``p.version``. A view taken before ``Layer.flatten`` shows the old memory: take ``p.value``
+    anew at each use. ``p.grad`` is a writable view that backward passes add to; its memory is made at first use, so a
+    model that only predicts has none.
+
+    With ``p.trainable = False`` optimisers leave it as it is, and layers save the work of its gradient, which then
+    means nothing; ``layer.freeze()`` sets that for a whole layer.
+
+    Copies and pickles carry value, version and ``trainable``; their gradient starts at zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastact.nn import Parameter
+    >>> p = Parameter(np.zeros((2, 3), np.float32), "weight")
+    >>> p[0] = 1
+    >>> p.value
+    array([[1., 1., 1.],
+           [0., 0., 0.]], dtype=float32)
+    >>> p.version
+    1
+    """
+
+    __slots__ = ("_arena", "_grad")
+
+    def __init__(self, value: npt.ArrayLike, name: str = "parameter") -> None:
+        self._arena: weakref.ref[Arena] | None = None
+        self._grad: Array | None = None
+        super().__init__(value, name)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether optimisers change it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        self._trainable = bool(trainable)
+        arena = self._arena() if self._arena is not None else None
+        if arena is not None:
+            arena._trained = None
+
+    @property
     def grad(self) -> Array:
         """Writable view of the gradient; backward passes add to it."""
         grad = self._grad
@@ -131,25 +205,21 @@ class Parameter:
             raise ValueError(f"{self.name}.grad: expected shape {self.shape}, got {array.shape}")
         grad[...] = array
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
-        if copy or (dtype is not None and np.dtype(dtype) != self.dtype):
-            return np.array(self._data, dtype)
-        return self._view
 
-    def __repr__(self) -> str:
-        return f"Parameter({self.name}, shape={self.shape}, dtype={self.dtype})"
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What of an arena training changes.
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _restore_parameter, (np.array(self._data), self.name, self.version)
+    Attributes
+    ----------
+    parameters : tuple of Parameter
+        Those that are trainable.
+    spans : array of shape (k, 2), int64, or None
+        Where their segments begin and end, in elements, neighbours joined; None where that is the whole arena.
+    """
 
-    def __copy__(self) -> Parameter:
-        return _restore_parameter(self._data, self.name, self.version)
-
-
-def _restore_parameter(value: Array, name: str, version: int) -> Parameter:
-    parameter = Parameter(value, name)
-    parameter.version = version
-    return parameter
+    parameters: tuple[Parameter, ...]
+    spans: Array | None
 
 
 class Arena:
@@ -172,9 +242,11 @@ class Arena:
     values, gradients : array of shape (size,)
         The two buffers, writable. Code that writes ``values`` calls ``bump()`` afterwards; everything else uses
         ``Parameter.value`` and ``Layer.flat_parameters``.
+    trained : Trained
+        The trainable parameters and their segments.
     """
 
-    __slots__ = ("__weakref__", "_gradients", "dtype", "offsets", "parameters", "size", "values")
+    __slots__ = ("__weakref__", "_gradients", "_trained", "dtype", "offsets", "parameters", "size", "values")
 
     def __init__(self, parameters: Iterable[Parameter]) -> None:
         self.parameters = tuple(parameters)
@@ -193,6 +265,7 @@ class Arena:
         self.size = end
         self.values = aligned_zeros(end, self.dtype)
         self._gradients: Array | None = None
+        self._trained: Trained | None = None
         for parameter, segment in zip(self.parameters, self._segments(self.values), strict=True):
             old = parameter._data
             parameter._place(segment)
@@ -216,6 +289,27 @@ class Arena:
                     view[...] = parameter._grad
                 parameter._grad = view
         return gradients
+
+    @property
+    def trained(self) -> Trained:
+        trained = self._trained
+        if trained is None:
+            trained = self._trained = self._find_trained()
+        return trained
+
+    def _find_trained(self) -> Trained:
+        chosen = [p for p in self.parameters if p.trainable]
+        if len(chosen) == len(self.parameters):
+            return Trained(self.parameters, None)
+        spans: list[list[int]] = []
+        for p, begin, end in zip(self.parameters, self.offsets, (*self.offsets[1:], self.size), strict=True):
+            if not p.trainable:
+                continue
+            if spans and spans[-1][1] == begin:
+                spans[-1][1] = end
+            else:
+                spans.append([begin, end])
+        return Trained(tuple(chosen), np.array(spans, np.int64).reshape(-1, 2))
 
     def bump(self) -> None:
         """Raise the version of every parameter: ``values`` has been written."""

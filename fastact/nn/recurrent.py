@@ -20,6 +20,7 @@ from fastact._arguments import Array, as_dtype, as_floats, as_number, as_size
 from fastact._core import recurrent as core
 from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer, RunResult
+from fastact.nn.dropout import dropout_mask
 from fastact.nn.parameter import Parameter
 from fastact.nn.sequences import EQUAL, Equal, Ragged, as_lengths
 from fastact.nn.states import Layers, States, part
@@ -118,6 +119,7 @@ class Recurrent(Layer):
     """A stack of recurrent layers, each in one or both directions. Subclasses are LSTM and its kin."""
 
     stateful = True
+    takes_lengths = True
     _transient = ("_packed", "_cell")
     _letters: str  # of the state
     _blocks = 1  # of H rows in the weights
@@ -233,6 +235,13 @@ class Recurrent(Layer):
         if "_norm_" in name:
             return np.full(shape, name.startswith("weight"), self.dtype)
         return init.fan_in_uniform(shape, hidden, self.dtype, rng)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) != 3 or shape[2] != self.input_size:
+            axes = "(T, B, I)" if self.time_major else "(B, T, I)"
+            raise ValueError(f"x: expected shape {axes} with I = {self.input_size}, got {shape}")
+        rows = shape[:2] if self.return_sequences else shape[1:2] if self.time_major else shape[:1]
+        return (*rows, *self._features)
 
     @property
     def _directions(self) -> int:
@@ -605,9 +614,7 @@ class Recurrent(Layer):
 
     def _drawn(self, shape: tuple[int, ...], probability: float, scale: float = 1) -> Array:
         """0 with this probability, else ``scale``."""
-        mask = (init.generator(self.rng).random(shape, np.float32) >= probability).astype(self.dtype)
-        mask *= self.dtype.type(scale)
-        return mask
+        return dropout_mask(shape, probability, self.dtype, self.rng, scale)
 
     def _cell_masks(self, layer: int, batch: int, rows: tuple[int, ...]) -> core.Masks | None:
         """What one pass of training draws; h has the shape (*rows, P) at all steps."""
@@ -719,7 +726,9 @@ def gate_value(function: Activation, kept: Array, clip: float | None) -> Array:
 
 
 def gradients_of(parameters: dict[str, Parameter | None]) -> tuple[Array | None, ...]:
-    """What a pass backward adds to."""
+    """What a pass backward adds to; nothing where all is frozen."""
+    if not any(p is not None and p.trainable for p in parameters.values()):
+        return (None,) * len(parameters)
     return tuple([None if p is None else p.grad for p in parameters.values()])
 
 

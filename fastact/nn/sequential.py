@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, overload
 
+import numpy.typing as npt
+
 from fastact._arguments import Array
 from fastact.nn.base import Backward, Layer, RunResult
-from fastact.nn.parameter import Parameter
+from fastact.nn.parameter import Buffer
 
 
 class Sequential(Layer):
@@ -28,6 +30,12 @@ class Sequential(Layer):
     takes and ``backward.state`` gives a tuple with one state for each recurrent member, in order; ``state=None`` is
     zeros, and so is None in place of a member's state. ``backward(dy, dstate=...)`` and ``backward.dstate`` are tuples
     of their gradients. For inference, ``model.run(x, state=state)`` gives ``y`` and ``state``.
+
+    ``lengths=``, the steps of each padded sequence, goes to all members that take it (``takes_lengths``): recurrent
+    layers, pooling over time.
+
+    With frozen layers at its beginning, ``backward(dy, input_gradient=False)`` stops at the first layer that is
+    trained; ``backward.dstate`` is None for those below.
 
     Examples
     --------
@@ -52,6 +60,7 @@ class Sequential(Layer):
                 )
         self.layers = layers
         self.stateful = any(layer.stateful for layer in layers)
+        self.takes_lengths = any(layer.takes_lengths for layer in layers)
         dtypes = {p.dtype.name: name for name, p in self.parameters().items()}
         if len(dtypes) > 1:
             raise TypeError(
@@ -70,7 +79,7 @@ class Sequential(Layer):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
 
-    def _members(self) -> Iterator[tuple[str, Parameter | Layer]]:
+    def _members(self) -> Iterator[tuple[str, Buffer | Layer]]:
         for name, member in super()._members():
             yield name.removeprefix("layers."), member
 
@@ -90,29 +99,43 @@ class Sequential(Layer):
     def __getitem__(self, index: int | slice) -> Layer | Sequential:
         return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
 
-    def __call__(self, x: Any, /) -> Array:
-        """Output of the last layer. Nothing is kept."""
+    def __call__(self, x: Any, /, lengths: npt.ArrayLike | None = None) -> Array:
+        """Output of the last layer. Nothing is kept.
+
+        Parameters
+        ----------
+        x : array
+        lengths : integers of shape (B,), optional
+            Steps of each sequence, for the members that take them.
+        """
+        if lengths is not None:
+            self._refuse_lengths(lengths)
         i = 0
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007
-                x = layer(x)
+                if lengths is None or not layer.takes_lengths:  # noqa: SIM108
+                    x = layer(x)
+                else:
+                    x = layer(x, lengths=lengths)  # type: ignore[call-arg]
         except _NAMED as error:
             raise _in_layer(i, self.layers[i], error) from error
         return x
 
-    def run(self, x: Any, /, state: tuple[Any, ...] | None = None) -> RunResult:
+    def run(self, x: Any, /, state: tuple[Any, ...] | None = None, lengths: npt.ArrayLike | None = None) -> RunResult:
         """Inference that takes and gives the states of the recurrent members: a result with ``y`` and ``state``."""
+        self._refuse_lengths(lengths)
         states = self._states(state)
         final = []
         i = 0
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007
+                more = {} if lengths is None or not layer.takes_lengths else {"lengths": lengths}
                 if layer.stateful:
-                    result = layer.run(x, state=next(states))  # type: ignore[attr-defined]
+                    result = layer.run(x, state=next(states), **more)  # type: ignore[attr-defined]
                     final.append(result.state)
                     x = result.y
                 else:
-                    x = layer(x)
+                    x = layer(x, **more)
         except _NAMED as error:
             raise _in_layer(i, self.layers[i], error) from error
         return RunResult(x, tuple(final))
@@ -154,7 +177,9 @@ class Sequential(Layer):
             raise ValueError("stream: expected a model of one layer or more, got an empty chain")
         return ChainStream(self.layers, batch_size, self._states(state))
 
-    def forward(self, x: Any, /, state: tuple[Any, ...] | None = None) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, x: Any, /, state: tuple[Any, ...] | None = None, lengths: npt.ArrayLike | None = None
+    ) -> tuple[Array, Backward]:
         """Output of the last layer in training mode, and the backward of the chain.
 
         Parameters
@@ -162,6 +187,8 @@ class Sequential(Layer):
         x : array
         state : tuple or None
             One state for each recurrent member; None is zeros.
+        lengths : integers of shape (B,), optional
+            Steps of each sequence, for the members that take them.
 
         Returns
         -------
@@ -170,15 +197,45 @@ class Sequential(Layer):
             ``dx = backward(dy)``; in a chain with recurrent members ``backward.state`` holds their final states.
         """
         states = self._states(state)
+        if lengths is not None:
+            self._refuse_lengths(lengths)
         backwards = []
         i = 0
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007
-                x, backward = layer.forward(x, state=next(states)) if layer.stateful else layer.forward(x)
+                if lengths is not None and layer.takes_lengths:
+                    more = {"state": next(states)} if layer.stateful else {}
+                    x, backward = layer.forward(x, lengths=lengths, **more)
+                else:
+                    x, backward = layer.forward(x, state=next(states)) if layer.stateful else layer.forward(x)
                 backwards.append(backward)
         except _NAMED as error:
             raise _in_layer(i, self.layers[i], error) from error
-        return x, ChainBackward(self.layers, backwards, x.shape, x.dtype)
+        return x, ChainBackward(self.layers, backwards, x.shape, x.dtype, self._first_trained())
+
+    def _first_trained(self) -> int:
+        """Place of the first layer that is trained, the number of layers if there is none; 0, at no cost, where nothing
+        is frozen and in a chain within a chain."""
+        if self._arena is None or self._arena.trained.spans is None:
+            return 0
+        for i, layer in enumerate(self.layers):
+            if any(p.trainable for p in layer.parameters().values()):
+                return i
+        return len(self.layers)
+
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        i = 0
+        try:
+            for i, layer in enumerate(self.layers):  # noqa: B007
+                shape = layer.output_shape(shape)
+        except _NAMED as error:
+            raise _in_layer(i, self.layers[i], error) from error
+        return shape
+
+    def _parts(self, shape: tuple[int, ...]) -> Iterator[tuple[str, Layer, tuple[int, ...]]]:
+        for i, layer in enumerate(self.layers):
+            yield str(i), layer, shape
+            shape = layer.output_shape(shape)
 
     def _states(self, state: tuple[Any, ...] | None) -> Iterator[Any]:
         expected = sum(layer.stateful for layer in self.layers) if self.stateful else 0
@@ -201,10 +258,13 @@ class ChainBackward(Backward):
         After the call: the gradients of their initial states.
     """
 
-    __slots__ = ("dstate", "state")
+    __slots__ = ("_first", "dstate", "state")
 
-    def __init__(self, layers: tuple[Layer, ...], backwards: list[Any], shape: tuple[int, ...], dtype: Any) -> None:
+    def __init__(
+        self, layers: tuple[Layer, ...], backwards: list[Any], shape: tuple[int, ...], dtype: Any, first: int
+    ) -> None:
         super().__init__(list(zip(layers, backwards, strict=True)), shape, dtype)
+        self._first = first  # the gradient of what goes into it, nothing below needs
         self.state = tuple(b.state for layer, b in zip(layers, backwards, strict=True) if layer.stateful)
         self.dstate: tuple[Any, ...] | None = None
 
@@ -220,15 +280,17 @@ class ChainBackward(Backward):
         pending = list(dstate)
         found = []
         steps = self._begin()
-        while steps:
+        last = 0 if input_gradient else max(0, min(self._first, len(steps) - 1))
+        while len(steps) > last:
             layer, backward = steps.pop()  # what it holds is free after its own step
-            wanted = {} if steps or input_gradient or not isinstance(backward, Backward) else {"input_gradient": False}
+            more = input_gradient or len(steps) > last or not isinstance(backward, Backward)
+            wanted = {} if more else {"input_gradient": False}
             if layer.stateful:
                 dy = backward(dy, dstate=pending.pop(), **wanted)
                 found.append(backward.dstate)
             else:
                 dy = backward(dy, **wanted)
-        self.dstate = tuple(reversed(found))
+        self.dstate = (*[None] * len(pending), *reversed(found))
         return dy if input_gradient else None
 
 

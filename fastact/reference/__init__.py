@@ -4,8 +4,14 @@ One module a family of kernels. Nothing here is fast, and nothing here imports t
 """
 
 from fastact.reference.catalogue import *  # noqa: F403  (an activation is named once, there)
+from fastact.reference.layers import batch_norm as batch_norm
+from fastact.reference.layers import batch_norm_backward as batch_norm_backward
 from fastact.reference.layers import dense as dense
 from fastact.reference.layers import dense_backward as dense_backward
+from fastact.reference.layers import layer_norm as layer_norm
+from fastact.reference.layers import layer_norm_backward as layer_norm_backward
+from fastact.reference.layers import rms_norm as rms_norm
+from fastact.reference.layers import rms_norm_backward as rms_norm_backward
 from fastact.reference.products import matmul as matmul
 from fastact.reference.recurrent import GRUTrace as GRUTrace
 from fastact.reference.recurrent import LSTMTrace as LSTMTrace

@@ -33,7 +33,7 @@ def write(path: str | os.PathLike[str], model: Layer, facts: dict[str, Any], tre
     trees : dict
         Trees of arrays by name: arrays and None in dicts, tuples and lists.
     """
-    tensors: dict[str, Array] = {name: p.value for name, p in model.parameters().items()}
+    tensors: dict[str, Array] = {name: held.value for name, held in model._saved().items()}
     shapes = {name: _flatten(tree, f"{BESIDE}{name}", tensors) for name, tree in trees.items()}
     document = json.dumps({"format": FORMAT, "facts": facts, "trees": shapes})
     write_tensors(path, tensors, {"fastact": io.describe(model), "trainer": document})

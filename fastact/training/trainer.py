@@ -186,7 +186,7 @@ class Trainer:
             backward(gradient)
         scale = 1.0
         if self.clip_norm is not None:
-            norm = self.last_gradient_norm = math.sqrt(_core.sum_squares(gradients))
+            norm = self.last_gradient_norm = math.sqrt(_core.sum_squares(gradients, model.arena.trained.spans))
             if not math.isfinite(norm):
                 raise self._non_finite("norm of the gradient", norm, x, y)
             scale = clip_scale(norm, self.clip_norm)
