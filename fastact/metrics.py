@@ -25,6 +25,7 @@ from fastact.losses import CrossEntropy
 
 __all__ = [
     "F1",
+    "R2",
     "ROCAUC",
     "Accuracy",
     "MeanAbsoluteError",
@@ -33,7 +34,6 @@ __all__ = [
     "OfFunction",
     "Perplexity",
     "Precision",
-    "R2",
     "Recall",
     "TopKAccuracy",
     "as_metric",

@@ -16,6 +16,8 @@
 #include "recurrent_norm.inl"
 #include "recurrent.inl"
 #include "training.inl"
+#include "losses.inl"
+#include "ctc.inl"
 #include "probe.inl"
 
 const fa_kernels FA_SUFFIXED(fa_kernels) = {
@@ -27,5 +29,6 @@ const fa_kernels FA_SUFFIXED(fa_kernels) = {
     .product = PRODUCT_KERNELS,
     .recurrent = RECURRENT_KERNELS,
     .training = TRAINING_KERNELS,
+    .losses = LOSS_KERNELS,
     .probe = PROBE_KERNELS,
 };

@@ -6,6 +6,7 @@
 #define FA_KERNELS_H
 
 #include "activations.h"
+#include "losses.h"
 #include "probe.h"
 #include "product.h"
 #include "recurrent.h"
@@ -21,6 +22,7 @@ typedef struct {
   fa_product_kernels product;
   fa_recurrent_kernels recurrent;
   fa_training_kernels training;
+  fa_loss_kernels losses;
   fa_probe_kernels probe;
 } fa_kernels;
 

@@ -3,9 +3,12 @@
 One module a family of kernels. Nothing here is fast, and nothing here imports the compiled core.
 """
 
+from fastact.reference import losses as losses
 from fastact.reference.catalogue import *  # noqa: F403  (an activation is named once, there)
 from fastact.reference.layers import dense as dense
 from fastact.reference.layers import dense_backward as dense_backward
+from fastact.reference.losses import cross_entropy as cross_entropy
+from fastact.reference.losses import squared_error as squared_error
 from fastact.reference.products import matmul as matmul
 from fastact.reference.recurrent import GRUTrace as GRUTrace
 from fastact.reference.recurrent import LSTMTrace as LSTMTrace
@@ -23,7 +26,6 @@ from fastact.reference.training import adagrad as adagrad
 from fastact.reference.training import adam as adam
 from fastact.reference.training import adamw as adamw
 from fastact.reference.training import amsgrad as amsgrad
-from fastact.reference.training import cross_entropy as cross_entropy
 from fastact.reference.training import embedding_backward as embedding_backward
 from fastact.reference.training import embedding_forward as embedding_forward
 from fastact.reference.training import global_norm as global_norm
@@ -32,4 +34,3 @@ from fastact.reference.training import nadam as nadam
 from fastact.reference.training import rmsprop as rmsprop
 from fastact.reference.training import rprop as rprop
 from fastact.reference.training import sgd as sgd
-from fastact.reference.training import squared_error as squared_error
