@@ -4,9 +4,10 @@
 gives the result of all data at once. A Trainer takes metrics by name, as objects, or as functions of
 (prediction, target).
 
-Predictions are what a model puts out: classes on the last axis (logits or probabilities, the largest wins) against class
-numbers or one-hot rows; or one number a position, the probability of class 1, against 0 and 1. ``weight`` is an array
-over the leading axes of the positions, shape (B,) or (B, T); a weight of 0 leaves a position out, whatever stands there.
+Predictions are what a model puts out: classes on the last axis (logits or probabilities, the largest wins) against
+class numbers or one-hot rows; or one number a position, the probability of class 1, against 0 and 1. ``weight`` is an
+array over the leading axes of the positions, shape (B,) or (B, T); a weight of 0 leaves a position out, whatever stands
+there.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ def _weights(weight: npt.ArrayLike | None, shape: tuple[int, ...]) -> Array:
 
 def _misfit(prediction: Array, target: Array) -> ValueError:
     return ValueError(
-        f"target: expected shape {prediction.shape[:-1]} (class numbers, classes on the last axis of the prediction) or "
-        f"{prediction.shape} (one-hot rows, or 0 and 1 for each probability), got {target.shape}"
+        f"target: expected shape {prediction.shape[:-1]} (class numbers, classes on the last axis of the prediction) "
+        f"or {prediction.shape} (one-hot rows, or 0 and 1 for each probability), got {target.shape}"
     )
 
 
@@ -275,7 +276,7 @@ class _Confusion(_Classes):
         super().__init__(threshold, ignore_index)
 
     def reset(self) -> None:
-        self._counts = np.zeros((3, 0))  # right; predicted; there: per class, weighted
+        self._counts: Array = np.zeros((3, 0))  # right; predicted; there: per class, weighted
 
     def update(self, prediction: npt.ArrayLike, target: npt.ArrayLike, weight: npt.ArrayLike | None = None) -> None:
         found, labels, weights, classes = self._predicted(prediction, target, weight)
@@ -372,8 +373,8 @@ class F1(_Confusion):
 class ROCAUC(_Classes):
     """Area under the receiver operating characteristic: how likely a 1 scores above a 0, ties counting half. Exact.
 
-    Takes one score a position, or two classes on the last axis, and keeps all of them until ``reset``: the area is not a
-    mean over batches.
+    Takes one score a position, or two classes on the last axis, and keeps all of them until ``reset``: the area is not
+    a mean over batches.
 
     Parameters
     ----------
@@ -406,8 +407,8 @@ class ROCAUC(_Classes):
         if not binary:
             if scores.shape[-1] != 2:
                 raise ValueError(
-                    f"prediction: expected two classes or one score a position, got {scores.shape[-1]} classes; the area "
-                    "is defined for two"
+                    f"prediction: expected two classes or one score a position, got {scores.shape[-1]} classes; the "
+                    "area is defined for two"
                 )
             scores = scores[..., 1].astype(np.float64) - scores[..., 0]
         weights = self._counted(labels, weight, 2)
@@ -581,7 +582,8 @@ class Perplexity(Metric):
 class OfFunction(Metric):
     """A function of (prediction, target), or of (prediction, target, weight) where there are weights, over all data.
 
-    Keeps every batch until ``reset``, so that a function which is no mean comes out right; for much data write a Metric.
+    Keeps every batch until ``reset``, so that a function which is no mean comes out right; for much data write a
+    Metric.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Every loss: its value against the twin, its gradient against central differences, weights, reductions, threads, tails."""
+"""Every loss: value against the twin, gradient against central differences, weights, reductions, threads, tails."""
 
 from __future__ import annotations
 
@@ -116,8 +116,16 @@ ELEMENTS = {
     ),
     "hinge": (L.Hinge, lambda p, t: twin.hinge(p, t, False), signs),
     "squared hinge": (lambda **k: L.Hinge(True, 1.5, **k), lambda p, t: twin.hinge(p, t, True, 1.5), signs),
-    "kl": (L.KLDivergence, lambda p, t: twin.kl_divergence(p, t, False), distributions),
-    "kl log": (lambda **k: L.KLDivergence(True, **k), lambda p, t: twin.kl_divergence(p, t, True), log_distributions),
+    "kl": (
+        lambda reduction="mean": L.KLDivergence(False, reduction),
+        lambda p, t: twin.kl_divergence(p, t, False),
+        distributions,
+    ),
+    "kl log": (
+        lambda reduction="mean": L.KLDivergence(True, reduction),
+        lambda p, t: twin.kl_divergence(p, t, True),
+        log_distributions,
+    ),
 }
 ROWS = {
     "cross-entropy": (L.CrossEntropy, lambda p, t: twin.class_cross_entropy(p, t, 0, 1), labels),
@@ -446,7 +454,7 @@ def test_positives_weigh_by_column(isa):
 
 def test_batchmean_is_the_divergence():
     p, t = distributions(np.random.default_rng(0), (4, 7))
-    loss, backward = L.KLDivergence(reduction="batchmean").forward(p, t)
+    loss, backward = L.KLDivergence().forward(p, t)
     assert loss == pytest.approx(twin.kl_divergence(p, t, False).sum() / 4, rel=1e-13)
     np.testing.assert_allclose(backward(), -t / 4)
 
@@ -489,8 +497,8 @@ def test_elements_against_pytorch(dtype):
         "binary logits": lambda p, t: functional.binary_cross_entropy_with_logits(
             p, t, pos_weight=torch.tensor(2.5, dtype=p.dtype)
         ),
-        "kl": functional.kl_div,
-        "kl log": lambda p, t: functional.kl_div(p, t, log_target=True),
+        "kl": lambda p, t: functional.kl_div(p, t, reduction="batchmean"),
+        "kl log": lambda p, t: functional.kl_div(p, t, reduction="batchmean", log_target=True),
     }
     for name, peer in cases.items():
         make_loss, _, make = ELEMENTS[name]
@@ -498,7 +506,7 @@ def test_elements_against_pytorch(dtype):
         tensor = torch.tensor(p, requires_grad=True)
         value = peer(tensor, torch.tensor(t))
         value.backward()
-        loss, backward = make_loss().forward(p, t)
+        loss, backward = (make_loss(reduction="batchmean") if "kl" in name else make_loss()).forward(p, t)
         assert loss == pytest.approx(float(value.detach()), rel=40 * eps), name
         np.testing.assert_allclose(backward(), tensor.grad.numpy(), rtol=40 * eps, atol=eps, err_msg=name)
 
@@ -563,7 +571,7 @@ def test_by_name_and_settings():
         "reduction": "sum",
     }
     assert repr(L.Quantile([0.1, 0.9])) == "Quantile(quantiles=(0.1, 0.9))"
-    assert repr(L.KLDivergence(reduction="batchmean")) == "KLDivergence(reduction='batchmean')"
+    assert repr(L.KLDivergence(reduction="mean")) == "KLDivergence(reduction='mean')"
 
 
 @pytest.mark.parametrize(

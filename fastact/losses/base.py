@@ -178,7 +178,7 @@ class KernelLoss(Loss):
     def _compute(
         self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any
     ) -> Measure:
-        """The loss; fills ``gradient`` and, with the weighted losses of all positions, ``each``, unless they are None."""
+        """The loss; fills ``gradient`` and ``each``, the weighted losses before reduction, unless they are None."""
         raise NotImplementedError
 
     def _positions(self, prediction: tuple[int, ...]) -> tuple[int, ...]:
@@ -218,8 +218,8 @@ def as_weight(weight: Any, positions: tuple[int, ...], dtype: np.dtype[Any]) -> 
     array = as_dense(as_floats(weight, dtype, "weight"), dtype)
     if array.shape != positions[: array.ndim]:
         raise ValueError(
-            f"weight: expected a shape of leading axes of the positions {positions}, got {array.shape}; one weight a row "
-            f"has shape {positions[:1]}"
+            f"weight: expected a shape of leading axes of the positions {positions}, got {array.shape}; one weight a "
+            f"row has shape {positions[:1]}"
         )
     return array
 

@@ -16,16 +16,16 @@ class BinaryCrossEntropy(ElementLoss):
     Parameters
     ----------
     inputs : {"probabilities", "logits"}
-        What the prediction is: p itself (a sigmoid's output) or z with p = sigmoid(z). From logits nothing is lost where
-        p is next to 0 or 1.
+        What the prediction is: p itself (a sigmoid's output) or z with p = sigmoid(z). From logits nothing is lost
+        where p is next to 0 or 1.
     pos_weight : float or sequence of C floats
         Factor of the first term, for all elements or along the last axis: above 1 it makes positives count more.
     reduction : {"mean", "sum", "none"}
 
     Notes
     -----
-    Targets are between 0 and 1. As in PyTorch (BCELoss, BCEWithLogitsLoss) logarithms of probabilities are at least -100
-    and derivatives have denominators of at least 1e-12, so a probability of exactly 0 or 1 costs much, not everything.
+    Targets are between 0 and 1. As in PyTorch (BCELoss, BCEWithLogitsLoss) logarithms of probabilities are at least
+    -100 and derivatives have denominators of at least 1e-12: a probability of exactly 0 or 1 costs much, not all.
 
     Examples
     --------
@@ -88,8 +88,8 @@ class BinaryFocal(ElementLoss):
 
     Notes
     -----
-    Lin et al., Focal Loss for Dense Object Detection, 2017; torchvision's sigmoid_focal_loss. A target t between 0 and 1
-    mixes the losses of 1 and 0.
+    Lin et al., Focal Loss for Dense Object Detection, 2017; torchvision's sigmoid_focal_loss. A target t between 0 and
+    1 mixes the losses of 1 and 0.
 
     Examples
     --------

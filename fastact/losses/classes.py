@@ -183,16 +183,16 @@ class CrossEntropy(LabelLoss):
         What the prediction is. Of probabilities p the loss is -log(p_t), the logarithm at least -100; of
         log-probabilities it is -z_t, PyTorch's NLLLoss.
     label_smoothing : float
-        The target is 1 - label_smoothing for its class, and besides label_smoothing / C for each class. Of logits alone.
+        The target is 1 - label_smoothing for its class, and besides label_smoothing / C for each class. Logits only.
     class_weight : sequence of C floats, optional
         How much each class counts, in the mean too: sum(w_t l) / sum(w_t).
     reduction : {"mean", "sum", "none"}
 
     Notes
     -----
-    As PyTorch's CrossEntropyLoss. The largest logit is subtracted first, so no logit overflows; sums run in float64 in a
-    fixed order, so the loss has the same bits for any number of threads. A row of NaN, or with +inf, gives NaN. Accuracy
-    is weighted as the mean is.
+    As PyTorch's CrossEntropyLoss. The largest logit is subtracted first, so no logit overflows; sums run in float64 in
+    a fixed order, so the loss has the same bits for any number of threads. A row of NaN, or with +inf, gives NaN.
+    Accuracy is weighted as the mean is.
 
     Examples
     --------
@@ -401,7 +401,7 @@ class CategoricalCrossEntropy(DenseLoss):
         )  # fmt: skip
         if loss != loss:
             ElementLoss._refuse("prediction", prediction, bounds, weights)
-        if each is not None:
+        if each is not None and terms is not None:
             np.sum(terms, -1, out=each)
         found = prediction.argmax(-1) == targets.argmax(-1)
         if weights is None:

@@ -26,8 +26,8 @@ class CTC(KernelLoss):
 
     Notes
     -----
-    Graves et al., Connectionist Temporal Classification, 2006. The prediction (B, T, C) holds logits, batch first; PyTorch's
-    CTCLoss takes log-probabilities, time first. The gradient is that by the logits.
+    Graves et al., Connectionist Temporal Classification, 2006. The prediction (B, T, C) holds logits, batch first;
+    PyTorch's CTCLoss takes log-probabilities, time first. The gradient is that by the logits.
 
     A target row (B, S) ends at its first blank or negative number, so that rows of different length are padded with
     either; a prediction ends where its weight (B, T) becomes 0. ``forward`` and ``measure`` also take the lengths.
@@ -148,8 +148,8 @@ class CTC(KernelLoss):
         if wrong.any():
             where = tuple(np.argwhere(wrong)[0])
             raise ValueError(
-                f"target: expected classes 0 <= class < {classes} other than the blank {self.blank}, got {labels[where]} "
-                f"at position {place_of(where)}"
+                f"target: expected classes 0 <= class < {classes} other than the blank {self.blank}, got "
+                f"{labels[where]} at position {place_of(where)}"
             )
 
     @staticmethod

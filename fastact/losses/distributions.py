@@ -70,9 +70,9 @@ class KLDivergence(ElementLoss):
     ----------
     log_target : bool
         Whether the target holds log t.
-    reduction : {"mean", "sum", "none", "batchmean"}
-        "mean" is over elements, as in PyTorch, which is 1 / C of the divergence; "batchmean" sums the last axis and takes
-        the mean over positions: the divergence itself.
+    reduction : {"batchmean", "mean", "sum", "none"}
+        "batchmean" sums the last axis and takes the mean over positions: the divergence itself. "mean" is over
+        elements, 1 / C of that: what PyTorch 2 does unless told otherwise, and announces to give up.
 
     Notes
     -----
@@ -82,13 +82,12 @@ class KLDivergence(ElementLoss):
     --------
     >>> import numpy as np
     >>> import fastact as fa
-    >>> loss, backward = fa.losses.KLDivergence(reduction="batchmean").forward(
-    ...     np.log([[0.25, 0.75]]), np.array([[0.5, 0.5]]))
+    >>> loss, backward = fa.losses.KLDivergence().forward(np.log([[0.25, 0.75]]), np.array([[0.5, 0.5]]))
     >>> round(loss, 6), backward()
     (0.143841, array([[-0.5, -0.5]]))
     """
 
-    def __init__(self, log_target: bool = False, reduction: str = "mean") -> None:
+    def __init__(self, log_target: bool = False, reduction: str = "batchmean") -> None:
         super().__init__("mean" if reduction == "batchmean" else reduction)
         self.reduction = reduction
         self.log_target = bool(log_target)

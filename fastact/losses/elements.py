@@ -88,7 +88,7 @@ class ElementLoss(KernelLoss):
         if loss != loss:
             self._refuse("prediction", prediction, bounds, weights)
             self._refuse("target", targets, wanted, weights)
-        if each is not None and terms is not each:
+        if each is not None and terms is not None and terms is not each:
             np.sum(terms, -1, out=each)
         return Measure(loss, size)
 
