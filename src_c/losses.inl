@@ -165,6 +165,8 @@ FA_INLINE void element_loss(const fa_element_loss_args *x, fa_size first, fa_siz
       const fa_size count = FA_MIN(SUM_LANES, end - i);
       real rooms[4][SUM_LANES], term[SUM_LANES], slope[SUM_LANES];
       double value[SUM_LANES];
+      const int whole = count == SUM_LANES;
+      real *slopes = gradient && whole ? gradient + i : slope;
       const real *p = operand_at(&prediction, i, count, rooms[0]), *t = operand_at(&x->target, i, count, rooms[1]);
       const real *a = x->columns.data ? operand_at(&x->columns, i, count, rooms[2]) : constant;
       const real *w = x->weight.data ? operand_at(&x->weight, i, count, rooms[3]) : NULL;
@@ -184,16 +186,17 @@ FA_INLINE void element_loss(const fa_element_loss_args *x, fa_size first, fa_siz
           l = (loss_lanes){v_sel(none, zero, l.term), v_sel(none, zero, l.slope)};
         }
         v_store(term + k, l.term);
-        v_store(slope + k, v_mul(l.slope, factor));
+        v_store(slopes + k, v_mul(l.slope, factor));
+      }
+      if (FA_LIKELY(whole && !w && !each)) {
+        for (int k = 0; k < SUM_LANES; k++) lane[k] += (double)term[k] * (kind == SQUARE ? (double)term[k] : 1.0);
+        continue;
       }
       for (int k = 0; k < SUM_LANES; k++) value[k] = (double)term[k] * (kind == SQUARE ? (double)term[k] : 1.0);
       if (w)
         for (int k = 0; k < SUM_LANES; k++) value[k] *= (double)w[k];
-      if (FA_LIKELY(count == SUM_LANES))
-        for (int k = 0; k < SUM_LANES; k++) lane[k] += value[k];
-      else
-        for (fa_size k = 0; k < count; k++) lane[k] += value[k];
-      if (gradient) memcpy(gradient + i, slope, (size_t)count * sizeof(real));
+      for (fa_size k = 0; k < count; k++) lane[k] += value[k];
+      if (gradient && !whole) memcpy(gradient + i, slope, (size_t)count * sizeof(real));
       if (each)
         for (fa_size k = 0; k < count; k++) each[i + k] = (real)value[k];
     }
@@ -274,13 +277,42 @@ typedef struct {
 FA_INLINE double class_weight(const fa_row_loss_args *x, fa_size j) {
   return x->class_weight ? (double)((const real *)x->class_weight)[j] : 1.0;
 }
-/* sum_j w_j and sum_j w_j (top - z_j), for label smoothing. */
-static void row_smooth(const fa_row_loss_args *x, const loss_row *r, double top, double *weight, double *distance) {
-  *weight = *distance = 0;
-  for (fa_size j = 0; j < x->classes; j++) {
-    const double w = class_weight(x, j);
-    *weight += w;
-    if (w != 0) *distance += w * (top - (double)r->z[j]);
+/* Shares of a row: w_j (keep t_j + share), t_j = 0 without dense targets. */
+typedef struct {
+  real keep, share;
+} row_shares;
+/* At the lanes from j on, 0 beyond the row. */
+FA_INLINE vec row_shares_at(const fa_row_loss_args *x, const loss_row *r, row_shares s, fa_size j) {
+  const fa_size left = x->classes - j;
+  vec wanted = v_set1(s.share);
+  if (r->t) wanted = v_fma(v_set1(s.keep), v_load_n(r->t + j, left), wanted);
+  if (x->class_weight) wanted = v_mul(wanted, v_load_n((const real *)x->class_weight + j, left));
+  return left < VL ? v_sel(m_first(left), wanted, v_zero()) : wanted;
+}
+/* Their sum, and that of the distances top - z_j, so weighted; summed as in row_exp. */
+FA_INLINE double row_shares_sum(const fa_row_loss_args *x, const loss_row *r, row_shares s, real top, double *distance) {
+  enum { FLUSH = 64 * VL };
+  double total = 0;
+  *distance = 0;
+  for (fa_size begin = 0; begin < x->classes; begin += FLUSH) {
+    vec sum = v_zero(), far = v_zero();
+    for (fa_size j = begin; j < FA_MIN(begin + FLUSH, x->classes); j += VL) {
+      const vec wanted = row_shares_at(x, r, s, j), below = v_sub(v_set1(top), v_load_n(r->z + j, x->classes - j));
+      sum = v_add(sum, wanted);
+      far = v_add(far, v_sel(v_eq(wanted, v_zero()), v_zero(), v_mul(wanted, below)));
+    }
+    total += (double)v_hsum(sum);
+    *distance += (double)v_hsum(far);
+  }
+  return total;
+}
+/* gradient = scale gradient - factor shares. */
+FA_INLINE void row_less_shares(const fa_row_loss_args *x, const loss_row *r, row_shares s, double scale) {
+  const vec by = v_set1((real)scale), factor = v_set1((real)r->factor);
+  for (fa_size j = 0; j < x->classes; j += VL) {
+    const fa_size left = x->classes - j;
+    const vec g = v_mul(v_load_n(r->gradient + j, left), by);
+    v_store_n(r->gradient + j, v_fnma(factor, row_shares_at(x, r, s, j), g), left);
   }
 }
 
@@ -295,35 +327,25 @@ FA_INLINE row_loss cross_entropy_row(const fa_row_loss_args *x, loss_row r) {
     }
     return (row_loss){sum, own, top};
   }
-  const double share = x->b / (double)n, w = (1 - x->b) * class_weight(x, r.label);
-  double weights = 0, distance = 0;
-  if (share > 0) row_smooth(x, &r, (double)top, &weights, &distance);
-  const double all = w + share * weights;
+  const row_shares s = {.share = (real)(x->b / (double)n)};
+  const double w = (1 - x->b) * class_weight(x, r.label);
+  double distance;
+  const double all = w + row_shares_sum(x, &r, s, top, &distance);
   if (r.gradient) {
-    row_scale(r.gradient, (real)(r.factor * all / sum), n);
+    row_less_shares(x, &r, s, r.factor * all / sum);
     r.gradient[r.label] -= (real)(r.factor * w);
-    if (share > 0)
-      for (fa_size j = 0; j < n; j++) r.gradient[j] -= (real)(r.factor * share * class_weight(x, j));
   }
-  return (row_loss){1, all * log(sum) + w * own + share * distance, top};
+  return (row_loss){1, all * log(sum) + w * own + distance, top};
 }
 
 FA_INLINE row_loss dense_cross_entropy_row(const fa_row_loss_args *x, loss_row r) {
-  const fa_size n = x->classes;
-  const real top = row_max(r.z, n);
-  const double sum = row_exp(r.z, top, r.gradient, n), keep = 1 - x->b, share = x->b / (double)n;
-  double all = 0, rest = 0;
-  for (fa_size j = 0; j < n; j++) {
-    const double wanted = class_weight(x, j) * (keep * (double)r.t[j] + share);
-    all += wanted;
-    if (wanted != 0) rest += wanted * ((double)top - (double)r.z[j]);
-  }
-  if (r.gradient) {
-    row_scale(r.gradient, (real)(r.factor * all / sum), n);
-    for (fa_size j = 0; j < n; j++)
-      r.gradient[j] -= (real)(r.factor * class_weight(x, j) * (keep * (double)r.t[j] + share));
-  }
-  return (row_loss){1, all * log(sum) + rest, top};
+  const real top = row_max(r.z, x->classes);
+  const row_shares s = {.keep = (real)(1 - x->b), .share = (real)(x->b / (double)x->classes)};
+  const double sum = row_exp(r.z, top, r.gradient, x->classes);
+  double distance;
+  const double all = row_shares_sum(x, &r, s, top, &distance);
+  if (r.gradient) row_less_shares(x, &r, s, r.factor * all / sum);
+  return (row_loss){1, all * log(sum) + distance, top};
 }
 
 FA_INLINE row_loss picked_row(const fa_row_loss_args *x, loss_row r) {
