@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import doctest
+import importlib
 import json
 import math
 import pickle
@@ -555,6 +557,13 @@ def test_rows_against_pytorch(dtype):
 
 
 # ---- names, settings, messages ----
+
+
+@pytest.mark.parametrize("module", ["base", "binary", "classes", "ctc", "distributions", "regression"])
+def test_examples_run(module):
+    found = doctest.testmod(importlib.import_module(f"fastact.losses.{module}"))
+    assert found.attempted > 2
+    assert found.failed == 0
 
 
 def test_by_name_and_settings():

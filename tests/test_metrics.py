@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import math
 
 import numpy as np
@@ -221,6 +222,12 @@ def test_refuses(metric, prediction, target, weight, error, words):
         metric.update(prediction, target, weight)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_examples_run():
+    found = doctest.testmod(metrics)
+    assert found.attempted > 30
+    assert found.failed == 0
 
 
 def test_settings_are_checked():
