@@ -86,13 +86,14 @@ LOSS_BODY(poisson_log) {
 LOSS_BODY(binary) {
   const vec one = v_set1(1), wanted = v_mul(x.a, x.t), other = v_sub(one, x.t);
   const vec term = v_fma(wanted, loss_log_of(x.p), v_mul(other, loss_log_rest(x.p)));
-  const vec slope = v_sub(v_div(other, v_max(PROBABILITY_LEAST, v_sub(one, x.p))), v_div(wanted, v_max(PROBABILITY_LEAST, x.p)));
-  return (loss_lanes){v_neg(term), slope};
+  const vec right = v_max(PROBABILITY_LEAST, x.p), left = v_max(PROBABILITY_LEAST, v_sub(one, x.p));
+  return (loss_lanes){v_neg(term), v_sub(v_div(other, left), v_div(wanted, right))};
 }
 LOSS_BODY(binary_logits) {
   const loss_odds o = loss_odds_at(x.p);
   const vec wanted = v_mul(x.a, x.t), other = v_sub(v_set1(1), x.t);
-  return (loss_lanes){v_fma(wanted, o.cost_right, v_mul(other, o.cost_left)), v_fms(other, o.right, v_mul(wanted, o.left))};
+  return (loss_lanes){v_fma(wanted, o.cost_right, v_mul(other, o.cost_left)),
+                      v_fms(other, o.right, v_mul(wanted, o.left))};
 }
 LOSS_BODY(focal) {
   const loss_odds o = loss_odds_at(x.p);
@@ -131,7 +132,8 @@ LOSS_BODY(kl_log) {
 }
 #undef LOSS_BODY
 
-/* SUM_LANES elements of an operand from i on, of which `count` are there: where they stand if they adjoin, else in room. */
+/* SUM_LANES elements of an operand from i on, of which `count` are there: where they stand if they adjoin, else in
+ * room. */
 FA_INLINE const real *operand_at(const fa_operand *o, fa_size i, fa_size count, real *room) {
   const real *x = o->data;
   if (FA_LIKELY(o->repeat == 1 && o->period == 0 && count == SUM_LANES)) return x + i;
@@ -290,7 +292,8 @@ FA_INLINE vec row_shares_at(const fa_row_loss_args *x, const loss_row *r, row_sh
   return left < VL ? v_sel(m_first(left), wanted, v_zero()) : wanted;
 }
 /* Their sum, and that of the distances top - z_j, so weighted; summed as in row_exp. */
-FA_INLINE double row_shares_sum(const fa_row_loss_args *x, const loss_row *r, row_shares s, real top, double *distance) {
+FA_INLINE double row_shares_sum(const fa_row_loss_args *x, const loss_row *r, row_shares s, real top,
+                                double *distance) {
   enum { FLUSH = 64 * VL };
   double total = 0;
   *distance = 0;
@@ -454,7 +457,8 @@ FA_INLINE void loss_of_rows(const fa_row_loss_args *x, fa_size first, fa_size la
         total += loss;
         if (x->each) ((real *)x->each)[i] = (real)loss;
       }
-      if (x->correct && row_is_correct(&r, l.top, n)) correct += weight * (x->size_by_class ? class_weight(x, r.label) : 1.0);
+      if (x->correct && row_is_correct(&r, l.top, n))
+        correct += weight * (x->size_by_class ? class_weight(x, r.label) : 1.0);
     }
     x->loss[block] = log(product) + total;
     if (x->correct) x->correct[block] = correct;

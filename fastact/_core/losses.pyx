@@ -139,13 +139,13 @@ def elements(int loss, cnp.ndarray prediction not None, cnp.ndarray target not N
              cnp.ndarray each, cnp.ndarray weight, bint mean, double a=0.0, double b=0.0, double c=0.0,
              double low=-INFINITY, double high=INFINITY, double target_low=-INFINITY, double target_high=INFINITY,
              cnp.ndarray columns=None, fa_size group=1):
-    """A loss of elements (number ``loss`` of ELEMENT): ``(loss, size)``, the mean or the sum, and the sum of the weights.
+    """A loss of elements (number ``loss`` of ELEMENT): ``(loss, size)``, mean or sum, and the sum of the weights.
 
     The mean is over groups of so many elements: with 1 over elements, with C over rows of C terms that belong together.
 
-    All arrays are dense and of one type. ``target`` and ``weight`` may have fewer elements than ``prediction``, each for a
-    run of its elements; ``columns`` holds the parameter a along the last axis. ``gradient`` and ``each`` receive, unless
-    None, the derivative of what is returned, and the weighted losses.
+    All arrays are dense and of one type. ``target`` and ``weight`` may have fewer elements than ``prediction``, each for
+    a run of its elements; ``columns`` holds the parameter a along the last axis. ``gradient`` and ``each`` receive,
+    unless None, the derivative of what is returned, and the weighted losses.
     """
     cdef const fa_loss_kernels *kernels = kernels_of(prediction)
     cdef fa_element_loss_args args
@@ -197,7 +197,7 @@ def first_outside(cnp.ndarray indices, int64_t limit, ignored=None):
 
 
 cdef double row_weight(const fa_row_loss_args *args, int type_number) noexcept nogil:
-    """Sum of the weights of the rows, with those of their classes where they count; NaN if a weight is negative, infinite or NaN."""
+    """Sum of the weights of the rows, with those of their classes where they count; NaN if one is none."""
     cdef double total = 0, w
     cdef fa_size i
     cdef bint bad = False
@@ -218,11 +218,11 @@ def rows(int loss, cnp.ndarray prediction not None, cnp.ndarray labels, cnp.ndar
          cnp.ndarray class_weight=None, double a=0.0, double b=0.0):
     """A loss of rows (number ``loss`` of ROW), along the last axis: ``(loss, size, correct, bad)``.
 
-    Of the n rows, of C numbers each, ``labels`` (n,) int64 holds the classes, or ``target`` (n, C) numbers. ``weight`` may have
-    fewer elements, each for a run of rows. ``size`` is the sum of the weights, ``correct`` that of the rows that argmax
-    finds (-1 unless asked for). ``gradient`` and ``each`` (n,) receive, unless None, the derivative of what is returned,
-    and the weighted losses. ``bad`` is the position of the first label that is neither 0 <= label < C nor ``ignored``, when
-    nothing was computed, or -1.
+    Of the n rows, of C numbers each, ``labels`` (n,) int64 holds the classes, or ``target`` (n, C) numbers. ``weight``
+    may have fewer elements, each for a run of rows. ``size`` is the sum of the weights, ``correct`` that of the rows that argmax
+    finds (-1 unless asked for). ``gradient`` and ``each`` (n,) receive, unless None, the derivative of what is
+    returned, and the weighted losses. ``bad`` is the position of the first label that is neither 0 <= label < C nor
+    ``ignored``, when nothing was computed, or -1.
     """
     cdef const fa_loss_kernels *kernels = kernels_of(prediction)
     cdef fa_row_loss_args args
@@ -277,8 +277,8 @@ def ctc(cnp.ndarray logits not None, cnp.ndarray labels not None, cnp.ndarray la
         int64_t blank, bint zero_infinity):
     """CTC of logits (B, T, C) and labels (B, S): fills ``losses`` (B,), float64, each before its weight.
 
-    Counts (B,) are int64: S or T at most. ``scale`` (B,), float64, multiplies the ``gradient`` of each sequence; with 0 it is
-    left out.
+    Counts (B,) are int64: S or T at most. ``scale`` (B,), float64, multiplies the ``gradient`` of each sequence; with 0
+    it is left out.
     """
     cdef const fa_loss_kernels *kernels = kernels_of(logits)
     cdef fa_ctc_args args
@@ -286,7 +286,8 @@ def ctc(cnp.ndarray logits not None, cnp.ndarray labels not None, cnp.ndarray la
     cdef fa_size i, k
     dense(logits, "logits", type_number, 3)
     dense(labels, "labels", cnp.NPY_INT64, 2)
-    args.batch, args.steps, args.classes = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1), cnp.PyArray_DIM(logits, 2)
+    args.batch, args.steps = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
+    args.classes = cnp.PyArray_DIM(logits, 2)
     args.most_labels = cnp.PyArray_DIM(labels, 1)
     args.logits = cnp.PyArray_DATA(logits)
     args.labels = <const int64_t *>data_of(labels, "labels", cnp.NPY_INT64, args.batch * args.most_labels)
