@@ -6,6 +6,7 @@ from fastact import _custom as _custom
 from fastact import _gated as _gated
 from fastact import init as init
 from fastact import losses as losses
+from fastact import metrics as metrics
 from fastact import nn as nn
 from fastact import optim as optim
 from fastact import testing as testing

@@ -18,6 +18,8 @@
 #include "recurrent.inl"
 #include "training.inl"
 #include "norm.inl"
+#include "losses.inl"
+#include "ctc.inl"
 #include "probe.inl"
 
 const fa_kernels FA_SUFFIXED(fa_kernels) = {
@@ -31,5 +33,6 @@ const fa_kernels FA_SUFFIXED(fa_kernels) = {
     .recurrent = RECURRENT_KERNELS,
     .training = TRAINING_KERNELS,
     .norm = NORM_KERNELS,
+    .losses = LOSS_KERNELS,
     .probe = PROBE_KERNELS,
 };

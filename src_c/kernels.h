@@ -8,6 +8,7 @@
 #include "activations.h"
 #include "gated.h"
 #include "norm.h"
+#include "losses.h"
 #include "probe.h"
 #include "product.h"
 #include "recurrent.h"
@@ -25,6 +26,7 @@ typedef struct {
   fa_recurrent_kernels recurrent;
   fa_training_kernels training;
   fa_norm_kernels norm;
+  fa_loss_kernels losses;
   fa_probe_kernels probe;
 } fa_kernels;
 

@@ -1,4 +1,4 @@
-/* Kernels that training needs around the layers: embedding rows, losses with their gradients, optimiser updates, norms.
+/* Kernels that training needs around the layers: embedding rows, optimiser updates, norms. Losses: losses.h.
  *
  * Every kernel has one signature: it works on the units [first, last) of its problem, whose arrays and settings stand in
  * one argument struct. A unit is an embedding position, a column group, or a block of fixed size, never a thread's
@@ -7,8 +7,6 @@
  *   kernel               arguments            unit
  *   embedding_forward    fa_embedding_args    one index
  *   embedding_backward   fa_embedding_args    a group of FA_EMBEDDING_COLUMNS columns
- *   cross_entropy        fa_cross_entropy_args  a block of FA_LOSS_ROWS rows
- *   squared_error        fa_squared_error_args  a block of FA_REDUCE_BLOCK elements
  *   sum_squares          fa_sum_squares_args    a block of FA_REDUCE_BLOCK elements
  *   update[rule]         fa_update_args         a block of FA_UPDATE_BLOCK elements
  *   zero                 fa_update_args         the same; clears the gradient
@@ -20,7 +18,6 @@
 
 enum {
   FA_EMBEDDING_COLUMNS = 16, /* a cache line of float32: threads share none */
-  FA_LOSS_ROWS = 16,
   FA_REDUCE_BLOCK = 4096,
   FA_UPDATE_BLOCK = 1024,
 };
@@ -34,30 +31,6 @@ typedef struct {
   const void *source;     /* forward: table (N, D); backward: dy (n, D) */
   void *target;           /* forward: out (n, D); backward: gradient of the table (N, D), added to */
 } fa_embedding_args;
-
-/* Softmax cross-entropy of rows of logits z against class numbers t:
- *   loss = log(sum_j exp(z_j)) - z_t,   dloss/dz_j = exp(z_j) / sum - [j = t]
- * Rows whose target is `ignored` add nothing and get a zero gradient. */
-typedef struct {
-  fa_size rows, classes;
-  const void *logits;     /* (rows, classes) */
-  const int64_t *targets; /* (rows,), checked by the caller */
-  int64_t ignored;
-  int has_ignored;
-  double scale;     /* of the gradient, usually 1 / rows */
-  void *gradient;   /* (rows, classes), or NULL for the loss alone */
-  double *loss;     /* (blocks,): sum over the rows of a block */
-  int64_t *correct; /* (blocks,): rows whose first largest logit is the target's; or NULL */
-} fa_cross_entropy_args;
-
-/* Squared error: per block the sum of (p - t)^2, and the gradient scale * (p - t). */
-typedef struct {
-  fa_size n;
-  const void *prediction, *target; /* (n,) */
-  double scale;                    /* of the gradient, usually 2 / n */
-  void *gradient;                  /* (n,), or NULL */
-  double *loss;                    /* (blocks,) */
-} fa_squared_error_args;
 
 /* Per block the sum of x^2, in float64. */
 typedef struct {
@@ -126,7 +99,7 @@ typedef void (*fa_training_kernel)(const void *args, fa_size first, fa_size last
 
 typedef struct {
   fa_training_kernel embedding_forward, embedding_backward;
-  fa_training_kernel cross_entropy, squared_error, sum_squares;
+  fa_training_kernel sum_squares;
   fa_training_kernel update[FA_UPDATE_COUNT], zero;
 } fa_training_kernels;
 

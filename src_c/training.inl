@@ -32,87 +32,7 @@ static void embedding_backward(const void *args, fa_size first, fa_size last) {
   for (fa_size i = 0; i < a->count; i++) row_add(gradient + a->indices[i] * a->width, dy + i * a->width, width);
 }
 
-/* ---- losses ---- */
-
-FA_INLINE real row_max(const real *z, fa_size n) {
-  const vec lowest = v_set1(-(real)INFINITY);
-  vec top = lowest;
-  fa_size j = 0;
-  for (; j + VL <= n; j += VL) top = v_max(v_load(z + j), top);
-  if (j < n) top = v_max(v_sel(m_first(n - j), v_load_n(z + j, n - j), lowest), top);
-  return v_hmax(top);
-}
-
-/* Sum of exp(z - top), each exponential kept in e if there is one. Partial sums of 64 vectors go to float64, so that the
- * error does not grow with the number of classes. */
-FA_INLINE double row_exp(const real *z, real top, real *e, fa_size n) {
-  enum { FLUSH = 64 * VL };
-  const vec shift = v_set1(top);
-  double total = 0;
-  for (fa_size begin = 0; begin < n; begin += FLUSH) {
-    fa_size end = FA_MIN(begin + FLUSH, n), j = begin;
-    vec sum = v_zero();
-    for (; j + VL <= end; j += VL) {
-      vec y = math_exp(v_sub(v_load(z + j), shift));
-      if (e) v_store(e + j, y);
-      sum = v_add(sum, y);
-    }
-    if (j < end) {
-      vec y = math_exp(v_sub(v_load_n(z + j, end - j), shift));
-      if (e) v_store_n(e + j, y, end - j);
-      sum = v_add(sum, v_sel(m_first(end - j), y, v_zero()));
-    }
-    total += (double)v_hsum(sum);
-  }
-  return total;
-}
-
-FA_INLINE void row_scale(real *x, real factor, fa_size n) {
-  const vec f = v_set1(factor);
-  fa_size j = 0;
-  for (; j + VL <= n; j += VL) v_store(x + j, v_mul(v_load(x + j), f));
-  if (j < n) v_store_n(x + j, v_mul(v_load_n(x + j, n - j), f), n - j);
-}
-
-/* Whether z[t] is the first of the largest, as argmax counts. */
-FA_INLINE int row_first_max(const real *z, real top, fa_size t) {
-  int earlier = 0;
-  if (z[t] != top) return 0;
-  for (fa_size j = 0; j < t; j++) earlier |= z[j] == top;
-  return !earlier;
-}
-
-/* The logarithms of a block's sums are taken as one, of their product: each is between 1 and the number of classes, so
- * sixteen cannot overflow, and a scalar log (6 ns) a row would double the time of 100 classes. */
-static void cross_entropy(const void *args, fa_size first, fa_size last) {
-  const fa_cross_entropy_args *a = args;
-  const fa_size classes = a->classes;
-  for (fa_size block = first; block < last; block++) {
-    fa_size end = FA_MIN((block + 1) * FA_LOSS_ROWS, a->rows);
-    double product = 1, distance = 0; /* of the target's logits below the largest */
-    int64_t correct = 0;
-    for (fa_size i = block * FA_LOSS_ROWS; i < end; i++) {
-      const real *z = (const real *)a->logits + i * classes;
-      real *gradient = a->gradient ? (real *)a->gradient + i * classes : NULL;
-      const int64_t t = a->targets[i];
-      if (a->has_ignored && t == a->ignored) {
-        if (gradient) memset(gradient, 0, (size_t)classes * sizeof(real));
-        continue;
-      }
-      const real top = row_max(z, classes);
-      const double sum = row_exp(z, top, gradient, classes);
-      product *= sum;
-      distance += (double)top - (double)z[t];
-      if (a->correct) correct += row_first_max(z, top, t);
-      if (gradient) {
-        row_scale(gradient, (real)(a->scale / sum), classes);
-        gradient[t] -= (real)a->scale;
-      }
-    }
-    a->loss[block] = log(product) + distance;
-    if (a->correct) a->correct[block] = correct;
-  }
-}
+/* ---- sums ---- */
 
 /* Sums run in float64 over SUM_LANES chains in plain C, which compilers vectorise as it stands: the order is fixed by the
  * source, so the sum has the same bits on every instruction set. Squares of float32 are exact there and neither
@@ -123,30 +43,6 @@ FA_INLINE double sum_lanes(double *lane) {
   for (int half = SUM_LANES / 2; half > 0; half /= 2)
     for (int k = 0; k < half; k++) lane[k] += lane[k + half];
   return lane[0];
-}
-
-static void squared_error(const void *args, fa_size first, fa_size last) {
-  const fa_squared_error_args *a = args;
-  const real *prediction = a->prediction, *target = a->target;
-  real *gradient = a->gradient;
-  const real scale = (real)a->scale;
-  for (fa_size block = first; block < last; block++) {
-    fa_size i = block * FA_REDUCE_BLOCK, end = FA_MIN(i + FA_REDUCE_BLOCK, a->n);
-    double lane[SUM_LANES] = {0};
-    for (; i < end; i += SUM_LANES) {
-      fa_size count = FA_MIN(SUM_LANES, end - i);
-      real d[SUM_LANES] = {0};
-      if (FA_LIKELY(count == SUM_LANES))
-        for (int k = 0; k < SUM_LANES; k++) d[k] = prediction[i + k] - target[i + k];
-      else
-        for (fa_size k = 0; k < count; k++) d[k] = prediction[i + k] - target[i + k];
-      for (int k = 0; k < SUM_LANES; k++) lane[k] += (double)d[k] * (double)d[k];
-      if (!gradient) continue;
-      for (int k = 0; k < SUM_LANES; k++) d[k] *= scale;
-      memcpy(gradient + i, d, (size_t)count * sizeof(real));
-    }
-    a->loss[block] = sum_lanes(lane);
-  }
 }
 
 static void sum_squares(const void *args, fa_size first, fa_size last) {
@@ -338,4 +234,4 @@ static void zero(const void *args, fa_size first, fa_size last) {
 
 #define UPDATE_ENTRY(name, states) update_##name,
 #define TRAINING_KERNELS \
-  { embedding_forward, embedding_backward, cross_entropy, squared_error, sum_squares, {FA_UPDATES(UPDATE_ENTRY)}, zero }
+  { embedding_forward, embedding_backward, sum_squares, {FA_UPDATES(UPDATE_ENTRY)}, zero }

@@ -1,4 +1,4 @@
-"""Embedding rows, losses with gradients, norms and optimiser updates: the ndarray side of ``src_c/training.h``.
+"""Embedding rows, norms and optimiser updates: the ndarray side of ``src_c/training.h``.
 
 Callers inside the package have validated shapes and types in the user's terms; what is checked again here only keeps
 a wrong call from reading or writing outside an array. Arrays are dense ndarrays; the ndarray C interface is used
@@ -17,7 +17,6 @@ cnp.import_array()
 cdef extern from "training.h" nogil:
     enum:
         FA_EMBEDDING_COLUMNS
-        FA_LOSS_ROWS
         FA_REDUCE_BLOCK
         FA_UPDATE_BLOCK
     ctypedef struct fa_embedding_args:
@@ -26,24 +25,6 @@ cdef extern from "training.h" nogil:
         const int64_t *indices
         const void *source
         void *target
-    ctypedef struct fa_cross_entropy_args:
-        fa_size rows
-        fa_size classes
-        const void *logits
-        const int64_t *targets
-        int64_t ignored
-        int has_ignored
-        double scale
-        void *gradient
-        double *loss
-        int64_t *correct
-    ctypedef struct fa_squared_error_args:
-        fa_size n
-        const void *prediction
-        const void *target
-        double scale
-        void *gradient
-        double *loss
     ctypedef struct fa_sum_squares_args:
         fa_size n
         const void *x
@@ -61,8 +42,6 @@ cdef extern from "training.h" nogil:
     ctypedef struct fa_training_kernels:
         fa_training_kernel embedding_forward
         fa_training_kernel embedding_backward
-        fa_training_kernel cross_entropy
-        fa_training_kernel squared_error
         fa_training_kernel sum_squares
         fa_training_kernel update[FA_UPDATE_COUNT]
         fa_training_kernel zero
@@ -183,7 +162,7 @@ def embedding_backward(cnp.ndarray indices, cnp.ndarray dy, cnp.ndarray grad):
         run(kernels.embedding_backward, &args, ceil_div(args.width, FA_EMBEDDING_COLUMNS), ns)
 
 
-# ---- losses: sums in float64 per block of fixed size, added up in the order of the blocks ----
+# ---- sums in float64 per block of fixed size, added up in the order of the blocks ----
 
 
 cdef double add_up(const double *sums, fa_size n) noexcept nogil:
@@ -199,95 +178,6 @@ cdef void *new_sums(fa_size n) except NULL:
     if sums == NULL:
         raise MemoryError(f"{n} partial sums")
     return sums
-
-
-def first_outside(cnp.ndarray indices, int64_t limit, ignored=None):
-    """Position of the first of the int64 indices (n,) outside 0 <= index < limit that is not ``ignored``, or -1."""
-    cdef fa_size n, bad
-    cdef int has_ignored = ignored is not None
-    cdef int64_t skip = ignored if has_ignored else 0
-    dense(indices, "indices", cnp.NPY_INT64, 1)
-    n = cnp.PyArray_DIM(indices, 0)
-    with nogil:
-        bad = fa_first_outside(<const int64_t *>cnp.PyArray_DATA(indices), n, limit, has_ignored, skip, NULL)
-    return bad
-
-
-def cross_entropy(cnp.ndarray logits, cnp.ndarray targets, cnp.ndarray gradient=None, ignore_index=None,
-                  bint count_correct=False):
-    """Softmax cross-entropy of logits (n, C) against int64 targets (n,): ``(mean, counted, correct, bad)``.
-
-    ``counted`` is the number of targets other than ``ignore_index``, over which the mean is taken (0 for none);
-    ``correct`` counts those that argmax finds (-1 unless asked for). ``gradient`` (n, C), if given, receives
-    d mean / d logits. ``bad`` is the position of the first target outside 0 <= class < C, when nothing was computed, or -1.
-    """
-    cdef const fa_training_kernels *kernels = kernels_of(logits)
-    cdef fa_cross_entropy_args args
-    cdef int itemsize = cnp.PyArray_ITEMSIZE(logits)
-    cdef fa_size counted, bad, blocks, i
-    cdef int64_t correct = 0
-    cdef double total = 0
-    dense(logits, "logits", cnp.PyArray_TYPE(logits), 2)
-    dense(targets, "targets", cnp.NPY_INT64, 1)
-    args.rows, args.classes = cnp.PyArray_DIM(logits, 0), cnp.PyArray_DIM(logits, 1)
-    if cnp.PyArray_DIM(targets, 0) != args.rows:
-        raise ValueError(f"targets: expected shape {(args.rows,)}, got {(<object>targets).shape}")
-    args.gradient = NULL
-    if gradient is not None:
-        dense(gradient, "gradient", cnp.PyArray_TYPE(logits), 2, True)
-        if cnp.PyArray_DIM(gradient, 0) != args.rows or cnp.PyArray_DIM(gradient, 1) != args.classes:
-            raise ValueError(f"gradient: expected shape {(args.rows, args.classes)}, got {(<object>gradient).shape}")
-        args.gradient = cnp.PyArray_DATA(gradient)
-    args.logits, args.targets = cnp.PyArray_DATA(logits), <const int64_t *>cnp.PyArray_DATA(targets)
-    args.has_ignored = ignore_index is not None
-    args.ignored = ignore_index if args.has_ignored else 0
-    blocks = ceil_div(args.rows, FA_LOSS_ROWS)
-    args.correct = NULL
-    args.loss = <double *>new_sums(2 * blocks)
-    if count_correct:
-        args.correct = <int64_t *>(args.loss + blocks)
-    with nogil:
-        args.scale = 0
-        bad = fa_first_outside(args.targets, args.rows, args.classes, args.has_ignored, args.ignored, &counted)
-        if bad < 0:
-            args.scale = 1.0 / counted if counted else 0.0
-            run(kernels.cross_entropy, &args, blocks, args.rows * (15 + 0.06 * itemsize * args.classes))
-            total = add_up(args.loss, blocks)
-            if args.correct:
-                for i in range(blocks):
-                    correct += args.correct[i]
-        free(args.loss)
-    return total * args.scale, counted, correct if count_correct else -1, bad
-
-
-def squared_error(cnp.ndarray prediction, cnp.ndarray target, cnp.ndarray gradient=None):
-    """Mean of (prediction - target)^2 over all n elements (0 for none); ``gradient`` receives its derivative.
-
-    All arrays flat and of one type.
-    """
-    cdef const fa_training_kernels *kernels = kernels_of(prediction)
-    cdef fa_squared_error_args args
-    cdef int type_number = cnp.PyArray_TYPE(prediction)
-    cdef fa_size blocks
-    cdef double total
-    dense(prediction, "prediction", type_number, 1)
-    dense(target, "target", type_number, 1)
-    args.n = cnp.PyArray_DIM(prediction, 0)
-    args.gradient = NULL
-    if gradient is not None:
-        dense(gradient, "gradient", type_number, 1, True)
-        args.gradient = cnp.PyArray_DATA(gradient)
-    if cnp.PyArray_DIM(target, 0) != args.n or (gradient is not None and cnp.PyArray_DIM(gradient, 0) != args.n):
-        raise ValueError(f"target, gradient: expected {args.n} elements as in prediction")
-    args.prediction, args.target = cnp.PyArray_DATA(prediction), cnp.PyArray_DATA(target)
-    args.scale = 2.0 / args.n if args.n else 0.0
-    blocks = ceil_div(args.n, FA_REDUCE_BLOCK)
-    args.loss = <double *>new_sums(blocks)
-    with nogil:
-        run(kernels.squared_error, &args, blocks, 0.08 * cnp.PyArray_ITEMSIZE(prediction) * args.n)
-        total = add_up(args.loss, blocks)
-        free(args.loss)
-    return total * args.scale / 2
 
 
 cdef int64_t *spans_of(cnp.ndarray spans, fa_size n) except? NULL:

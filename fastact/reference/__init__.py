@@ -3,6 +3,7 @@
 One module a family of kernels. Nothing here is fast, and nothing here imports the compiled core.
 """
 
+from fastact.reference import losses as losses
 from fastact.reference.catalogue import *  # noqa: F403  (an activation is named once, there)
 from fastact.reference.layers import batch_norm as batch_norm
 from fastact.reference.layers import batch_norm_backward as batch_norm_backward
@@ -12,6 +13,8 @@ from fastact.reference.layers import layer_norm as layer_norm
 from fastact.reference.layers import layer_norm_backward as layer_norm_backward
 from fastact.reference.layers import rms_norm as rms_norm
 from fastact.reference.layers import rms_norm_backward as rms_norm_backward
+from fastact.reference.losses import cross_entropy as cross_entropy
+from fastact.reference.losses import squared_error as squared_error
 from fastact.reference.products import matmul as matmul
 from fastact.reference.recurrent import GRUTrace as GRUTrace
 from fastact.reference.recurrent import LSTMTrace as LSTMTrace
@@ -29,7 +32,6 @@ from fastact.reference.training import adagrad as adagrad
 from fastact.reference.training import adam as adam
 from fastact.reference.training import adamw as adamw
 from fastact.reference.training import amsgrad as amsgrad
-from fastact.reference.training import cross_entropy as cross_entropy
 from fastact.reference.training import embedding_backward as embedding_backward
 from fastact.reference.training import embedding_forward as embedding_forward
 from fastact.reference.training import global_norm as global_norm
@@ -38,4 +40,3 @@ from fastact.reference.training import nadam as nadam
 from fastact.reference.training import rmsprop as rmsprop
 from fastact.reference.training import rprop as rprop
 from fastact.reference.training import sgd as sgd
-from fastact.reference.training import squared_error as squared_error

@@ -1,7 +1,7 @@
-"""Training: embedding rows, losses, optimiser updates.
+"""Training: embedding rows, optimiser updates.
 
-Losses give the mean and its gradient; updates are the formulas of PyTorch's optimisers, written with the time step t
-(from 1) and the state as arguments and results.
+Updates are the formulas of PyTorch's optimisers, written with the time step t (from 1) and the state as arguments and
+results.
 """
 
 from __future__ import annotations
@@ -25,27 +25,6 @@ def embedding_backward(indices: ArrayLike, dy: ArrayLike, rows: int) -> Array:
     gradient = np.zeros((rows, dy.shape[-1]))
     np.add.at(gradient, np.asarray(indices), dy)
     return gradient
-
-
-def cross_entropy(logits: ArrayLike, target: ArrayLike, ignore_index: int | None = None) -> tuple[float, Array]:
-    """Mean of log(sum_j exp(z_j)) - z_t over the positions that are not ignored, and its gradient (..., C)."""
-    z = _f64(logits)
-    t = np.asarray(target)
-    counts = np.ones(t.shape, bool) if ignore_index is None else t != ignore_index
-    onehot = np.eye(z.shape[-1])[np.where(counts, t, 0)]
-    shifted = z - z.max(-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    sums = exponentials.sum(-1, keepdims=True)
-    each = np.log(sums[..., 0]) - (shifted * onehot).sum(-1)
-    number = max(int(counts.sum()), 1)
-    gradient = (exponentials / sums - onehot) * counts[..., None] / number
-    return float(each[counts].sum()) / number, gradient
-
-
-def squared_error(prediction: ArrayLike, target: ArrayLike) -> tuple[float, Array]:
-    """Mean of (prediction - target)^2 and its gradient."""
-    difference = _f64(prediction) - _f64(target)
-    return float(np.mean(difference**2)), 2 * difference / difference.size
 
 
 def sgd(
