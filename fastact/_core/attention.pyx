@@ -356,7 +356,7 @@ cdef int take(operand *x, cnp.ndarray a, str name, int typenum, fa_size *shape, 
         or not cnp.PyArray_CHKFLAGS(a, cnp.NPY_ARRAY_ALIGNED)
         or not cnp.PyArray_ISNOTSWAPPED(a)
         or (writeable and not cnp.PyArray_ISWRITEABLE(a))
-        or (cnp.PyArray_DIM(a, 3) > 1 and cnp.PyArray_STRIDE(a, 3) != itemsize)
+        or (cnp.PyArray_DIM(a, 3) > 1 and cnp.PyArray_SIZE(a) > 0 and cnp.PyArray_STRIDE(a, 3) != itemsize)
     ):
         raise ValueError(f"{name}: expected an array (B, T, h, D) with a contiguous last axis, got strides {(<object>a).strides}")
     for axis in range(4):

@@ -1,6 +1,8 @@
 """Layers: ``forward(x)`` gives the output and its backward, gradients add up in ``parameter.grad``."""
 
 from fastact.nn.activation import Activation as Activation
+from fastact.nn.addressing import ContentAddressing as ContentAddressing
+from fastact.nn.addressing import Sharpening as Sharpening
 from fastact.nn.attention import Attention as Attention
 from fastact.nn.attention import DotProductAttention as DotProductAttention
 from fastact.nn.base import Backward as Backward

@@ -1,4 +1,4 @@
-"""Attention: ``DotProductAttention`` of queries, keys and values, and ``Attention``, which projects them to many heads."""
+"""Attention: ``DotProductAttention`` of queries, keys and values, and ``Attention``, which projects them to heads."""
 
 from __future__ import annotations
 
@@ -60,7 +60,8 @@ def _as_key_lengths(lengths: npt.ArrayLike | None, batch: int, keys: int) -> npt
     wrong = np.flatnonzero((array < 0) | (array > keys))
     if len(wrong):
         raise ValueError(
-            f"lengths: expected each from 0 to {keys}, the number of keys, got {array[wrong[0]]} for sequence {wrong[0]}"
+            f"lengths: expected each from 0 to S = {keys}, the number of keys, got {array[wrong[0]]} for sequence "
+            f"{wrong[0]}"
         )
     return np.ascontiguousarray(array, np.int64)
 
@@ -130,8 +131,8 @@ class DotProductAttention(Layer):
     >>> y, backward = attend.forward(q, memory, lengths=[5, 0])
     >>> y[:, 0, 0]
     array([1., 0.])
-    >>> dq, dk, dv = backward(np.ones_like(y))
-    >>> dv.shape, dv[0, 0].round(3)
+    >>> dq, dmemory = backward(np.ones_like(y))
+    >>> dmemory.shape, dmemory[0, 0].round(3)
     ((2, 5, 4), array([0.6, 0.6, 0.6, 0.6]))
     """
 
@@ -215,7 +216,7 @@ class DotProductAttention(Layer):
         dtype = arrays[0].dtype
         y = empty(shape, dtype)
         _core.forward(*map(_heads, arrays), _heads(y), *scores)
-        
+
         def run(dy: Array, input_gradient: bool) -> Any:
             if not input_gradient:
                 return None
@@ -246,7 +247,8 @@ class DotProductAttention(Layer):
             expected = f"({', '.join(map(str, lead))}, S, {queries.shape[-1]})"
             raise ValueError(f"k: expected shape {expected}, as q {queries.shape}, got {keys.shape}")
         if values.ndim != keys.ndim or values.shape[:-1] != keys.shape[:-1]:
-            raise ValueError(f"v: expected shape {keys.shape[:-1]} and any width, as k {keys.shape}, got {values.shape}")
+            expected = f"({', '.join(map(str, keys.shape[:-1]))}, V)"
+            raise ValueError(f"v: expected shape {expected}, as k {keys.shape}, got {values.shape}")
         return (queries, keys, values), (*queries.shape[:-1], values.shape[-1])
 
     def _scores(self, arrays: Sequence[Array], lengths: Any, mask: Any, dropout: float) -> _Scores:
@@ -469,8 +471,8 @@ class Attention(Layer):
             return sources, [_Projection(0, 0, 3, self.in_proj_weight, 0)]  # type: ignore[has-type]
         if memory is None:
             raise ValueError(
-                f"memory: expected an array (B, S, {self.kdim}) with values= or for kdim={self.kdim}, vdim={self.vdim}, "
-                f"embed_dim={E}, got None"
+                f"memory: expected an array (B, S, {self.kdim}) with values= or for kdim={self.kdim}, "
+                f"vdim={self.vdim}, embed_dim={E}, got None"
             )
         sources.append(self._source(memory, "memory", self.kdim, sources[0].shape[0]))
         if values is not None:

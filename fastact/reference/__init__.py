@@ -3,6 +3,11 @@
 One module a family of kernels. Nothing here is fast, and nothing here imports the compiled core.
 """
 
+from fastact.reference.attention import attention as attention
+from fastact.reference.attention import attention_backward as attention_backward
+from fastact.reference.attention import content_weights as content_weights
+from fastact.reference.attention import sharpened as sharpened
+from fastact.reference.attention import visible as visible
 from fastact.reference.catalogue import *  # noqa: F403  (an activation is named once, there)
 from fastact.reference.layers import dense as dense
 from fastact.reference.layers import dense_backward as dense_backward
