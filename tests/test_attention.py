@@ -306,18 +306,19 @@ def test_bad_input(call, message):
 def test_the_core_refuses_what_would_leave_an_array():
     a = np.ones((2, 3, 4, 5))
     y = np.empty((2, 3, 4, 5))
+    plain = (1.0, False, None, None, 0.0, 0)
     with pytest.raises(ValueError, match="lengths"):
-        core.forward(a, a, a, y, 1.0, False, np.array([3, 4]))
+        core.forward((a, a, a), y, (1.0, False, np.array([3, 4]), None, 0.0, 0))
     with pytest.raises(ValueError, match="k:"):
-        core.forward(a, a[..., :4], a, y, 1.0)
+        core.forward((a, a[..., :4], a), y, plain)
     with pytest.raises(ValueError, match="v:"):
-        core.forward(a, a, a[:, :2], y, 1.0)
+        core.forward((a, a, a[:, :2]), y, plain)
     with pytest.raises(ValueError, match="y:"):
-        core.forward(a, a, a, y[:, :, :2], 1.0)
+        core.forward((a, a, a), y[:, :, :2], plain)
     with pytest.raises(ValueError, match="weights"):
-        core.forward(a, a, a, y, 1.0, weights=np.zeros((2, 4, 3, 2)))
+        core.forward((a, a, a), y, plain, np.zeros((2, 4, 3, 2)))
     with pytest.raises(ValueError, match="dv"):
-        core.backward(y, a, a, a, a.copy(), a.copy(), a.astype("f4"), 1.0)
+        core.backward(y, (a, a, a), (a.copy(), a.copy(), a.astype("f4")), plain)
 
 
 # -- PyTorch ----------------------------------------------------------------------------------------------------------

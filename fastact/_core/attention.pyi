@@ -4,32 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Triple = tuple[Array, Array, Array]
+Scores = tuple[float, bool, npt.NDArray[np.int64] | None, npt.NDArray[np.bool_] | None, float, int]
 
-def forward(
-    q: Array,
-    k: Array,
-    v: Array,
-    y: Array,
-    scale: float,
-    causal: bool = False,
-    lengths: npt.NDArray[np.int64] | None = None,
-    mask: npt.NDArray[np.bool_] | None = None,
-    dropped: float = 0,
-    seed: int = 0,
-    weights: Array | None = None,
-) -> None: ...
-def backward(
-    dy: Array,
-    q: Array,
-    k: Array,
-    v: Array,
-    dq: Array,
-    dk: Array,
-    dv: Array,
-    scale: float,
-    causal: bool = False,
-    lengths: npt.NDArray[np.int64] | None = None,
-    mask: npt.NDArray[np.bool_] | None = None,
-    dropped: float = 0,
-    seed: int = 0,
-) -> None: ...
+def forward(operands: Triple, y: Array, scores: Scores, weights: Array | None = None) -> None: ...
+def backward(dy: Array, operands: Triple, gradients: Triple, scores: Scores) -> None: ...

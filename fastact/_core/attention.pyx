@@ -373,11 +373,11 @@ cdef int take(operand *x, cnp.ndarray a, str name, int typenum, fa_size *shape, 
     return 0
 
 
-cdef double prepare(
-    Job *job, cnp.ndarray q, cnp.ndarray k, cnp.ndarray v, cnp.ndarray y, double scale, bint causal, object lengths,
-    object mask, double dropped, uint64_t seed,
-) except -1:
+cdef double prepare(Job *job, tuple operands, cnp.ndarray y, object scores) except -1:
     """Everything but the results; the time of a forward pass in nanoseconds on one thread."""
+    cdef cnp.ndarray q, k, v
+    q, k, v = operands
+    scale, causal, lengths, mask, dropped, seed = scores
     cdef int typenum = cnp.PyArray_TYPE(q), axis
     cdef fa_size size
     cdef fa_size[4] of_q, of_k, of_v, of_y
@@ -422,7 +422,7 @@ cdef double prepare(
         for axis in range(4):
             job.mask_stride[axis] = cnp.PyArray_STRIDE(array, axis)
     if dropped > 0:
-        job.threshold = <uint64_t>(dropped * 18446744073709551616.0)
+        job.threshold = <uint64_t>(<double>dropped * 18446744073709551616.0)
         job.seed = seed
         job.kept = 1 / (1 - dropped)
     # 2 operations each at about 130 in a nanosecond, and the softmax at half a nanosecond a score.
@@ -432,25 +432,22 @@ cdef double prepare(
     )
 
 
-def forward(
-    cnp.ndarray q not None, cnp.ndarray k not None, cnp.ndarray v not None, cnp.ndarray y not None, double scale,
-    bint causal=False, cnp.ndarray lengths=None, cnp.ndarray mask=None, double dropped=0, uint64_t seed=0,
-    cnp.ndarray weights=None,
-):
-    """y of queries q (B, T, h, D), keys k (B, S, h, D) and values v (B, S, h, V): y (B, T, h, V), filled.
+def forward(tuple operands, cnp.ndarray y not None, object scores, cnp.ndarray weights=None):
+    """Attention of the operands, queries (B, T, h, D), keys (B, S, h, D) and values (B, S, h, V): y (B, T, h, V), filled.
 
-    ``lengths`` (B,) int64: of the keys; ``mask`` (B, h, T, S) bool: True where a query sees a key; ``dropped``: share of p
-    that dropout takes; ``weights`` (B, h, T, S): zeros that take p, without dropout.
+    ``scores`` is (scale, causal, lengths, mask, dropped, seed): lengths (B,) int64 of the keys or None; mask (B, h, T, S)
+    bool, True where a query sees a key, or None; dropped, the share of p that dropout takes. ``weights`` (B, h, T, S):
+    zeros that take p, without dropout.
     """
     cdef Job job
-    cdef double ns = prepare(&job, q, k, v, y, scale, causal, lengths, mask, dropped, seed)
-    cdef fa_size batch = cnp.PyArray_DIM(q, 0)
+    cdef double ns = prepare(&job, operands, y, scores)
+    cdef fa_size batch = cnp.PyArray_DIM(y, 0)
     if not cnp.PyArray_ISWRITEABLE(y):
         raise ValueError("y: expected a writeable array")
     if weights is not None:
         if (
             (<object>weights).shape != (batch, job.heads, job.queries, job.keys)
-            or cnp.PyArray_TYPE(weights) != cnp.PyArray_TYPE(q)
+            or cnp.PyArray_TYPE(weights) != cnp.PyArray_TYPE(y)
             or not cnp.PyArray_CHKFLAGS(weights, cnp.NPY_ARRAY_CARRAY)
         ):
             raise ValueError("weights: expected a contiguous array (B, h, T, S) of the type of q")
@@ -458,16 +455,14 @@ def forward(
     run(&job, False, batch * job.heads * job.blocks, ns)
 
 
-def backward(
-    cnp.ndarray dy not None, cnp.ndarray q not None, cnp.ndarray k not None, cnp.ndarray v not None,
-    cnp.ndarray dq not None, cnp.ndarray dk not None, cnp.ndarray dv not None, double scale,
-    bint causal=False, cnp.ndarray lengths=None, cnp.ndarray mask=None, double dropped=0, uint64_t seed=0,
-):
-    """dq, dk and dv, filled, for dy (B, T, h, V); the other arguments as ``forward`` had them."""
+def backward(cnp.ndarray dy not None, tuple operands, tuple gradients, object scores):
+    """The operands' gradients, filled, for dy (B, T, h, V); operands and scores as ``forward`` had them."""
     cdef Job job
-    cdef double ns = prepare(&job, q, k, v, dy, scale, causal, lengths, mask, dropped, seed)
-    cdef int typenum = cnp.PyArray_TYPE(q)
-    cdef fa_size batch = cnp.PyArray_DIM(q, 0)
+    cdef double ns = prepare(&job, operands, dy, scores)
+    cdef int typenum = cnp.PyArray_TYPE(dy)
+    cdef fa_size batch = cnp.PyArray_DIM(dy, 0)
+    cdef cnp.ndarray dq, dk, dv
+    dq, dk, dv = gradients
     cdef fa_size[4] of_q, of_k, of_v
     of_q[0], of_q[1], of_q[2], of_q[3] = batch, job.queries, job.heads, job.q.width
     of_k[0], of_k[1], of_k[2], of_k[3] = batch, job.keys, job.heads, job.q.width

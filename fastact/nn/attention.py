@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +17,8 @@ from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
 from fastact.nn.dense import Dense, _ones
 from fastact.nn.parameter import Parameter
+
+Triple = tuple[Array, Array, Array]  # of queries, keys and values
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class AttentionResult:
 
 
 class _Scores(NamedTuple):
-    """How scores become weights: the further arguments of ``_core.forward`` and ``_core.backward``, in their order."""
+    """How scores become weights: what ``_core.forward`` and ``_core.backward`` call so."""
 
     scale: float
     causal: bool
@@ -96,6 +97,11 @@ def _contiguous(a: Array) -> Array:
 def _heads(a: Array) -> Array:
     """(B, T, D) or (B, h, T, D) as (B, T, h, D), a view."""
     return a[:, :, np.newaxis] if a.ndim == 3 else a.swapaxes(1, 2)
+
+
+def _all_heads(arrays: Triple) -> Triple:
+    q, k, v = arrays
+    return _heads(q), _heads(k), _heads(v)
 
 
 def _dropped(value: Any) -> float:
@@ -159,7 +165,7 @@ class DotProductAttention(Layer):
         """y for the queries; the arguments are those of ``forward``. No dropout."""
         arrays, shape = self._operands(q, k, v)
         y = empty(shape, arrays[0].dtype)
-        _core.forward(*map(_heads, arrays), _heads(y), *self._scores(arrays, lengths, mask, 0.0))
+        _core.forward(_all_heads(arrays), _heads(y), self._scores(arrays, lengths, mask, 0.0))
         return y
 
     def run(
@@ -177,7 +183,7 @@ class DotProductAttention(Layer):
         dtype = arrays[0].dtype
         y, scores = empty(shape, dtype), self._scores(arrays, lengths, mask, 0.0)
         weights = np.zeros(_score_shape(arrays), dtype)
-        _core.forward(*map(_heads, arrays), _heads(y), *scores, weights)
+        _core.forward(_all_heads(arrays), _heads(y), scores, weights)
         return AttentionResult(y, weights)
 
     def forward(  # type: ignore[override]
@@ -213,15 +219,16 @@ class DotProductAttention(Layer):
         """
         arrays, shape = self._operands(q, k, v)
         scores = self._scores(arrays, lengths, mask, self.dropout)
-        dtype = arrays[0].dtype
+        queries, keys, values = arrays
+        dtype = queries.dtype
         y = empty(shape, dtype)
-        _core.forward(*map(_heads, arrays), _heads(y), *scores)
+        _core.forward(_all_heads(arrays), _heads(y), scores)
 
         def run(dy: Array, input_gradient: bool) -> Any:
             if not input_gradient:
                 return None
-            found = [empty(a.shape, dtype) for a in arrays]
-            _core.backward(_heads(_contiguous(dy)), *map(_heads, arrays), *map(_heads, found), *scores)
+            found = (empty(queries.shape, dtype), empty(keys.shape, dtype), empty(values.shape, dtype))
+            _core.backward(_heads(_contiguous(dy)), _all_heads(arrays), _all_heads(found), scores)
             dq, dk, dv = found
             if v is None:
                 dk += dv
@@ -231,7 +238,7 @@ class DotProductAttention(Layer):
 
         return y, Backward(run, shape, dtype)
 
-    def _operands(self, q: Any, k: Any, v: Any) -> tuple[tuple[Array, Array, Array], tuple[int, ...]]:
+    def _operands(self, q: Any, k: Any, v: Any) -> tuple[Triple, tuple[int, ...]]:
         """Queries, keys and values of one float dtype, and the shape of y."""
         given = {name: as_real(a, name) for name, a in (("q", q), ("k", k), ("v", v)) if a is not None}
         dtype = np.result_type(np.float32, *(a.dtype if a.dtype.kind == "f" else np.float64 for a in given.values()))
@@ -251,7 +258,7 @@ class DotProductAttention(Layer):
             raise ValueError(f"v: expected shape {expected}, as k {keys.shape}, got {values.shape}")
         return (queries, keys, values), (*queries.shape[:-1], values.shape[-1])
 
-    def _scores(self, arrays: Sequence[Array], lengths: Any, mask: Any, dropout: float) -> _Scores:
+    def _scores(self, arrays: Triple, lengths: Any, mask: Any, dropout: float) -> _Scores:
         q, k, _ = arrays
         return _Scores(
             self.scale or 1 / math.sqrt(max(q.shape[-1], 1)),
@@ -263,7 +270,7 @@ class DotProductAttention(Layer):
         )
 
 
-def _score_shape(arrays: Sequence[Array]) -> tuple[int, int, int, int]:
+def _score_shape(arrays: Triple) -> tuple[int, int, int, int]:
     """(B, h, T, S)."""
     q, k, _ = arrays
     return q.shape[0], 1 if q.ndim == 3 else q.shape[1], q.shape[-2], k.shape[-2]
@@ -338,6 +345,10 @@ class Attention(Layer):
     """
 
     takes_lengths = True
+    in_proj_weight: Parameter
+    q_proj_weight: Parameter
+    k_proj_weight: Parameter
+    v_proj_weight: Parameter
     in_proj_bias: Parameter | None
     _transient = ("_packed",)
 
@@ -458,7 +469,7 @@ class Attention(Layer):
             dfound = self._cut(out_backward(dy))
             gradients = [empty(z.shape, z.dtype) for z in products]
             dheads = self._heads(gradients, sources, plan)
-            _core.backward(dfound, *heads, *dheads, *scores)
+            _core.backward(dfound, heads, dheads, scores)
             return self._project_back(sources, plan, gradients, input_gradient)
 
         return y, AttentionBackward(run, y.shape, self.dtype)
@@ -468,7 +479,7 @@ class Attention(Layer):
         E = self.embed_dim
         sources = [self._source(x, "x", E)]
         if memory is None and values is None and self.kdim == self.vdim == E:
-            return sources, [_Projection(0, 0, 3, self.in_proj_weight, 0)]  # type: ignore[has-type]
+            return sources, [_Projection(0, 0, 3, self.in_proj_weight, 0)]
         if memory is None:
             raise ValueError(
                 f"memory: expected an array (B, S, {self.kdim}) with values= or for kdim={self.kdim}, "
@@ -481,11 +492,11 @@ class Attention(Layer):
             raise ValueError(f"values: expected an array (B, S, {self.vdim}), as vdim is not kdim, got None")
         last = len(sources) - 1
         if "in_proj_weight" in vars(self):
-            weight = self.in_proj_weight  # type: ignore[has-type]
+            weight = self.in_proj_weight
             if last == 1:
                 return sources, [_Projection(0, 0, 1, weight, 0), _Projection(1, 1, 3, weight, E)]
             return sources, [_Projection(i, i, i + 1, weight, i * E) for i in range(3)]
-        weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)  # type: ignore[attr-defined]
+        weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         return sources, [_Projection(min(i, last), i, i + 1, weights[i], 0) for i in range(3)]
 
     def _source(self, value: Any, name: str, width: int, batch: int = -1, steps: int = -1) -> Array:
@@ -501,9 +512,7 @@ class Attention(Layer):
             raise ValueError(f"{name}: expected shape ({sides}), got {a.shape}")
         return a
 
-    def _project(
-        self, sources: list[Array], plan: list[_Projection], keep: bool
-    ) -> tuple[tuple[Array, ...], list[Array]]:
+    def _project(self, sources: list[Array], plan: list[_Projection], keep: bool) -> tuple[Triple, list[Array]]:
         """Queries, keys and values (B, T, h, D), and the products that they are views of."""
         bias = None if self.in_proj_bias is None else self.in_proj_bias.value
         products = []
@@ -527,16 +536,17 @@ class Attention(Layer):
             held = packed[place] = weight, weight.version, PackedMatrix(weight.value[rows].T)
         return held[2]
 
-    def _heads(self, products: list[Array], sources: list[Array], plan: list[_Projection]) -> tuple[Array, ...]:
+    def _heads(self, products: list[Array], sources: list[Array], plan: list[_Projection]) -> Triple:
         """Views (B, T, h, D) of queries, keys and values."""
         found = []
         for z, (source, first, last, _, _) in zip(products, plan, strict=True):
             batch, steps = sources[source].shape[:2]
             cut = z.reshape(batch, steps, last - first, self.num_heads, self.embed_dim // self.num_heads)
             found += [cut[:, :, i] for i in range(last - first)]
-        return tuple(found)
+        q, k, v = found
+        return q, k, v
 
-    def _scores(self, heads: Sequence[Array], lengths: Any, mask: Any, dropout: float) -> _Scores:
+    def _scores(self, heads: Triple, lengths: Any, mask: Any, dropout: float) -> _Scores:
         q, k, _ = heads
         batch, steps, h, width = q.shape
         keys = k.shape[1]
@@ -549,11 +559,11 @@ class Attention(Layer):
             _seed(self.rng) if dropout else 0,
         )
 
-    def _attend(self, heads: Sequence[Array], scores: _Scores, weights: Array | None = None) -> Array:
+    def _attend(self, heads: Triple, scores: _Scores, weights: Array | None = None) -> Array:
         """What the heads find, side by side: (B, T, E)."""
         batch, steps = heads[0].shape[:2]
         found = empty((batch, steps, self.embed_dim), self.dtype)
-        _core.forward(*heads, self._cut(found), *scores, weights)
+        _core.forward(heads, self._cut(found), scores, weights)
         return found
 
     def _cut(self, a: Array) -> Array:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from fastact.reference.catalogue import Array, _f64, softmax, softmax_backward
 
 
-def visible(batch: int, queries: int, keys: int, causal: bool = False, lengths: ArrayLike | None = None) -> Array:
+def visible(
+    batch: int, queries: int, keys: int, causal: bool = False, lengths: ArrayLike | None = None
+) -> npt.NDArray[np.bool_]:
     """Whether query t sees key s: (B, 1, T, S)."""
     s, t = np.arange(keys), np.arange(queries)[:, np.newaxis]
-    seen = np.broadcast_to(s <= t if causal else s >= 0, (batch, queries, keys))
+    seen = np.broadcast_to(s <= t if causal else s >= 0 * t, (batch, queries, keys))
     if lengths is not None:
         seen = seen & (s < np.asarray(lengths)[:, np.newaxis, np.newaxis])
     return seen[:, np.newaxis]
 
 
 def attention(
-    q: ArrayLike, k: ArrayLike, v: ArrayLike, scale: float, seen: ArrayLike = True, dropout: ArrayLike = 1.0
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    scale: float,
+    seen: npt.NDArray[np.bool_] | bool = True,
+    dropout: Array | float = 1.0,
 ) -> tuple[Array, Array]:
     """softmax(scale q k') v: q (B, h, T, D), k (B, h, S, D), v (B, h, S, V) -> y (B, h, T, V), p (B, h, T, S).
 
@@ -30,8 +38,8 @@ def attention(
 
 
 def attention_backward(
-    dy: ArrayLike, q: ArrayLike, k: ArrayLike, v: ArrayLike, scale: float, seen: ArrayLike = True,
-    dropout: ArrayLike = 1.0,
+    dy: ArrayLike, q: ArrayLike, k: ArrayLike, v: ArrayLike, scale: float, seen: npt.NDArray[np.bool_] | bool = True,
+    dropout: Array | float = 1.0,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     """Gradients of q, k and v for the gradient dy (B, h, T, V)."""
     dy, q, k, v = _f64(dy), _f64(q), _f64(k), _f64(v)
