@@ -12,10 +12,10 @@ import numpy.typing as npt
 from fastact import init
 from fastact._arguments import DTYPES, Array, as_dtype, as_floats, as_number, as_real, as_size
 from fastact._core import attention as _core
-from fastact._core.product import PackedMatrix, matmul
+from fastact._core.product import PackedMatrix, add_column_sums, matmul
 from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
-from fastact.nn.dense import Dense, _ones
+from fastact.nn.dense import Dense
 from fastact.nn.parameter import Parameter
 
 Triple = tuple[Array, Array, Array]  # of queries, keys and values
@@ -581,8 +581,7 @@ class Attention(Layer):
             rows = slice(begin, begin + (last - first) * E)
             matmul(dz.T, a.reshape(len(dz), a.shape[2]), weight.grad[rows], accumulate=True)
             if self.in_proj_bias is not None:
-                part = self.in_proj_bias.grad[first * E : last * E]
-                matmul(_ones(len(dz), self.dtype), dz, part.reshape(1, -1), accumulate=True)
+                add_column_sums(dz, self.in_proj_bias.grad[first * E : last * E])
             if input_gradient:
                 so_far = found[source]
                 if so_far is None:
