@@ -23,7 +23,7 @@ Array = NDArray[Any]
 RATE = 1e-3
 CLIP = 1.0
 CHECKED_STEPS = 3  # losses of the first steps are compared, so a wrong gradient or update shows
-TOLERANCE = {"float32": 2e-4, "float64": 1e-6}  # scikit-learn adds Adam's eps elsewhere: 2e-8
+TOLERANCE = {"float32": 5e-4, "float64": 1e-6}  # scikit-learn adds Adam's eps elsewhere: 2e-8, 2.3e-4 at 1024 wide
 INFERENCE_TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of a probability
 
 
