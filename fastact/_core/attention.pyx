@@ -50,6 +50,7 @@ cdef extern from "kernels.h" nogil:
 cdef enum:
     BLOCK_SCORES = 1 << 15   # of a block: two of them (128 KB each in float32) and a head's operands stay in L2
     LEAST_ROWS = 12          # of a block, however many keys there are: two tiles of the product
+    CAUSAL_BLOCKS = 4        # at least, for causality to save something: keys after a block are left out
     LANE_SCORES = 16         # rows of scores begin at multiples of it
 
 
@@ -398,7 +399,10 @@ cdef double prepare(Job *job, tuple operands, cnp.ndarray y, object scores) exce
     job.rows = (<const row_kernels *>job.kernels).rows
     job.itemsize = cnp.PyArray_ITEMSIZE(q)
     job.heads, job.queries, job.keys = of_q[2], of_q[1], of_k[1]
-    job.block = min(max(BLOCK_SCORES // max(job.keys, 1), LEAST_ROWS), max(job.queries, 1))
+    job.block = BLOCK_SCORES // max(job.keys, 1)
+    if causal:
+        job.block = min(job.block, (job.queries + CAUSAL_BLOCKS - 1) // CAUSAL_BLOCKS)
+    job.block = min(max(job.block, LEAST_ROWS), max(job.queries, 1))
     job.blocks = (job.queries + job.block - 1) // job.block
     if job.blocks:
         job.block = (job.queries + job.blocks - 1) // job.blocks
