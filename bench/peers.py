@@ -37,7 +37,7 @@ _METHODS = {
     "recurrent": ("recurrent_inference", "recurrent_training"),
     "variants": (),
     "streams": ("recurrent_step",),
-    "training": ("mlp_step", "language_model_step"),
+    "training": ("mlp_step", "mlp_inference", "language_model_step"),
 }
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 GATES = ("glu", "swiglu", "geglu", "geglu_tanh", "reglu")
@@ -87,6 +87,10 @@ class Peer:
 
     def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
         """Forward, cross-entropy, backward, Adam; returns the loss."""
+        return None
+
+    def mlp_inference(self, shape: MLPShape, weights: Weights, x: Array) -> Run | None:
+        """Class probabilities of x (B, I)."""
         return None
 
     def language_model_step(
@@ -285,14 +289,29 @@ class PyTorch(Peer):
 
         return run
 
-    def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
-        torch = self.torch
-        layers = []
+    def _mlp(self, shape: MLPShape, weights: Weights, *last: Any) -> Any:
+        """Linear layers with ReLU between them, and what comes last."""
+        torch, layers = self.torch, []
         for a, b in zip(shape.widths, shape.widths[1:], strict=False):
-            layers += [torch.nn.Linear(a, b, dtype=self._dtype(x)), torch.nn.ReLU()]
-        model = torch.nn.Sequential(*layers[:-1])
+            layers += [torch.nn.Linear(a, b, dtype=self._dtype(weights["0.weight"])), torch.nn.ReLU()]
+        model = torch.nn.Sequential(*layers[:-1], *last)
         named = {f"{2 * int(name.split('.')[0])}.{name.split('.')[1]}": value for name, value in weights.items()}
         model.load_state_dict(self._tensors(named))
+        return model
+
+    def mlp_inference(self, shape: MLPShape, weights: Weights, x: Array) -> Run | None:
+        torch, tx = self.torch, self.torch.from_numpy(x)
+        model = self._mlp(shape, weights, torch.nn.Softmax(-1))
+
+        def run() -> Any:
+            with torch.inference_mode():
+                return model(tx)
+
+        return run
+
+    def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
+        torch = self.torch
+        model = self._mlp(shape, weights)
         optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
         tx, ty = torch.from_numpy(x), torch.from_numpy(y)
 
@@ -648,7 +667,7 @@ class Numexpr(Peer):
 
 
 class ScikitLearn(Peer):
-    """scikit-learn's MLPClassifier: one partial_fit call on one batch is one step."""
+    """scikit-learn's MLPClassifier: one partial_fit call on one batch is one step, predict_proba is inference."""
 
     name = "scikit-learn"
 
@@ -659,12 +678,13 @@ class ScikitLearn(Peer):
         self.classifier = MLPClassifier
         self.version = sklearn.__version__
 
-    def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
+    def _mlp(self, shape: MLPShape, weights: Weights, x: Array, rate: float) -> Any:
         model = self.classifier(
             shape.widths[1:-1], alpha=0.0, batch_size=shape.B, learning_rate_init=rate, shuffle=False, random_state=0
         )
         classes = np.arange(shape.widths[-1])
-        model.partial_fit(x, y, classes=classes)  # makes the arrays, which then take our weights
+        labels = np.zeros(len(x), np.int64)
+        model.partial_fit(x, labels, classes=classes)  # makes the arrays, which then take our weights
         for layer in range(len(shape.widths) - 1):
             model.coefs_[layer][...] = weights[f"{layer}.weight"].T
             model.intercepts_[layer][...] = weights[f"{layer}.bias"]
@@ -672,6 +692,14 @@ class ScikitLearn(Peer):
         optimizer.t = 0
         for moment in (*optimizer.ms, *optimizer.vs):
             moment[...] = 0
+        return model
+
+    def mlp_inference(self, shape: MLPShape, weights: Weights, x: Array) -> Run | None:
+        model = self._mlp(shape, weights, x, 1e-3)
+        return lambda: model.predict_proba(x)
+
+    def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
+        model = self._mlp(shape, weights, x, rate)
 
         def run() -> float:
             model.partial_fit(x, y)

@@ -51,10 +51,10 @@ class MLPShape(NamedTuple):
     widths: tuple[int, ...]
     B: int
 
-    def flops(self) -> int:
-        """Forward, weight gradients, and gradients of every layer's input but the first's."""
+    def flops(self, training: bool = True) -> int:
+        """Forward and, in training, weight gradients and gradients of every layer's input but the first's."""
         layers = [2 * self.B * a * b for a, b in zip(self.widths, self.widths[1:], strict=False)]
-        return 3 * sum(layers) - layers[0]
+        return 3 * sum(layers) - layers[0] if training else sum(layers)
 
 
 # 16K elements live in L1 and L2, 1M in L3, 32M in memory.
@@ -110,7 +110,12 @@ RECURRENT_SHAPES = [RecurrentShape(T, B, H, H) for T in (20, 100) for B in (1, 8
 VARIANT_SHAPES = [RecurrentShape(100, 1, 32, 32), RecurrentShape(100, 8, 64, 128), RecurrentShape(100, 32, 64, 256)]
 STREAM_SHAPES = [RecurrentShape(1, B, inputs, H) for B in (1, 8) for inputs, H in ((32, 32), (64, 128), (128, 256))]
 
-MLP_SHAPES = [MLPShape((784, 512, 256, 10), 128), MLPShape((64, 32, 10), 32)]
+MLP_SHAPES = [
+    *(MLPShape((784, 512, 256, 10), B) for B in (32, 128, 1024)),
+    MLPShape((1024, 1024, 1024, 10), 256),
+    MLPShape((64, 100, 10), 200),
+    MLPShape((64, 32, 10), 32),
+]
 
 NORM_SHAPES = (NormShape(4096, 256), NormShape(32, 1024), NormShape(32, 64))
 

@@ -1,4 +1,5 @@
-"""Whole training steps, milliseconds, from a batch to updated weights: perceptrons and an LSTM language model."""
+"""Whole training steps, milliseconds, from a batch to updated weights: perceptrons, their inference beside it, and an
+LSTM language model."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ Array = NDArray[Any]
 RATE = 1e-3
 CLIP = 1.0
 CHECKED_STEPS = 3  # losses of the first steps are compared, so a wrong gradient or update shows
-TOLERANCE = {"float32": 2e-4, "float64": 1e-6}  # scikit-learn adds Adam's eps elsewhere: 2e-8
+TOLERANCE = {"float32": 5e-4, "float64": 1e-6}  # scikit-learn adds Adam's eps elsewhere: 2e-8, 2.3e-4 at 1024 wide
+INFERENCE_TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of a probability
 
 
 def mlp_weights(shape: MLPShape, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
@@ -69,17 +71,44 @@ def numpy_mlp_step(weights: dict[str, Array], x: Array, y: Array) -> Run:
     return run
 
 
-def _fastact_mlp_step(shape: MLPShape, weights: dict[str, Array], x: Array, y: Array) -> Run:
-    last = len(shape.widths) - 2
-    model = fa.nn.Sequential(
-        *(
-            fa.nn.Dense(a, b, activation=None if layer == last else "relu", dtype=x.dtype)
-            for layer, (a, b) in enumerate(zip(shape.widths, shape.widths[1:], strict=False))
-        )
-    )
+def numpy_mlp_inference(weights: dict[str, Array], x: Array) -> Run:
+    """Class probabilities, in pure NumPy."""
+    layers = [(weights[f"{layer}.weight"].T, weights[f"{layer}.bias"]) for layer in range(len(weights) // 2)]
+
+    def run() -> Array:
+        z = x
+        for layer, (weight, bias) in enumerate(layers):
+            z = np.dot(z, weight)
+            z += bias
+            if layer < len(layers) - 1:
+                np.maximum(z, 0, out=z)
+        z -= z.max(axis=1, keepdims=True)
+        np.exp(z, out=z)
+        z /= z.sum(axis=1, keepdims=True)
+        return z
+
+    return run
+
+
+def _fastact_mlp(shape: MLPShape, weights: dict[str, Array], last: str | None) -> fa.nn.Sequential:
+    """Dense layers with relu between them; ``last`` is the activation of the last one."""
+    functions = ["relu"] * (len(shape.widths) - 2) + [last]
+    dtype = weights["0.weight"].dtype
+    sizes = zip(shape.widths, shape.widths[1:], functions, strict=False)
+    model = fa.nn.Sequential(*(fa.nn.Dense(a, b, activation=function, dtype=dtype) for a, b, function in sizes))
     model.load_state_dict(weights)
+    return model
+
+
+def _fastact_mlp_step(shape: MLPShape, weights: dict[str, Array], x: Array, y: Array) -> Run:
+    model = _fastact_mlp(shape, weights, None)
     trainer = fa.Trainer(model, loss="cross_entropy", optimizer=fa.optim.Adam(RATE))
     return lambda: trainer.step(x, y)
+
+
+def _fastact_mlp_inference(shape: MLPShape, weights: dict[str, Array], x: Array) -> Run:
+    model = _fastact_mlp(shape, weights, "softmax")
+    return lambda: model(x)
 
 
 def language_model_weights(shape: LanguageModelShape, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
@@ -145,7 +174,7 @@ def cases(
     threads: int,
     peers: Sequence[Peer],
 ) -> Iterator[Case]:
-    """A step of each perceptron and each language model, on one batch over and over."""
+    """A step and an inference of each perceptron, and a step of each language model, on one batch over and over."""
     for shape in mlp_shapes:
         rng = np.random.default_rng(0)
         weights = mlp_weights(shape, dtype, rng)
@@ -159,6 +188,24 @@ def cases(
         expected = numpy_mlp_step({n: w.astype("f8") for n, w in weights.items()}, x.astype("f8"), y)
         label = f"{'-'.join(map(str, shape.widths))} B={shape.B}"
         yield _case("MLP step", label, dtype, runs, expected, shape.flops(), threads)
+        runs = {
+            "fastact": _fastact_mlp_inference(shape, weights, x),
+            "NumPy": numpy_mlp_inference(weights, x),
+        }
+        runs |= offered(peers, "mlp_inference", shape, weights, x)
+        yield Case(
+            section="training",
+            name="MLP inference",
+            shape=label,
+            dtype=dtype,
+            contenders=[Contender(name, run) for name, run in runs.items() if run is not None],
+            work=1,
+            unit="ms",
+            tolerance=INFERENCE_TOLERANCE[dtype],
+            limit_ns=shape.flops(training=False) / timing.peak(dtype, threads),
+            limit="FMA",
+            expected=[numpy_mlp_inference({n: w.astype("f8") for n, w in weights.items()}, x.astype("f8"))()],
+        )
     for model in language_models:
         rng = np.random.default_rng(0)
         weights = language_model_weights(model, dtype, rng)

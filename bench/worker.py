@@ -52,7 +52,7 @@ LEVELS = {
     ),
     "quick": Level(
         1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, [], shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
-        shapes.QUICK_RECURRENT_SHAPES, shapes.VARIANT_SHAPES[:1], shapes.STREAM_SHAPES[:2], shapes.MLP_SHAPES[1:], [],
+        shapes.QUICK_RECURRENT_SHAPES, shapes.VARIANT_SHAPES[:1], shapes.STREAM_SHAPES[:2], shapes.MLP_SHAPES[-1:], [],
     ),
     "default": Level(
         2, 0.03, activations.MAIN, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES,

@@ -7,8 +7,8 @@
 
 #include "activations.h"
 #include "gated.h"
-#include "norm.h"
 #include "losses.h"
+#include "norm.h"
 #include "probe.h"
 #include "product.h"
 #include "recurrent.h"

@@ -408,3 +408,31 @@ def test_docstring_examples(name):
     runner.run(parser.get_doctest(getattr(fa, name).__doc__, {}, name, None, 0))
     assert runner.summarize(verbose=False).attempted > 0
     assert runner.failures == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (0, 3), (3, 0), (32, 10), (7, 65), (200, 33), (1, 300), (3000, 130)])
+def test_column_sums(shape, dtype, isa):
+    rng = np.random.default_rng(0)
+    backing = rng.normal(size=(2 * shape[0], shape[1] + 3)).astype(dtype)
+    for x in (backing[: shape[0], : shape[1]], backing[::2, 3:][:, ::-1], backing[: shape[0], : shape[1]].copy("F")):
+        out = rng.normal(size=shape[1]).astype(dtype)
+        expected = out + x.sum(axis=0, dtype=np.float64)
+        bound = np.finfo(dtype).eps * (shape[0] + 1) * (np.abs(x).sum(axis=0) + np.abs(out) + 1)
+        product.add_column_sums(x, out)
+        assert (np.abs(out - expected) <= bound).all()
+
+
+def test_column_sums_same_bits_for_any_threads(n_threads):
+    x = np.random.default_rng(0).normal(size=(5000, 700)).astype(np.float32)
+    first, again = np.zeros(700, np.float32), np.zeros(700, np.float32)
+    with fa.num_threads(1):
+        product.add_column_sums(x, first)
+    product.add_column_sums(x, again)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_column_sums_refuse_what_does_not_fit():
+    x = np.ones((2, 3))
+    for out in (np.zeros(2), np.zeros(3, np.float32), np.zeros((1, 3)), np.zeros(6)[::2], np.broadcast_to(0.0, 3)):
+        with pytest.raises(ValueError, match="expected"):
+            product.add_column_sums(x, out)

@@ -19,6 +19,7 @@ def matmul(
     activation: Any = None,
     accumulate: bool = False,
 ) -> npt.NDArray[Any]: ...
+def add_column_sums(x: npt.NDArray[Any], out: npt.NDArray[Any]) -> None: ...
 def public_matmul(
     a: npt.ArrayLike,
     b: npt.ArrayLike | PackedMatrix,

@@ -12,6 +12,7 @@ from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from fastact._core.activations cimport Caller
 from fastact._core.runtime cimport active as active_table, fa_fpenv, fa_fpenv_enter, fa_fpenv_leave, threads_for
 from fastact._core.workspace cimport new_array
 
@@ -238,7 +239,7 @@ cdef inline bint _overlap(cnp.ndarray x, cnp.ndarray y) noexcept:
     return a.low < b.high and b.low < a.high
 
 
-cdef object _matrix_product(cnp.ndarray a, object b, object out, object bias, object activation, bint accumulate):
+cdef object _matrix_product(cnp.ndarray a, object b, object out, object bias, Caller activation, bint accumulate):
     """Plain matrices of one type (b may be packed), out None or plain, bias None or a contiguous vector of that type."""
     cdef int typenum = cnp.PyArray_TYPE(a)
     cdef const fa_kernels *kernels = <const fa_kernels *>active_table(typenum == cnp.NPY_DOUBLE)
@@ -309,23 +310,21 @@ cdef object _matrix_product(cnp.ndarray a, object b, object out, object bias, ob
 
 
 cdef bint _set_activation(
-    const fa_kernels *kernels, fa_product *p, object activation, int typenum, double *values
+    const fa_kernels *kernels, fa_product *p, Caller activation, int typenum, double *values
 ) except -1:
     """Have the kernel apply it; False if it is not one of the core's elementwise functions."""
     cdef int i
     if activation.name == "linear":
         return True
-    index = activation.index
-    if activation.rowwise or not 0 <= index < FA_MAP_COUNT:
+    if activation.rowwise or not 0 <= activation.index < FA_MAP_COUNT:
         return False
-    parameters = list(activation.parameters.values())
-    p.activation = kernels.activation.map[<int>index].forward
-    p.parameters = len(parameters)
+    p.activation = kernels.activation.map[activation.index].forward
+    p.parameters = len(activation.parameter_names)
     for i in range(p.parameters):
         if typenum == cnp.NPY_FLOAT:
-            (<float *>&values[i])[0] = parameters[i]
+            (<float *>&values[i])[0] = <float>activation.values[i]
         else:
-            values[i] = parameters[i]
+            values[i] = activation.values[i]
         p.parameter[i] = &values[i]
     return True
 
@@ -338,8 +337,8 @@ def _mismatch(a, b):
 
 cdef object _product(a, b, bias, activation, out, bint accumulate):
     cdef int typenum
-    if activation is not None:
-        activation = _as_activation(activation)
+    if activation is not None and (not isinstance(activation, Caller) or (<Caller>activation).rowwise):
+        activation = _as_activation(activation)  # 0.7 us; an elementwise function, as layers hold it, needs no check
     if cnp.PyArray_CheckExact(a):
         typenum = cnp.PyArray_TYPE(<cnp.ndarray>a)
         if (
@@ -461,6 +460,47 @@ def _collapses(x):
     return x.size > 0 and all(
         x.shape[i + 1] * x.strides[i + 1] == x.strides[i] or x.shape[i] == 1 for i in range(x.ndim - 2)
     )
+
+
+# ---- sums of columns ----
+
+cdef float _one32 = 1
+cdef double _one64 = 1
+
+
+def add_column_sums(cnp.ndarray x not None, cnp.ndarray out not None):
+    """``out += x.sum(axis=0)`` for x (M, N) and a contiguous out (N,): the gradient of a bias.
+
+    A product with a row of ones, which is a single 1 at stride 0: the same bits for any number of threads, and 0.2 us at
+    (32, 10) where np.sum takes 1.6.
+    """
+    cdef int typenum = cnp.PyArray_TYPE(x)
+    cdef fa_size itemsize = cnp.PyArray_ITEMSIZE(x)
+    cdef fa_product p
+    if (
+        (typenum != cnp.NPY_FLOAT and typenum != cnp.NPY_DOUBLE)
+        or not _is_plain(x, typenum)
+        or cnp.PyArray_TYPE(out) != typenum
+        or cnp.PyArray_NDIM(out) != 1
+        or cnp.PyArray_DIM(out, 0) != cnp.PyArray_DIM(x, 1)
+        or not cnp.PyArray_CHKFLAGS(out, cnp.NPY_ARRAY_CARRAY)
+        or not cnp.PyArray_ISNOTSWAPPED(out)
+    ):
+        raise ValueError(f"x, out: expected (M, N) and contiguous (N,) of one float type, got {(<object>x).shape} "
+                         f"{x.dtype} and {(<object>out).shape} {out.dtype}")
+    memset(&p, 0, sizeof(p))
+    p.M, p.K, p.N = 1, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
+    if p.K == 0 or p.N == 0:
+        return
+    if _overlap(out, x):
+        x = x.copy()
+    p.a = &_one32 if typenum == cnp.NPY_FLOAT else <const void *>&_one64
+    p.b = cnp.PyArray_DATA(x)
+    p.b_row, p.b_col = cnp.PyArray_STRIDE(x, 0) // itemsize, cnp.PyArray_STRIDE(x, 1) // itemsize
+    p.c = cnp.PyArray_DATA(out)
+    p.c_row = p.c_col = 1
+    p.accumulate = True
+    _run(<const fa_kernels *>active_table(typenum == cnp.NPY_DOUBLE), &p)
 
 
 # ---- public ----

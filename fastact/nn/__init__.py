@@ -2,6 +2,10 @@
 
 from fastact.nn.activation import Activation as Activation
 from fastact.nn.activation import PReLU as PReLU
+from fastact.nn.addressing import ContentAddressing as ContentAddressing
+from fastact.nn.addressing import Sharpening as Sharpening
+from fastact.nn.attention import Attention as Attention
+from fastact.nn.attention import DotProductAttention as DotProductAttention
 from fastact.nn.base import Backward as Backward
 from fastact.nn.base import Layer as Layer
 from fastact.nn.base import RunResult as RunResult

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastact import init
 from fastact._activations import Activation, as_activation
 from fastact._arguments import Array, as_dtype, as_floats, as_size
-from fastact._core.product import PackedMatrix, matmul
+from fastact._core.product import PackedMatrix, add_column_sums, matmul
 from fastact.nn.activation import backward_of, room
 from fastact.nn.base import Backward, Layer
 from fastact.nn.parameter import Parameter
@@ -162,7 +162,7 @@ class Dense(Layer):
             if weight.trainable:
                 matmul(dz.T, rows, weight.grad, accumulate=True)
             if bias is not None and bias.trainable:
-                matmul(_ones(len(rows), self.dtype), dz, bias.grad.reshape(1, -1), accumulate=True)
+                add_column_sums(dz, bias.grad)
             if not input_gradient:
                 return None
             dx = matmul(dz, weight.value)
@@ -171,14 +171,3 @@ class Dense(Layer):
         if shape is not None:
             y = y.reshape(shape)
         return y, Backward(run, y.shape, self.dtype)
-
-
-_ones_of: dict[np.dtype[Any], Array] = {}
-
-
-def _ones(n: int, dtype: np.dtype[Any]) -> Array:
-    """Ones (1, n): a sum over rows as a product takes 0.2 us at (32, 10), 5 at (1600, 96); np.sum 1.6 and 27."""
-    ones = _ones_of.get(dtype)
-    if ones is None or ones.shape[1] < n:
-        ones = _ones_of[dtype] = np.ones((1, n), dtype)
-    return ones[:, :n]

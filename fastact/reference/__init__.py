@@ -4,6 +4,11 @@ One module a family of kernels. Nothing here is fast, and nothing here imports t
 """
 
 from fastact.reference import losses as losses
+from fastact.reference.attention import attention as attention
+from fastact.reference.attention import attention_backward as attention_backward
+from fastact.reference.attention import content_weights as content_weights
+from fastact.reference.attention import sharpened as sharpened
+from fastact.reference.attention import visible as visible
 from fastact.reference.catalogue import *  # noqa: F403  (an activation is named once, there)
 from fastact.reference.layers import batch_norm as batch_norm
 from fastact.reference.layers import batch_norm_backward as batch_norm_backward
