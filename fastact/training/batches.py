@@ -143,8 +143,6 @@ def as_rows(x: Array, dtype: np.dtype[Any]) -> Array:
 def is_mapped(array: Any) -> bool:
     """Whether an array is a view of a memory-mapped file, which is not to be read as a whole."""
     while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap):
-            return True
         array = array.base
     return isinstance(array, mmap.mmap)
 

@@ -278,6 +278,8 @@ class Trainer:
     def _apply(self, batch: Batch, scale: float, state: Any) -> None:
         """Clip ``scale`` times the gradients, and let the optimiser use them."""
         model, optimizer = self.model, self.optimizer
+        if self.average is not None and self.average.in_use:
+            raise RuntimeError("step: expected the model's own weights, it holds their average; leave averaged() first")
         if self.clip_value is not None:
             clip_by_value(model, self.clip_value / scale)
         if self.clip_norm is not None:
@@ -296,10 +298,6 @@ class Trainer:
             finally:
                 optimizer.lr = setting
         if self.average is not None:
-            if self.average.in_use:
-                raise RuntimeError(
-                    "step: expected the model's own weights, it holds the average; leave averaged() first"
-                )
             self.average.update(model.arena)
 
     def _non_finite(self, what: str, value: float, batch: Batch, given: dict[str, Any], number: int) -> NonFiniteError:

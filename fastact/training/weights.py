@@ -41,8 +41,8 @@ class ClassWeights:
     ----------
     table : array of shape (C,)
         Weights of classes 0 to C - 1; later ones have the last one's.
-    one_hot : bool
-        Whether targets are rows of C numbers, of which the largest is the class.
+    form : {"plain", "column", "one_hot"}
+        Of the targets: class numbers, those on a last axis of length 1, or C numbers of which the largest is the class.
 
     Examples
     --------
@@ -52,13 +52,13 @@ class ClassWeights:
     array([1., 5., 5.])
     """
 
-    def __init__(self, table: Array, one_hot: bool = False) -> None:
-        self.table, self.one_hot = table, one_hot
+    def __init__(self, table: Array, form: str = "plain") -> None:
+        self.table, self.form = table, form
 
     def times(self, y: Array, weight: Array | None = None) -> Array:
         """Weights over the positions of targets, times weights that are there already (over the leading axes)."""
         # An index that the loss ignores (-1, say) finds some weight here, and does not count there.
-        found = self.table.take(labels_of(y, self.one_hot), mode="clip")
+        found = self.table.take(labels_of(y, self.form), mode="clip")
         if weight is None:
             return found
         return found * weight.reshape(weight.shape + (1,) * (found.ndim - weight.ndim))
@@ -82,8 +82,10 @@ def as_class_weights(spec: Any, y: Array, dtype: np.dtype[Any]) -> ClassWeights 
     """
     if spec is None:
         return None
-    one_hot = y.dtype.kind == "f" and y.ndim > 1 and y.shape[-1] > 1
-    if one_hot and not ((y >= 0).all() and np.allclose(y.sum(-1), 1, atol=1e-3)):
+    form = "plain"
+    if y.dtype.kind == "f" and y.ndim > 1:
+        form = "column" if y.shape[-1] == 1 else "one_hot"
+    if form == "one_hot" and not ((y >= 0).all() and np.allclose(y.sum(-1), 1, atol=1e-3)):
         raise ValueError(
             f"class_weight: expected targets that are class numbers, or rows of probabilities that sum to 1, got "
             f"{y.dtype} of shape {y.shape}; sample_weight serves for others"
@@ -91,7 +93,7 @@ def as_class_weights(spec: Any, y: Array, dtype: np.dtype[Any]) -> ClassWeights 
     if isinstance(spec, str):
         if spec != "balanced":
             raise ValueError(f'class_weight: expected a mapping, a sequence or "balanced", got {spec!r}')
-        labels = labels_of(y, one_hot)
+        labels = labels_of(y, form)
         counts = np.bincount(labels[labels >= 0])
         table = labels.size / (np.count_nonzero(counts) * np.maximum(counts, 1))
     elif isinstance(spec, Mapping):
@@ -104,11 +106,11 @@ def as_class_weights(spec: Any, y: Array, dtype: np.dtype[Any]) -> ClassWeights 
         table = as_real(spec, "class_weight").astype(np.float64)
         if table.ndim != 1 or not table.size or not ((table >= 0) & (table < math.inf)).all():
             raise ValueError(f"class_weight: expected one finite weight of at least 0 for each class, got {spec!r}")
-    return ClassWeights(table.astype(dtype), one_hot)
+    return ClassWeights(table.astype(dtype), form)
 
 
-def labels_of(y: Array, one_hot: bool = False) -> Array:
-    """Class numbers of targets; a last axis of length 1, one probability a position, is dropped."""
-    if one_hot:
+def labels_of(y: Array, form: str = "plain") -> Array:
+    """Class numbers of targets of a form; see ``ClassWeights``."""
+    if form == "one_hot":
         return y.argmax(-1)
-    return (y[..., 0] if y.ndim > 1 and y.shape[-1] == 1 else y).astype(np.int64, copy=False)
+    return (y[..., 0] if form == "column" else y).astype(np.int64, copy=False)
