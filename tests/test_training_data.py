@@ -319,6 +319,7 @@ class RunningMean(fa.nn.Layer):
     takes_lengths = True
 
     def __init__(self, dtype=np.float32):
+        self.dtype = np.dtype(dtype)
         self.add_parameter("w", np.full(1, 0.5, dtype))
 
     def __call__(self, x, lengths=None):

@@ -671,6 +671,7 @@ class Trainer:
             "clip_norm": self.clip_norm,
             "clip_value": self.clip_value,
             "average": None if self.average is None else self.average.decay,
+            "last_lr": self.last_lr,
             "seed": self.seed,
             "epochs": self.epochs,
             "history": {name: list(column) for name, column in self.history.items()},
@@ -731,6 +732,7 @@ class Trainer:
         self.schedule, self.average = schedule, average
         self.accumulate = facts.get("accumulate", 1)
         self.clip_norm, self.clip_value = facts["clip_norm"], facts.get("clip_value")
+        self.last_lr = facts.get("last_lr", self.optimizer.lr)
         self.seed = facts["seed"]
         self.epochs = facts["epochs"]
         self.history = History(facts["history"])
