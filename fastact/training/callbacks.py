@@ -420,10 +420,10 @@ class TensorBoard(Callback):
 
 def _summary_writer() -> Any:
     try:
-        from tensorboardX import SummaryWriter  # type: ignore[import-not-found,unused-ignore]
+        from tensorboardX import SummaryWriter  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ModuleNotFoundError:
         try:
-            from torch.utils.tensorboard import SummaryWriter  # type: ignore[import-not-found,unused-ignore]
+            from torch.utils.tensorboard import SummaryWriter  # type: ignore[import-not-found,import-untyped,unused-ignore]
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 "TensorBoard: expected tensorboardX, or torch with tensorboard, installed; pip install tensorboardX"

@@ -1,12 +1,15 @@
-"""Metrics beside the loss: updated batch by batch, over an epoch or an evaluation."""
+"""Loss and metrics over the batches of an epoch or of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+from fastact.losses import Loss
 from fastact.nn.base import Layer
 from fastact.training.batches import Batch
+from fastact.training.interrupts import InterruptGuard
 
 
 class Measuring:
@@ -50,6 +53,28 @@ class Measuring:
         if len(states) == len(self.metrics):
             for metric, state in zip(self.metrics, states, strict=True):
                 vars(metric).update(state)
+
+
+def evaluated(
+    model: Layer, loss: Loss, metrics: list[Any], batches: Iterable[Batch], guard: InterruptGuard | None = None
+) -> dict[str, float]:
+    """Loss, for classifiers accuracy, and metrics of a model over batches. Nothing is changed, the metrics neither."""
+    total, size, correct = 0.0, 0.0, 0.0
+    measuring = Measuring(copy.deepcopy(metrics))
+    for batch in batches:
+        x, y, weight, lengths = batch
+        output = model(x) if lengths is None else model(x, lengths=lengths)  # type: ignore[call-arg]
+        measure = loss.measure(output, y) if weight is None else loss.measure(output, y, weight=weight)  # type: ignore[call-arg]
+        total += measure.mean * measure.size
+        size += measure.size
+        correct += measure.correct
+        measuring.update(output, batch)
+        if guard is not None:
+            guard.check()
+    found = {"loss": total / (size or 1)}
+    if loss.counts_correct:
+        found["accuracy"] = correct / (size or 1)
+    return found | measuring.results()
 
 
 def as_metrics(metrics: Sequence[Any]) -> list[Any]:

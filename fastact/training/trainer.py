@@ -1,7 +1,8 @@
 """``Trainer``: batches through a model, loss, optimiser; and back to where an interrupted run stood.
 
-What it orchestrates has files of its own: data (``data``, ``batches``, ``ragged``, ``iterables``, ``weights``),
-callbacks, the average of the weights, the search for what is not finite, checkpoints.
+What it orchestrates has files of its own: data (``data``, ``batches``, ``ragged``, ``iterables``, ``weights``), the
+loop over epochs (``fitting``), callbacks, measuring, the average of the weights, the search for what is not finite,
+checkpoints.
 """
 
 from __future__ import annotations
@@ -9,11 +10,9 @@ from __future__ import annotations
 import copy
 import math
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,13 +29,12 @@ from fastact.schedules import Schedule, as_schedule
 from fastact.training import checkpoints
 from fastact.training.averaging import WeightAverage
 from fastact.training.batches import Batch, as_batch_size, as_inputs
-from fastact.training.callbacks import Callback, as_callbacks, load_states, states_of
+from fastact.training.callbacks import Callback, as_callbacks
 from fastact.training.data import Data, as_data, as_validation, is_fraction
+from fastact.training.fitting import Fit
 from fastact.training.history import History
-from fastact.training.interrupts import InterruptGuard
-from fastact.training.measuring import Measuring, as_metrics
+from fastact.training.measuring import Measuring, as_metrics, evaluated
 from fastact.training.nonfinite import find_cause
-from fastact.training.progress import Progress
 from fastact.training.run import Run
 
 Function = Callable[["Trainer"], Any]
@@ -77,6 +75,8 @@ class Trainer:
         One entry an epoch, over all fits.
     steps, epochs : int
         Updates made, and epochs finished.
+    stopping : bool
+        Whether ``stop`` was called in the fit under way.
     lr, last_lr : float
         Rate of the next update, and of the latest; ``optimizer.lr`` times the schedule.
     last_loss, last_gradient_norm : float or None
@@ -136,11 +136,10 @@ class Trainer:
         self.last_loss: float | None = None
         self.last_gradient_norm: float | None = None
         self._run: Run | None = None
-        self._stopping = False
+        self.stopping = False
         self._callback_states: dict[str, Any] = {}  # of an interrupted fit, for the callbacks that resume it
         self._metric_states: list[Any] = []  # the same for what metrics have seen of its epoch
-        self._data: Data | None = None  # of the fit under way, to say where they are not finite
-        self._current: tuple[Measuring, list[Callback]] | None = None  # of the fit under way, for their states
+        self._fit: Fit | None = None  # under way
         self._pending: list[Measure] = []  # of batches whose gradients ``step`` has added up so far
         self._factor: tuple[int, float] = (-1, 1.0)  # of a schedule that goes by the history: its epochs, the factor
         self._gradient = np.empty(0, model.arena.dtype)  # of the loss by the output, reused from batch to batch
@@ -209,7 +208,7 @@ class Trainer:
             measure, final, _ = self._add_gradient(batch, state, len(pending), summed=True)
             pending.append(measure)
             if len(pending) == self.accumulate:
-                self._apply(batch, _inverse(sum(m.size for m in pending)), final)
+                self._apply(batch, self._share(pending), final)
         except BaseException:
             pending.clear()  # some of its gradient may be there already
             raise
@@ -233,10 +232,8 @@ class Trainer:
                 measures.append(measure)
                 if measuring is not None:
                     outputs.append(output)
-            size = sum(m.size for m in measures)
-            self._apply(batch, _inverse(size), final)
-            total = sum(m.mean * m.size for m in measures)
-            measure = Measure(total * _inverse(size), size, sum(m.correct for m in measures))
+            self._apply(batch, self._share(measures), final)
+            measure = self._joined(measures)
         self.last_loss, self.state = measure.mean, final
         if measuring is not None:
             for batch, output in zip(batches, outputs, strict=True):
@@ -267,13 +264,29 @@ class Trainer:
             measure = self.loss.measure(output, y, gradient, weight=weight)  # type: ignore[call-arg]
         if not math.isfinite(measure.mean):
             raise self._non_finite("loss", measure.mean, batch, given, number)
-        if summed:
+        if summed and not self._adds_up:
             gradient *= measure.size
         if isinstance(backward, Backward):
             backward(gradient, input_gradient=False)
         else:
             backward(gradient)
         return measure, getattr(backward, "state", None), output
+
+    @property
+    def _adds_up(self) -> bool:
+        """Whether the loss of a batch is a sum over it rather than a mean."""
+        return getattr(self.loss, "reduction", "mean") == "sum"
+
+    def _share(self, measures: list[Measure]) -> float:
+        """What the gradients of several batches, added up, are multiplied with."""
+        return 1.0 if self._adds_up else 1.0 / (sum(m.size for m in measures) or 1.0)
+
+    def _joined(self, measures: list[Measure]) -> Measure:
+        """What the loss would have found on all the batches at once."""
+        size, correct = sum(m.size for m in measures), sum(m.correct for m in measures)
+        if self._adds_up:
+            return Measure(sum(m.mean for m in measures), size, correct)
+        return Measure(sum(m.mean * m.size for m in measures) / (size or 1.0), size, correct)
 
     def _apply(self, batch: Batch, scale: float, state: Any) -> None:
         """Clip ``scale`` times the gradients, and let the optimiser use them."""
@@ -301,7 +314,7 @@ class Trainer:
             self.average.update(model.arena)
 
     def _non_finite(self, what: str, value: float, batch: Batch, given: dict[str, Any], number: int) -> NonFiniteError:
-        bad = None if self._data is None else self._data.first_bad()
+        bad = None if self._fit is None else self._fit.data.first_bad()
         if bad is not None:
             cause = f"The data have {bad} first: clean them."
         else:
@@ -398,10 +411,7 @@ class Trainer:
             first_step=self.steps,
         )
         called = as_callbacks(callbacks, on_step, on_epoch)
-        for callback in called:
-            callback.on_begin(self)
-        self._callback_states, self._metric_states = {}, []
-        return self._continue(run, data, held, progress, called, checkpoint)
+        return self._continue(run, Fit(self, run, data, held, called, progress, checkpoint))
 
     def resume(
         self,
@@ -449,10 +459,9 @@ class Trainer:
         if data.rows != run.rows:
             raise ValueError(f"x: expected the {run.rows} training rows of the interrupted fit, got {data.rows}")
         called = as_callbacks(callbacks, on_step, on_epoch)
-        for callback in called:
-            callback.on_begin(self)
-        load_states(called, self._callback_states)
-        return self._continue(run, data, held, progress, called, checkpoint)
+        fit = Fit(self, run, data, held, called, progress, checkpoint)
+        fit.load_states(self._callback_states, self._metric_states)
+        return self._continue(run, fit)
 
     def _both(
         self, x: Any, y: Any, validation: Any, steps: int | None, weights: dict[str, Any]
@@ -465,116 +474,18 @@ class Trainer:
 
     def stop(self) -> None:
         """For callbacks: end the fit after this epoch; within an epoch, after this update, as ``interrupted``."""
-        self._stopping = True
+        self.stopping = True
 
-    def _continue(
-        self,
-        run: Run,
-        data: Data,
-        held: Data | None,
-        progress: bool | None,
-        callbacks: list[Callback],
-        checkpoint: PathLike | None,
-    ) -> History:
-        if checkpoint is not None:
-            checkpoints.check(checkpoint, self.model)
-        measuring = Measuring(self.metrics, data, self.model)
-        measuring.load_state_dict(self._metric_states)
-        self._run, self._data, self._stopping = run, data, False
-        self._current = measuring, callbacks
-        bar = Progress(progress, run.epochs)
-        with InterruptGuard() as guard:
-            try:
-                while self.epochs < run.epochs and not self._stopping:
-                    self._epoch(run, data, measuring, bar, guard, callbacks)
-                    if self._stopping:
-                        break
-                    self._end_epoch(run, held, measuring, bar, guard, callbacks)
-                    if checkpoint is not None:
-                        self.save(checkpoint)
-                    if self._run is not None:
-                        guard.check()
-                if self._run is not None and checkpoint is not None:
-                    self.save(checkpoint)
-            except KeyboardInterrupt:
-                if checkpoint is not None:
-                    self.save(checkpoint)
-                raise
-            finally:
-                self._callback_states, self._metric_states = self._states()
-                self._current = self._data = None
-                bar.close()
-                for callback in callbacks:
-                    callback.close()
+    def _continue(self, run: Run, fit: Fit) -> History:
+        """Make, or finish, a fit."""
+        self._run, self._fit, self.stopping = run, fit, False
+        try:
+            fit.go()
+        finally:
+            self._callback_states, self._metric_states = self._states()
+            self._fit = None
+            fit.close()
         return self.history
-
-    def _epoch(
-        self,
-        run: Run,
-        data: Data,
-        measuring: Measuring,
-        bar: Progress,
-        guard: InterruptGuard,
-        callbacks: list[Callback],
-    ) -> None:
-        """The batches of an epoch that are still to be done."""
-        seeds = (self.seed, self.epochs) if run.shuffle else None
-        done = (self.steps - run.first_step) * self.accumulate
-        batches = data.batches(run.batch_size, seeds, done)
-        behind = 0 if run.rows is None or run.batch_size is None else min(done * run.batch_size, run.rows)
-        bar.begin(self.epochs + 1, run.rows, behind)
-        called = [callback.on_step for callback in callbacks if _defines(callback, "on_step")]
-        begin = time.perf_counter()
-        for group in _groups(batches, self.accumulate):
-            run.add(self._update(group, None, measuring if measuring.metrics else None))
-            run.seconds += time.perf_counter() - begin
-            bar.update(sum([len(batch.x) for batch in group]), run.mean)
-            for on_step in called:
-                on_step(self)
-            if self._stopping:
-                return
-            guard.check()
-            begin = time.perf_counter()
-
-    def _end_epoch(
-        self,
-        run: Run,
-        held: Data | None,
-        measuring: Measuring,
-        bar: Progress,
-        guard: InterruptGuard,
-        callbacks: list[Callback],
-    ) -> None:
-        """Measure, write it down, and tell the callbacks."""
-        row: dict[str, Any] = {"epoch": self.epochs + 1, "step": self.steps, "loss": run.mean}
-        if self.loss.counts_correct:
-            row["accuracy"] = run.correct / (run.size or 1)
-        row.update(measuring.results())
-        if held is not None:
-            with nullcontext() if self.average is None else self.averaged():
-                found = self._evaluate(held, run.batch_size, guard)
-            row.update({f"val_{name}": value for name, value in found.items()})
-        for callback in callbacks:
-            row.update(callback.measure(self))
-        row["seconds"] = run.seconds
-        measuring.reset()
-        run.next_epoch(self.steps)
-        self.epochs += 1
-        self.history.append(row)
-        bar.end(row)
-        if self.epochs == run.epochs:
-            self._run = None
-        for callback in callbacks:
-            if not callback.saves:
-                callback.on_epoch(self)
-        if self._stopping:
-            self._run = None
-        if self._run is None:
-            for callback in callbacks:
-                callback.on_end(self)
-        for callback in callbacks:
-            if callback.saves:
-                callback.on_epoch(self)
 
     def evaluate(
         self,
@@ -593,26 +504,7 @@ class Trainer:
         data = as_data(x, y, self.model, self.loss, sample_weight=sample_weight, names=names)
         size = None if batch_size is None else as_size(batch_size, "batch_size")
         with self.averaged() if averaged else nullcontext():
-            return self._evaluate(data, size)
-
-    def _evaluate(self, data: Data, batch_size: int | None, guard: InterruptGuard | None = None) -> dict[str, float]:
-        total, size, correct = 0.0, 0.0, 0.0
-        measuring = Measuring(copy.deepcopy(self.metrics))
-        for batch in data.batches(batch_size):
-            x, y, weight, lengths = batch
-            output = self.model(x) if lengths is None else self.model(x, lengths=lengths)  # type: ignore[call-arg]
-            weights = {} if weight is None else {"weight": weight}
-            measure = self.loss.measure(output, y, **weights)
-            total += measure.mean * measure.size
-            size += measure.size
-            correct += measure.correct
-            measuring.update(output, batch)
-            if guard is not None:
-                guard.check()
-        found = {"loss": total / (size or 1)}
-        if self.loss.counts_correct:
-            found["accuracy"] = correct / (size or 1)
-        return found | measuring.results()
+            return evaluated(self.model, self.loss, self.metrics, data.batches(size))
 
     def predict(self, x: npt.ArrayLike, batch_size: int | None = None) -> Array:
         """``model.predict``: raw outputs for all of x."""
@@ -692,10 +584,7 @@ class Trainer:
         """What callbacks and metrics must know to finish an interrupted fit."""
         if self._run is None:
             return {}, []
-        if self._current is None:
-            return self._callback_states, self._metric_states
-        measuring, callbacks = self._current
-        return states_of(callbacks), measuring.state_dict()
+        return (self._callback_states, self._metric_states) if self._fit is None else self._fit.states()
 
     def restore(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Take over everything that ``save`` wrote, into a trainer of the same model, loss and kind of optimiser.
@@ -819,22 +708,6 @@ class Trainer:
             f"Trainer({type(self.model).__name__} of {self.model.num_parameters} parameters, loss={self.loss!r}, "
             f"optimizer={self.optimizer!r}{more}, seed={self.seed}; {self.epochs} epochs, {self.steps} steps)"
         )
-
-
-def _groups(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    """The batches of one update after the other."""
-    while group := list(islice(batches, size)):
-        yield group
-
-
-def _inverse(size: float) -> float:
-    """1 / size, and 1 where nothing counts: gradients are zeros then."""
-    return 1.0 / size if size else 1.0
-
-
-def _defines(callback: Callback, name: str) -> bool:
-    """Whether a callback does anything there: a step is not to pay for empty calls."""
-    return getattr(type(callback), name) is not getattr(Callback, name) or name in vars(callback)
 
 
 def _described(schedule: Schedule) -> dict[str, Any]:
