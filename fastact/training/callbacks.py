@@ -351,15 +351,15 @@ class CSVLogger(_FileLogger):
 
     Examples
     --------
-    >>> import tempfile
+    >>> import pathlib, tempfile
     >>> import numpy as np
     >>> import fastact as fa
     >>> trainer = fa.Trainer(fa.nn.Sequential(fa.nn.Dense(2, 2, rng=0)))
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     logger = fa.training.CSVLogger(f"{folder}/log.csv")
     ...     history = trainer.fit(np.eye(2), [0, 1], epochs=2, callbacks=[logger])
-    ...     print(open(f"{folder}/log.csv").readline().strip())
-    epoch,step,loss,accuracy,seconds
+    ...     pathlib.Path(folder, "log.csv").read_text().splitlines()[0]
+    'epoch,step,loss,accuracy,seconds'
     """
 
     def _text(self, columns: list[str], rows: Iterable[Mapping[str, Any]], head: bool) -> str:
