@@ -512,3 +512,46 @@ def test_batches_from_some_number_on_are_the_last_of_all():
             for a, b in zip(every[first:], late, strict=True):
                 np.testing.assert_array_equal(a.x, b.x)
     assert shuffled(50, 0, 1).tolist() != shuffled(50, 0, 0).tolist()
+
+
+# ---- with recurrent layers ----
+
+
+@pytest.mark.skipif(not hasattr(fa.nn.Layer, "takes_lengths"), reason="chains do not hand lengths on")
+@pytest.mark.parametrize("every_step", [False, True])
+def test_an_lstm_learns_from_sequences_of_different_lengths(tmp_path, every_step):
+    """Whether the first number was positive: the last step must remember it, over whatever length."""
+    rng = np.random.default_rng(0)
+    sequences = [rng.standard_normal((n, 1)) for n in rng.integers(2, 12, 120)]
+    firsts = [int(s[0, 0] > 0) for s in sequences]
+    targets = [np.full(len(s), first) for s, first in zip(sequences, firsts, strict=True)] if every_step else firsts
+    loss = Weighted() if every_step else fa.losses.CrossEntropy()
+
+    def fresh():
+        lstm = fa.nn.LSTM(1, 16, return_sequences=every_step, rng=1)
+        return fa.Trainer(fa.nn.Sequential(lstm, fa.nn.Dense(16, 2, rng=2)), loss, fa.optim.Adam(0.03), clip_norm=1.0)
+
+    a, b = fresh(), fresh()
+    a.fit(sequences, targets, epochs=25, batch_size=16, validation=0.25)
+    assert a.history["val_loss"][-1] < 0.5 * a.history["val_loss"][0]
+    stop = {"on_step": lambda t: t.stop() if t.steps == 20 else None}
+    b.fit(sequences, targets, epochs=25, batch_size=16, validation=0.25, **stop, checkpoint=tmp_path / "run")
+    again = fa.Trainer.load(tmp_path / "run", loss=loss)
+    again.resume(sequences, targets)
+    same(a, again)
+
+
+@pytest.mark.skipif(not hasattr(fa.nn, "Dropout"), reason="no layer that draws")
+def test_dropout_of_a_resumed_fit(tmp_path):
+    def fresh():
+        rng = np.random.default_rng(2)
+        layers = [fa.nn.Dense(3, 16, "relu", rng=rng), fa.nn.Dropout(0.5), fa.nn.Dense(16, 4, rng=rng)]
+        return trainer(model=fa.nn.Sequential(*layers))
+
+    a, b = fresh(), fresh()
+    a.fit(X, Y, epochs=3, batch_size=8)
+    b.fit(X, Y, epochs=3, batch_size=8, on_step=lambda t: t.stop() if t.steps == 9 else None)
+    b.save(tmp_path / "run")
+    again = fa.Trainer.load(tmp_path / "run")
+    again.resume(X, Y)
+    same(a, again)
