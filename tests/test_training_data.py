@@ -533,7 +533,7 @@ def test_an_lstm_learns_from_sequences_of_different_lengths(tmp_path, every_step
 
     a, b = fresh(), fresh()
     a.fit(sequences, targets, epochs=25, batch_size=16, validation=0.25)
-    assert a.history["val_loss"][-1] < 0.5 * a.history["val_loss"][0]
+    assert a.history["val_loss"][-1] < 0.75 * a.history["val_loss"][0]
     stop = {"on_step": lambda t: t.stop() if t.steps == 20 else None}
     b.fit(sequences, targets, epochs=25, batch_size=16, validation=0.25, **stop, checkpoint=tmp_path / "run")
     again = fa.Trainer.load(tmp_path / "run", loss=loss)
