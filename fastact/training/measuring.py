@@ -91,7 +91,7 @@ def as_metrics(metrics: Sequence[Any]) -> list[Any]:
         )
     if not metrics:
         return []
-    from fastact.metrics import as_metric
+    from fastact.metrics import as_metric  # type: ignore[import-not-found,unused-ignore]
 
     found = [as_metric(metric) for metric in metrics]
     names = [metric.name for metric in found]
