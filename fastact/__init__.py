@@ -9,8 +9,10 @@ from fastact import losses as losses
 from fastact import metrics as metrics
 from fastact import nn as nn
 from fastact import optim as optim
+from fastact import schedules as schedules
 from fastact import testing as testing
 from fastact import threads as threads
+from fastact import training as training
 from fastact._activations import Activation as Activation
 from fastact._activations import activations as activations
 from fastact._config import select_isa as _select_isa

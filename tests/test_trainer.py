@@ -21,7 +21,7 @@ import fastact as fa
 from fastact.errors import ModelFileError, NonFiniteError
 from fastact.nn.base import Backward
 from fastact.training import History
-from fastact.training.batches import Batches
+from fastact.training.batches import ArrayData
 
 
 def mlp(seed=0, dtype=np.float32, sizes=(3, 8, 4)):
@@ -139,7 +139,7 @@ def test_path_of_pytorch(dtype):
 # ---- batches ----
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 50, 64, None])
+@pytest.mark.parametrize("batch_size", [1, 7, 32, "auto", 50, None])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_every_batch_size_sees_every_row_once(batch_size, shuffle):
     x, y = data()
@@ -152,7 +152,7 @@ def test_every_batch_size_sees_every_row_once(batch_size, shuffle):
 
     t = fa.Trainer(mlp(), Spy(), fa.optim.SGD(0.0))
     t.fit(x, y, epochs=1, batch_size=batch_size, shuffle=shuffle)
-    size = min(batch_size or 50, 50)
+    size = {"auto": 32, None: 50}.get(batch_size, batch_size)
     assert [len(b) for b in seen] == [size] * (50 // size) + ([50 % size] if 50 % size else [])
     assert sorted(np.concatenate(seen)) == sorted(y)
     assert (np.concatenate(seen).tolist() == y.tolist()) == (not shuffle or size == 50)
@@ -165,7 +165,8 @@ def test_shuffling_keeps_rows_together_and_changes_with_epoch_and_seed():
     orders = []
     for seed, epoch in [(0, 0), (0, 1), (1, 0), (0, 0)]:
         order = fa.training.batches.shuffled(30, seed, epoch)
-        xs, ys = zip(*Batches(x, y, 4, order), strict=True)
+        data_ = ArrayData(x, y, mlp(), fa.losses.CrossEntropy())
+        xs, ys, *_ = zip(*data_.batches(4, (seed, epoch)), strict=True)
         np.testing.assert_array_equal(np.concatenate(xs), x[order])
         np.testing.assert_array_equal(np.concatenate(ys), y[order])
         orders.append(order.tolist())

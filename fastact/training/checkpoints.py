@@ -1,7 +1,8 @@
 """The file of a trainer: a model file with the optimiser's arrays beside the weights and facts as JSON.
 
 Names of weights are identifiers joined by dots; everything else stands under ``trainer/``, which ``fa.load`` passes
-over. Trees of arrays (the state of recurrent layers: tuples of arrays or None) are stored by the path to each array.
+over. Trees of arrays (the state of recurrent layers: tuples of arrays or None) are stored by the path to each array,
+plain numbers and strings among them in the JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fastact._files import BESIDE, read_tensors, write_tensors
 from fastact.errors import ModelFileError
 from fastact.nn.base import Layer
 
-FORMAT = 1
+FORMAT = 2  # 1 had no numbers and lists in its trees
 
 
 def write(path: str | os.PathLike[str], model: Layer, facts: dict[str, Any], trees: dict[str, Any]) -> None:
@@ -31,7 +32,7 @@ def write(path: str | os.PathLike[str], model: Layer, facts: dict[str, Any], tre
     facts : dict
         Of JSON's types.
     trees : dict
-        Trees of arrays by name: arrays and None in dicts, tuples and lists.
+        Trees of arrays by name: arrays, None, numbers and strings in dicts, tuples and lists.
     """
     tensors: dict[str, Array] = {name: held.value for name, held in model._saved().items()}
     shapes = {name: _flatten(tree, f"{BESIDE}{name}", tensors) for name, tree in trees.items()}
@@ -86,7 +87,12 @@ def _flatten(tree: Any, name: str, tensors: dict[str, Array]) -> Any:
     if isinstance(tree, dict):
         return {"dict": {key: _flatten(item, f"{name}/{key}", tensors) for key, item in tree.items()}}
     if isinstance(tree, (tuple, list)):
-        return {"tuple": [_flatten(item, f"{name}/{i}", tensors) for i, item in enumerate(tree)]}
+        kind = "tuple" if isinstance(tree, tuple) else "list"
+        return {kind: [_flatten(item, f"{name}/{i}", tensors) for i, item in enumerate(tree)]}
+    if isinstance(tree, (bool, int, float, str)) and not isinstance(tree, np.generic):
+        return {"value": tree}
+    if not isinstance(tree, (np.ndarray, np.generic)):
+        raise TypeError(f"{name.removeprefix(BESIDE)}: expected arrays, numbers and strings, got {type(tree).__name__}")
     tensors[name] = np.ascontiguousarray(tree)
     return name
 
@@ -98,4 +104,8 @@ def _build(form: Any, tensors: dict[str, Array]) -> Any:
         return tensors[form]
     if "dict" in form:
         return {key: _build(item, tensors) for key, item in form["dict"].items()}
+    if "value" in form:
+        return form["value"]
+    if "list" in form:
+        return [_build(item, tensors) for item in form["list"]]
     return tuple(_build(item, tensors) for item in form["tuple"])

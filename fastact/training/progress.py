@@ -28,8 +28,8 @@ class Progress:
         self._pending = 0
         self._next = 0.0
 
-    def begin(self, epoch: int, rows: int, done: int) -> None:
-        """A new epoch, numbered from 1, of which ``done`` of ``rows`` rows are behind us."""
+    def begin(self, epoch: int, rows: int | None, done: int) -> None:
+        """A new epoch, numbered from 1, of which ``done`` of ``rows`` rows (None: nobody knows) are behind us."""
         if self.show:
             from tqdm import tqdm  # type: ignore[import-untyped]
 

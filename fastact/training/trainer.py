@@ -1,66 +1,44 @@
-"""``Trainer``: batches through a model, loss, optimiser; and back to where an interrupted run stood."""
+"""``Trainer``: batches through a model, loss, optimiser; and back to where an interrupted run stood.
+
+What it orchestrates has files of its own: data (``data``, ``batches``, ``ragged``, ``iterables``, ``weights``), the
+loop over epochs (``fitting``), callbacks, measuring, the average of the weights, the search for what is not finite,
+checkpoints.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
 import os
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastact import losses
+from fastact import init, losses, schedules
 from fastact._arguments import Array, as_number, as_size
 from fastact._core import training as _core
 from fastact.errors import NonFiniteError
 from fastact.losses import Loss, Measure, as_loss
 from fastact.nn.base import Backward, Layer
-from fastact.optim import Adam, Optimizer, clip_scale
+from fastact.optim import Adam, Optimizer, clip_by_value, clip_scale, global_norm
+from fastact.schedules import Schedule, as_schedule
 from fastact.training import checkpoints
-from fastact.training.batches import Batches, as_batch_size, as_inputs, as_pair, is_fraction, shuffled, split
+from fastact.training.averaging import WeightAverage
+from fastact.training.batches import Batch, as_batch_size, as_inputs
+from fastact.training.callbacks import Callback, as_callbacks
+from fastact.training.data import Data, as_data, as_validation, is_fraction
+from fastact.training.fitting import Fit
 from fastact.training.history import History
-from fastact.training.interrupts import InterruptGuard
+from fastact.training.measuring import Measuring, as_metrics, evaluated
 from fastact.training.nonfinite import find_cause
-from fastact.training.progress import Progress
+from fastact.training.run import Run
 
-Validation = float | tuple[Any, Any] | None
-Callback = Callable[["Trainer"], Any]
-
-
-@dataclass
-class Run:
-    """A ``fit`` under way: what it was asked for and where it stands. All of it goes into a checkpoint.
-
-    The batch to do next is ``optimizer.steps - first_step``: it cannot disagree with the weights.
-    """
-
-    epochs: int  # number of the last epoch, counted over all fits
-    rows: int  # training rows, validation rows not among them
-    batch_size: int
-    shuffle: bool
-    fraction: float | None  # of the rows given, held back for validation
-    has_validation: bool
-    first_step: int = 0  # optimizer.steps when this epoch began
-    total: float = 0.0  # this epoch: sum of the loss over `size` terms, those right among them, time
-    size: int = 0
-    correct: int = 0
-    seconds: float = 0.0
-
-    def add(self, measure: Measure) -> None:
-        self.total += measure.mean * measure.size
-        self.size += measure.size
-        self.correct += measure.correct
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.size if self.size else 0.0
-
-    def next_epoch(self, steps: int) -> None:
-        self.first_step, self.total, self.size, self.correct, self.seconds = steps, 0.0, 0, 0, 0.0
+Function = Callable[["Trainer"], Any]
+PathLike = str | os.PathLike[str]
 
 
 class Trainer:
@@ -75,10 +53,21 @@ class Trainer:
         an object of ``fa.losses``.
     optimizer : Optimizer, optional
         ``fa.optim.Adam(1e-3)`` unless given.
+    schedule : Schedule or callable, optional
+        What its rate is multiplied with at each update: an object of ``fa.schedules``, or ``f(step) -> factor``.
+    metrics : sequence, optional
+        Names or objects of ``fa.metrics``, or functions of (prediction, target): measured beside the loss.
+    accumulate : int
+        Batches in an update. Its gradient is that of one batch of all their rows; each takes memory for itself alone.
     clip_norm : float, optional
-        Scale the gradients of a batch down to this global norm where they exceed it.
+        Scale the gradients of an update down to this global norm where they exceed it.
+    clip_value : float, optional
+        Bound each gradient by it, before its norm is taken.
+    average : float, optional
+        Keep an exponential moving average of the weights, of this decay (0.999, say). Validation goes by it.
     seed : int
-        Of the order of the rows. The same seed gives the same bits for any number of threads.
+        Of the order of the rows, and of the draws in forward passes (dropout) of layers without an ``rng`` of their
+        own. The same seed gives the same bits for any number of threads.
 
     Attributes
     ----------
@@ -86,6 +75,10 @@ class Trainer:
         One entry an epoch, over all fits.
     steps, epochs : int
         Updates made, and epochs finished.
+    stopping : bool
+        Whether ``stop`` was called in the fit under way.
+    lr, last_lr : float
+        Rate of the next update, and of the latest; ``optimizer.lr`` times the schedule.
     last_loss, last_gradient_norm : float or None
         Of the latest batch; the norm (before clipping) only with ``clip_norm``.
     state : tuple or None
@@ -111,7 +104,12 @@ class Trainer:
         loss: str | Loss = "cross_entropy",
         optimizer: Optimizer | None = None,
         *,
+        schedule: Schedule | Callable[[int], float] | None = None,
+        metrics: Sequence[Any] = (),
+        accumulate: int = 1,
         clip_norm: float | None = None,
+        clip_value: float | None = None,
+        average: float | None = None,
         seed: int = 0,
     ) -> None:
         if not isinstance(model, Layer):
@@ -124,14 +122,26 @@ class Trainer:
         self.model = model
         self.loss = as_loss(loss)
         self.optimizer = Adam() if optimizer is None else optimizer
+        self.schedule = as_schedule(schedule)
+        self.metrics = as_metrics(metrics)
+        self.accumulate = as_size(accumulate, "accumulate")
         self.clip_norm = None if clip_norm is None else as_number(clip_norm, "clip_norm", 0.0, above=True)
+        self.clip_value = None if clip_value is None else as_number(clip_value, "clip_value", 0.0, above=True)
+        self.average = None if average is None else WeightAverage(average)
         self.seed = as_size(seed, "seed", least=0)
         self.epochs = 0
         self.history = History()
         self.state: Any = None
+        self.last_lr: float = self.optimizer.lr
         self.last_loss: float | None = None
         self.last_gradient_norm: float | None = None
         self._run: Run | None = None
+        self.stopping = False
+        self._callback_states: dict[str, Any] = {}  # of an interrupted fit, for the callbacks that resume it
+        self._metric_states: list[Any] = []  # the same for what metrics have seen of its epoch
+        self._fit: Fit | None = None  # under way
+        self._pending: list[Measure] = []  # of batches whose gradients ``step`` has added up so far
+        self._factor: tuple[int, float] = (-1, 1.0)  # of a schedule that goes by the history: its epochs, the factor
         self._gradient = np.empty(0, model.arena.dtype)  # of the loss by the output, reused from batch to batch
 
     @property
@@ -144,10 +154,26 @@ class Trainer:
         """Whether a fit was cut short, so that ``resume`` can finish it."""
         return self._run is not None
 
-    # -- one batch ------------------------------------------------------------------------------------------------
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next update."""
+        schedule = self.schedule
+        if schedule is None:
+            return self.optimizer.lr
+        if schedule.unit == "step":
+            return self.optimizer.lr * schedule(self.steps)
+        if schedule.unit == "epoch":
+            return self.optimizer.lr * schedule(self.epochs)
+        if self._factor[0] != self.history.epochs:
+            self._factor = self.history.epochs, schedule(self.history)  # type: ignore[arg-type]
+        return self.optimizer.lr * self._factor[1]
 
-    def step(self, x: Any, y: Any, state: Any = None) -> float:
-        """Train on one batch: forward, loss, backward, update.
+    # -- one update -----------------------------------------------------------------------------------------------
+
+    def step(
+        self, x: Any, y: Any, state: Any = None, *, weight: npt.ArrayLike | None = None, lengths: Any = None
+    ) -> float:
+        """Train on one batch: forward, loss, backward, update (with ``accumulate`` at each so many calls).
 
         Parameters
         ----------
@@ -155,6 +181,11 @@ class Trainer:
         state : tuple, optional
             Initial state of the recurrent layers, as ``trainer.state`` holds the final one after each step. Carrying
             it from batch to batch is truncated backpropagation through time.
+        weight : array of shape (B,) or (B, T), optional
+            Of the terms of the loss; 0 leaves a position out.
+        lengths : integers of shape (B,), optional
+            Steps of each sequence, for a model that takes them; padding beyond needs a ``weight`` of 0 besides where
+            the loss looks at it.
 
         Returns
         -------
@@ -167,41 +198,133 @@ class Trainer:
             If the loss (or, with ``clip_norm``, the gradient) is NaN or infinite. The batch is not applied.
         """
         self._run = None  # the weights leave the path of an interrupted fit
-        return self._step(x, y, state).mean
+        batch = Batch(x, y, weight, lengths)  # type: ignore[arg-type]
+        if self.accumulate == 1:
+            return self._update([batch], state).mean
+        pending = self._pending
+        if not pending:
+            _core.zero(self.model.arena.gradients)
+        try:
+            measure, final, _ = self._add_gradient(batch, state, len(pending), summed=True)
+            pending.append(measure)
+            if len(pending) == self.accumulate:
+                self._apply(batch, self._share(pending), final)
+        except BaseException:
+            pending.clear()  # some of its gradient may be there already
+            raise
+        self.last_loss, self.state = measure.mean, final
+        if len(pending) == self.accumulate:
+            pending.clear()
+        return measure.mean
 
-    def _step(self, x: Any, y: Any, state: Any = None) -> Measure:
-        model = self.model
-        gradients = model.arena.gradients
-        _core.zero(gradients)
-        output, backward = model.forward(x) if state is None else model.forward(x, state=state)
+    def _update(self, batches: Sequence[Batch], state: Any = None, measuring: Measuring | None = None) -> Measure:
+        """One update from the gradient of the mean loss over all terms of the batches."""
+        _core.zero(self.model.arena.gradients)
+        if len(batches) == 1:
+            batch = batches[0]
+            measure, final, output = self._add_gradient(batch, state)
+            self._apply(batch, 1.0, final)
+            outputs = [output]
+        else:
+            measures, outputs = [], []
+            for i, batch in enumerate(batches):
+                measure, final, output = self._add_gradient(batch, state, i, summed=True)
+                measures.append(measure)
+                if measuring is not None:
+                    outputs.append(output)
+            self._apply(batch, self._share(measures), final)
+            measure = self._joined(measures)
+        self.last_loss, self.state = measure.mean, final
+        if measuring is not None:
+            for batch, output in zip(batches, outputs, strict=True):
+                measuring.update(output, batch)
+        return measure
+
+    def _add_gradient(
+        self, batch: Batch, state: Any, number: int = 0, summed: bool = False
+    ) -> tuple[Measure, Any, Array]:
+        """Forward, loss, backward: the gradient of the mean (or the sum) of the batch's losses is added.
+
+        Returns the loss, the final state and the output.
+        """
+        x, y, weight, lengths = batch
+        given = {}
+        if state is not None:
+            given["state"] = state
+        if lengths is not None:
+            given["lengths"] = lengths
+        with init.seeded(self.seed, self.optimizer.steps, number, 1):
+            output, backward = self.model.forward(x, **given)
         gradient = self._gradient
         if gradient.shape != output.shape or gradient.dtype != output.dtype:
             gradient = self._gradient = np.empty(output.shape, output.dtype)
-        measure = self.loss.measure(output, y, gradient)
+        if weight is None:
+            measure = self.loss.measure(output, y, gradient)
+        else:
+            measure = self.loss.measure(output, y, gradient, weight=weight)  # type: ignore[call-arg]
         if not math.isfinite(measure.mean):
-            raise self._non_finite("loss", measure.mean, x, y)
+            raise self._non_finite("loss", measure.mean, batch, given, number)
+        if summed and not self._adds_up:
+            gradient *= measure.size
         if isinstance(backward, Backward):
             backward(gradient, input_gradient=False)
         else:
             backward(gradient)
-        scale = 1.0
-        if self.clip_norm is not None:
-            norm = self.last_gradient_norm = math.sqrt(_core.sum_squares(gradients, model.arena.trained.spans))
-            if not math.isfinite(norm):
-                raise self._non_finite("norm of the gradient", norm, x, y)
-            scale = clip_scale(norm, self.clip_norm)
-        self.optimizer.step(model, scale)
-        self.last_loss = measure.mean
-        self.state = getattr(backward, "state", None)
-        return measure
+        return measure, getattr(backward, "state", None), output
 
-    def _non_finite(self, what: str, value: float, x: Any, y: Any) -> NonFiniteError:
-        lower = f"lower the learning rate (lr={self.optimizer.lr:g} now, try {self.optimizer.lr / 10:g})"
+    @property
+    def _adds_up(self) -> bool:
+        """Whether the loss of a batch is a sum over it rather than a mean."""
+        return getattr(self.loss, "reduction", "mean") == "sum"
+
+    def _share(self, measures: list[Measure]) -> float:
+        """What the gradients of several batches, added up, are multiplied with."""
+        return 1.0 if self._adds_up else 1.0 / (sum(m.size for m in measures) or 1.0)
+
+    def _joined(self, measures: list[Measure]) -> Measure:
+        """What the loss would have found on all the batches at once."""
+        size, correct = sum(m.size for m in measures), sum(m.correct for m in measures)
+        if self._adds_up:
+            return Measure(sum(m.mean for m in measures), size, correct)
+        return Measure(sum(m.mean * m.size for m in measures) / (size or 1.0), size, correct)
+
+    def _apply(self, batch: Batch, scale: float, state: Any) -> None:
+        """Clip ``scale`` times the gradients, and let the optimiser use them."""
+        model, optimizer = self.model, self.optimizer
+        if self.average is not None and self.average.in_use:
+            raise RuntimeError("step: expected the model's own weights, it holds their average; leave averaged() first")
+        if self.clip_value is not None:
+            clip_by_value(model, self.clip_value / scale)
+        if self.clip_norm is not None:
+            norm = self.last_gradient_norm = global_norm(model) * scale
+            if not math.isfinite(norm):
+                raise self._non_finite("norm of the gradient", norm, batch, {}, 0)
+            scale *= clip_scale(norm, self.clip_norm)
+        if self.schedule is None:
+            self.last_lr = optimizer.lr
+            optimizer.step(model, scale)
+        else:
+            setting = optimizer.lr
+            optimizer.lr = self.last_lr = self.lr
+            try:
+                optimizer.step(model, scale)
+            finally:
+                optimizer.lr = setting
+        if self.average is not None:
+            self.average.update(model.arena)
+
+    def _non_finite(self, what: str, value: float, batch: Batch, given: dict[str, Any], number: int) -> NonFiniteError:
+        bad = None if self._fit is None else self._fit.data.first_bad()
+        if bad is not None:
+            cause = f"The data have {bad} first: clean them."
+        else:
+            cause = find_cause(self.model, batch.x, batch.y, (self.seed, self.steps, number, 1), **given)
+        lower = f"lower the learning rate (lr={self.lr:g} now, try {self.lr / 10:g})"
         clip = "set clip_norm=1.0" if self.clip_norm is None else f"lower clip_norm ({self.clip_norm:g} now)"
         return NonFiniteError(
             f"{what}: expected a finite number, got {value} at step {self.steps + 1} (epoch {self.epochs + 1}). "
-            f"{find_cause(self.model, x, y)} The batch was not applied. To try: {lower}; {clip}; scale x to mean 0 and "
-            "deviation 1; go on from the last checkpoint"
+            f"{cause} The batch was not applied. To try: {lower}; {clip}; scale x to mean 0 and deviation 1; go on "
+            "from the last checkpoint"
         )
 
     # -- all data -------------------------------------------------------------------------------------------------
@@ -209,34 +332,52 @@ class Trainer:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         epochs: int = 1,
-        batch_size: int | None = 32,
-        validation: Validation = None,
+        batch_size: int | str | None = "auto",
+        validation: Any = None,
         shuffle: bool = True,
         *,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: Any = None,
+        steps_per_epoch: int | None = None,
         progress: bool | None = None,
-        on_step: Callback | None = None,
-        on_epoch: Callback | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
+        callbacks: Iterable[Callback] | None = None,
+        on_step: Function | None = None,
+        on_epoch: Function | None = None,
+        checkpoint: PathLike | None = None,
     ) -> History:
         """Train for some epochs.
 
         Parameters
         ----------
-        x : array of shape (rows, ...)
-            Real numbers, or integers for an Embedding.
-        y : array of shape (rows, ...)
+        x : array of shape (rows, ...), list of sequences, or iterable of batches
+            Real numbers, or integers for an Embedding. Of a memory-mapped array only the rows of a batch are read at a
+            time. Sequences of different lengths, (T_i, ...) each, are padded and go together with others of like
+            length; the model takes ``lengths``. Batches are (x, y), (x, y, weight) or (x, y, weight, lengths); a
+            function that makes the iterable is called for each epoch, an iterator goes on from epoch to epoch.
+        y : array of shape (rows, ...), or list of arrays of shape (T_i, ...)
+            Not with an iterable of batches.
         epochs : int
             How many more.
-        batch_size : int or None
-            Rows in a batch; the last batch of an epoch may be smaller. None: all rows in one.
-        validation : float or (x, y), optional
-            Rows that are only evaluated, after each epoch: 0.1 takes the last tenth of the rows.
+        batch_size : int, "auto" or None
+            Rows in a batch; the last batch of an epoch may be smaller. None: all rows in one. "auto": 32, or all rows
+            where they are fewer.
+        validation : float, (x, y), (x, y, weight) or iterable of batches, optional
+            Rows that are only evaluated, after each epoch: 0.1 takes the last tenth of the rows. With ``average`` they
+            measure the averaged weights.
         shuffle : bool
             Draw the rows of each epoch in a new order; else as they stand.
+        sample_weight : array of shape (rows,) or (rows, T), optional
+            Of the terms of the loss, which is sum(weight loss) / sum(weight) over a batch.
+        class_weight : mapping, sequence or "balanced", optional
+            The same by class, of the training rows; balanced is rows / (classes * rows of the class).
+        steps_per_epoch : int, optional
+            Batches of an iterable in an epoch; without, all there are.
         progress : bool, optional
             A bar on stderr; None shows it on a terminal.
+        callbacks : iterable of Callback, optional
+            See ``fa.training.callbacks``.
         on_step, on_epoch : callable, optional
             Called with the trainer after each update and after each epoch.
         checkpoint : path, optional
@@ -252,41 +393,51 @@ class Trainer:
         NonFiniteError
             As from ``step``.
         KeyboardInterrupt
-            On Ctrl-C, after the batch under way was finished: model, optimiser and history are consistent, and
-            ``resume`` goes on to the same bits as an unbroken fit. A second Ctrl-C does not wait for the batch.
+            On Ctrl-C, after the update under way was finished: model, optimiser and history are consistent, and
+            ``resume`` goes on to the same bits as an unbroken fit. A second Ctrl-C does not wait.
         """
-        data, held = self._data(x, y, validation)
-        rows = len(data[0])
+        weights = {"sample_weight": sample_weight, "class_weight": class_weight}
+        data, held = self._both(x, y, validation, steps_per_epoch, weights)
+        size = as_batch_size(batch_size, data.rows)
         run = Run(
             epochs=self.epochs + as_size(epochs, "epochs"),
-            rows=rows,
-            batch_size=as_batch_size(batch_size, rows),
+            rows=data.rows,
+            batch_size=data.rows if size is None else size,
             shuffle=bool(shuffle),
-            fraction=float(validation) if is_fraction(validation) else None,  # type: ignore[arg-type]
+            fraction=float(validation) if is_fraction(validation) else None,
             has_validation=held is not None,
+            steps_per_epoch=None if steps_per_epoch is None else int(steps_per_epoch),
+            weighted=(sample_weight is not None, class_weight is not None),
             first_step=self.steps,
         )
-        return self._continue(run, data, held, progress, on_step, on_epoch, checkpoint)
+        called = as_callbacks(callbacks, on_step, on_epoch)
+        return self._continue(run, Fit(self, run, data, held, called, progress, checkpoint))
 
     def resume(
         self,
         x: Any,
-        y: Any,
-        validation: tuple[Any, Any] | None = None,
+        y: Any = None,
+        validation: Any = None,
         *,
+        sample_weight: npt.ArrayLike | None = None,
+        class_weight: Any = None,
         progress: bool | None = None,
-        on_step: Callback | None = None,
-        on_epoch: Callback | None = None,
-        checkpoint: str | os.PathLike[str] | None = None,
+        callbacks: Iterable[Callback] | None = None,
+        on_step: Function | None = None,
+        on_epoch: Function | None = None,
+        checkpoint: PathLike | None = None,
     ) -> History:
         """Finish a fit that was interrupted, here or in the process that wrote the checkpoint.
 
         Parameters
         ----------
-        x, y : arrays
-            The data of that fit. Its epochs, batch size and shuffling are known.
-        validation : (x, y), optional
+        x, y, sample_weight, class_weight
+            The data of that fit. Its epochs, batch size and shuffling are known. An iterable of batches is read up to
+            where the fit stood; an iterator goes on where it stands.
+        validation : optional
             Where the fit had validation data of its own; a fraction is known.
+        callbacks : iterable of Callback, optional
+            Those of that fit: they take up their states.
 
         Raises
         ------
@@ -298,120 +449,104 @@ class Trainer:
             raise ValueError("resume: expected an interrupted fit, found none; call fit")
         if run.has_validation and run.fraction is None and validation is None:
             raise ValueError("validation: expected the pair (x, y) that the interrupted fit was given, got None")
-        data, held = self._data(x, y, run.fraction if run.fraction is not None else validation)
-        if len(data[0]) != run.rows:
-            raise ValueError(f"x: expected the {run.rows} training rows of the interrupted fit, got {len(data[0])}")
-        return self._continue(run, data, held, progress, on_step, on_epoch, checkpoint)
+        weights = {"sample_weight": sample_weight, "class_weight": class_weight}
+        for (name, value), had in zip(weights.items(), run.weighted, strict=True):
+            if (value is not None) != had:
+                given = "what the interrupted fit was given" if had else "None, as in the interrupted fit"
+                raise ValueError(f"{name}: expected {given}, got {'None' if had else 'another'}")
+        fraction = run.fraction if run.fraction is not None else validation
+        data, held = self._both(x, y, fraction, run.steps_per_epoch, weights)
+        if data.rows != run.rows:
+            raise ValueError(f"x: expected the {run.rows} training rows of the interrupted fit, got {data.rows}")
+        called = as_callbacks(callbacks, on_step, on_epoch)
+        fit = Fit(self, run, data, held, called, progress, checkpoint)
+        fit.load_states(self._callback_states, self._metric_states)
+        return self._continue(run, fit)
 
-    def _data(self, x: Any, y: Any, validation: Validation) -> tuple[tuple[Array, Array], tuple[Array, Array] | None]:
-        data = as_pair(x, y, self.model, self.loss)
-        if validation is None:
-            return data, None
+    def _both(
+        self, x: Any, y: Any, validation: Any, steps: int | None, weights: dict[str, Any]
+    ) -> tuple[Data, Data | None]:
+        """Training and validation data."""
+        data = as_data(x, y, self.model, self.loss, steps=steps, **weights)
         if is_fraction(validation):
-            return split(*data, float(validation))  # type: ignore[arg-type]
-        if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-            raise TypeError(
-                f"validation: expected a fraction 0 < validation < 1, a pair (x, y) or None, got {validation!r}"
-            )
-        return data, as_pair(*validation, self.model, self.loss, ("validation x", "validation y"))
+            return data.split(float(validation))
+        return data, as_validation(validation, self.model, self.loss)
 
-    def _continue(
-        self,
-        run: Run,
-        data: tuple[Array, Array],
-        held: tuple[Array, Array] | None,
-        progress: bool | None,
-        on_step: Callback | None,
-        on_epoch: Callback | None,
-        checkpoint: str | os.PathLike[str] | None,
-    ) -> History:
-        if checkpoint is not None:
-            checkpoints.check(checkpoint, self.model)
-        self._run = run
-        bar = Progress(progress, run.epochs)
-        with InterruptGuard() as guard:
-            try:
-                while self.epochs < run.epochs:
-                    self._epoch(run, data, bar, guard, on_step)
-                    row = self._measured(run, held, guard)
-                    run.next_epoch(self.steps)
-                    self.epochs += 1
-                    self.history.append(row)
-                    bar.end(row)
-                    if self.epochs == run.epochs:
-                        self._run = None
-                    if on_epoch is not None:
-                        on_epoch(self)
-                    if checkpoint is not None:
-                        self.save(checkpoint)
-                    if self.epochs < run.epochs:
-                        guard.check()
-            except KeyboardInterrupt:
-                if checkpoint is not None:
-                    self.save(checkpoint)
-                raise
-            finally:
-                bar.close()
+    def stop(self) -> None:
+        """For callbacks: end the fit after this epoch; within an epoch, after this update, as ``interrupted``."""
+        self.stopping = True
+
+    def _continue(self, run: Run, fit: Fit) -> History:
+        """Make, or finish, a fit."""
+        self._run, self._fit, self.stopping = run, fit, False
+        try:
+            fit.go()
+        finally:
+            self._callback_states, self._metric_states = self._states()
+            self._fit = None
+            fit.close()
         return self.history
 
-    def _epoch(
-        self, run: Run, data: tuple[Array, Array], bar: Progress, guard: InterruptGuard, on_step: Callback | None
-    ) -> None:
-        """The batches of an epoch that are still to be done."""
-        order = shuffled(run.rows, self.seed, self.epochs) if run.shuffle else None
-        batches = Batches(*data, run.batch_size, order)
-        done = self.steps - run.first_step
-        bar.begin(self.epochs + 1, run.rows, min(done * run.batch_size, run.rows))
-        for i in range(done, len(batches)):
-            begin = time.perf_counter()
-            x, y = batches[i]
-            run.add(self._step(x, y))
-            run.seconds += time.perf_counter() - begin
-            bar.update(len(x), run.mean)
-            if on_step is not None:
-                on_step(self)
-            guard.check()
+    def evaluate(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = 256,
+        *,
+        sample_weight: npt.ArrayLike | None = None,
+        averaged: bool = False,
+    ) -> dict[str, float]:
+        """Loss, for classifiers accuracy, and the metrics over all of x: ``{"loss": ..., "accuracy": ...}``.
 
-    def _measured(self, run: Run, held: tuple[Array, Array] | None, guard: InterruptGuard) -> dict[str, Any]:
-        """The entry of a finished epoch in the history."""
-        row: dict[str, Any] = {"epoch": self.epochs + 1, "step": self.steps, "loss": run.mean}
-        if self.loss.counts_correct:
-            row["accuracy"] = run.correct / max(run.size, 1)
-        if held is not None:
-            row.update({f"val_{k}": v for k, v in self._evaluate(*held, run.batch_size, guard).items()})
-        row["seconds"] = run.seconds
-        return row
-
-    def evaluate(self, x: Any, y: Any, batch_size: int | None = 256) -> dict[str, float]:
-        """Loss, and for classifiers accuracy, over all of x: ``{"loss": ..., "accuracy": ...}``. Nothing is changed."""
-        inputs, targets = as_pair(x, y, self.model, self.loss)
-        return self._evaluate(inputs, targets, as_batch_size(batch_size, len(inputs)))
-
-    def _evaluate(self, x: Array, y: Array, batch_size: int, guard: InterruptGuard | None = None) -> dict[str, float]:
-        total, size, correct = 0.0, 0, 0
-        for inputs, targets in Batches(x, y, batch_size):
-            measure = self.loss.measure(self.model(inputs), targets)
-            total += measure.mean * measure.size
-            size += measure.size
-            correct += measure.correct
-            if guard is not None:
-                guard.check()
-        found = {"loss": total / max(size, 1)}
-        if self.loss.counts_correct:
-            found["accuracy"] = correct / max(size, 1)
-        return found
+        Nothing is changed. ``averaged`` measures the averaged weights; data are as for ``fit``.
+        """
+        names = ("x", "y", "sample_weight")
+        data = as_data(x, y, self.model, self.loss, sample_weight=sample_weight, names=names)
+        size = None if batch_size is None else as_size(batch_size, "batch_size")
+        with self.averaged() if averaged else nullcontext():
+            return evaluated(self.model, self.loss, self.metrics, data.batches(size))
 
     def predict(self, x: npt.ArrayLike, batch_size: int | None = None) -> Array:
         """``model.predict``: raw outputs for all of x."""
         return self.model.predict(as_inputs(x, self.model.arena.dtype), batch_size)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """``with trainer.averaged(): ...``: for a while the model holds the average of its weights.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastact as fa
+        >>> model = fa.nn.Sequential(fa.nn.Dense(2, 2, rng=0))
+        >>> trainer = fa.Trainer(model, optimizer=fa.optim.SGD(0.1), average=0.9)
+        >>> history = trainer.fit(np.eye(2), [0, 1], epochs=20)
+        >>> with trainer.averaged():
+        ...     behind = trainer.evaluate(np.eye(2), [0, 1])["loss"]  # or fa.save(model, path)
+        >>> trainer.evaluate(np.eye(2), [0, 1])["loss"] < behind
+        True
+        """
+        if self.average is None:
+            raise ValueError("averaged: expected Trainer(average=0.999) or so, got a trainer without")
+        return self.average.used(self.model.arena)
+
+    def weights(self) -> dict[str, Any]:
+        """A copy of what the model and its average are now, for ``set_weights``."""
+        values = None if self.average is None else self.average.values
+        return {"model": self.model.state_dict(), "average": None if values is None else values.copy()}
+
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
+        """Go back to what ``weights`` gave; optimiser and history stay as they are."""
+        self.model.load_state_dict(weights["model"])
+        if self.average is not None and weights["average"] is not None:
+            self.average.set(weights["average"])
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str], extra: Mapping[str, Any] | None = None) -> None:
         """Write everything that an exact resume needs to one safetensors file, which ``fa.load`` reads as a model too.
 
-        Weights, optimiser, recurrent state, history, the position in an interrupted fit. An earlier file survives
-        whatever goes wrong.
+        Weights and their average, optimiser, schedule, recurrent state, history; the position in an interrupted fit,
+        with what its callbacks and metrics have seen. An earlier file survives whatever goes wrong.
 
         Parameters
         ----------
@@ -423,14 +558,33 @@ class Trainer:
         facts = {
             "loss": {"name": type(self.loss).__name__, "settings": self.loss.config()},
             "optimizer": {k: optimizer[k] for k in ("name", "settings", "steps")},
+            "schedule": None if self.schedule is None else _described(self.schedule),
+            "accumulate": self.accumulate,
             "clip_norm": self.clip_norm,
+            "clip_value": self.clip_value,
+            "average": None if self.average is None else self.average.decay,
+            "last_lr": self.last_lr,
             "seed": self.seed,
             "epochs": self.epochs,
             "history": {name: list(column) for name, column in self.history.items()},
             "run": None if self._run is None else asdict(self._run),
             "extra": dict(extra or {}),
         }
-        checkpoints.write(path, self.model, facts, {"optimizer": optimizer["arrays"], "state": self.state})
+        callbacks, metrics = self._states()
+        trees = {
+            "optimizer": optimizer["arrays"],
+            "state": self.state,
+            "average": None if self.average is None else self.average.values,
+            "callbacks": callbacks,
+            "metrics": metrics,
+        }
+        checkpoints.write(path, self.model, facts, trees)
+
+    def _states(self) -> tuple[dict[str, Any], list[Any]]:
+        """What callbacks and metrics must know to finish an interrupted fit."""
+        if self._run is None:
+            return {}, []
+        return (self._callback_states, self._metric_states) if self._fit is None else self._fit.states()
 
     def restore(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """Take over everything that ``save`` wrote, into a trainer of the same model, loss and kind of optimiser.
@@ -455,18 +609,44 @@ class Trainer:
             raise ValueError(
                 f"loss: expected {facts['loss']['name']}, with which the checkpoint was trained, got {self.loss!r}"
             )
+        schedule = self._schedule_of(facts)
+        average = None if facts.get("average") is None else WeightAverage(facts["average"])
+        if average is not None and trees["average"] is not None:
+            average.set(trees["average"])
         optimizer = copy.copy(self.optimizer)
         optimizer.load_state_dict({**facts["optimizer"], "arrays": trees["optimizer"] or {}})
         optimizer._bind(self.model.arena)
         self.model.load_state_dict(weights)
         vars(self.optimizer).update(vars(optimizer))
-        self.clip_norm = facts["clip_norm"]
+        self.schedule, self.average = schedule, average
+        self.accumulate = facts.get("accumulate", 1)
+        self.clip_norm, self.clip_value = facts["clip_norm"], facts.get("clip_value")
+        self.last_lr = facts.get("last_lr", self.optimizer.lr)
         self.seed = facts["seed"]
         self.epochs = facts["epochs"]
         self.history = History(facts["history"])
         self.state = trees["state"]
         self._run = None if facts["run"] is None else Run(**facts["run"])
+        self._callback_states, self._metric_states = trees.get("callbacks", {}), trees.get("metrics", [])
+        self._pending.clear()
+        self._factor = -1, 1.0
         return facts["extra"]
+
+    def _schedule_of(self, facts: dict[str, Any]) -> Schedule | None:
+        """The schedule of a checkpoint; where that is code, this trainer's own stands for it."""
+        described = facts.get("schedule")
+        if described is None:
+            return None
+        kind = getattr(schedules, described["name"], None)
+        if described["settings"] is not None and isinstance(kind, type) and issubclass(kind, Schedule):
+            schedule = kind(**described["settings"])
+            return schedule.per_epoch() if described["unit"] == "epoch" else schedule
+        if self.schedule is not None and type(self.schedule).__name__ == described["name"]:
+            return self.schedule
+        raise ValueError(
+            f"schedule: the checkpoint was trained with one of your own ({described['name']}), which a file cannot "
+            "hold; pass schedule= to Trainer or Trainer.load"
+        )
 
     @classmethod
     def load(
@@ -474,6 +654,8 @@ class Trainer:
         path: str | os.PathLike[str],
         custom: Mapping[str, type[Layer]] | None = None,
         loss: Loss | None = None,
+        schedule: Schedule | Callable[[int], float] | None = None,
+        metrics: Sequence[Any] = (),
     ) -> Trainer:
         """A trainer, model and all, from a file that ``save`` wrote.
 
@@ -484,6 +666,10 @@ class Trainer:
             Layers of your own by the names of their classes, as for ``fa.load``.
         loss : Loss, optional
             Where the loss was one of your own.
+        schedule : Schedule or callable, optional
+            Where the schedule was one of your own.
+        metrics : sequence, optional
+            A file does not name them.
 
         Raises
         ------
@@ -509,13 +695,23 @@ class Trainer:
                 "one, then trainer.restore(path)"
             )
         optimizer = rule(**facts["optimizer"]["settings"])
-        trainer = cls(io.load(path, custom), loss, optimizer, clip_norm=facts["clip_norm"], seed=facts["seed"])
+        trainer = cls(io.load(path, custom), loss, optimizer, schedule=schedule, metrics=metrics)
         trainer._take(weights, facts, trees)
         return trainer
 
     def __repr__(self) -> str:
+        given = {"schedule": self.schedule, "clip_norm": self.clip_norm, "clip_value": self.clip_value}
+        given |= {"accumulate": None if self.accumulate == 1 else self.accumulate}
+        given |= {"average": None if self.average is None else self.average.decay}
+        more = "".join(f", {name}={value!r}" for name, value in given.items() if value is not None)
         return (
             f"Trainer({type(self.model).__name__} of {self.model.num_parameters} parameters, loss={self.loss!r}, "
-            f"optimizer={self.optimizer!r}, clip_norm={self.clip_norm}, seed={self.seed}; {self.epochs} epochs, "
-            f"{self.steps} steps)"
+            f"optimizer={self.optimizer!r}{more}, seed={self.seed}; {self.epochs} epochs, {self.steps} steps)"
         )
+
+
+def _described(schedule: Schedule) -> dict[str, Any]:
+    """A schedule for a checkpoint; one of the user's own by its name alone."""
+    kind = type(schedule)
+    known = getattr(schedules, kind.__name__, None) is kind and kind is not schedules.Function
+    return {"name": kind.__name__, "unit": schedule.unit, "settings": schedule.config() if known else None}
