@@ -579,8 +579,9 @@ class Attention(Layer):
         for dz, (source, first, last, weight, begin) in zip(gradients, plan, strict=True):
             a = sources[source]
             rows = slice(begin, begin + (last - first) * E)
-            matmul(dz.T, a.reshape(len(dz), a.shape[2]), weight.grad[rows], accumulate=True)
-            if self.in_proj_bias is not None:
+            if weight.trainable:
+                matmul(dz.T, a.reshape(len(dz), a.shape[2]), weight.grad[rows], accumulate=True)
+            if self.in_proj_bias is not None and self.in_proj_bias.trainable:
                 add_column_sums(dz, self.in_proj_bias.grad[first * E : last * E])
             if input_gradient:
                 so_far = found[source]
