@@ -205,6 +205,7 @@ class LSTM(Recurrent):
         peepholes: bool = False,
         full_gate_recurrence: bool = False,
         projection_size: int | None = None,
+        inference_weights: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         rng: init.Rng = None,
     ) -> None:
@@ -263,6 +264,7 @@ class LSTM(Recurrent):
             layer_norm_eps=layer_norm_eps,
             time_major=time_major,
             return_sequences=return_sequences,
+            inference_weights=inference_weights,
             dtype=dtype,
             rng=rng,
             projection_size=projection_size,
