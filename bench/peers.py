@@ -35,6 +35,7 @@ _METHODS = {
     "lstm": ("recurrent_inference", "recurrent_training"),
     "recurrent": ("recurrent_inference", "recurrent_training"),
     "variants": (),
+    "rounded": (),
     "streams": ("recurrent_step",),
     "training": ("mlp_step", "language_model_step"),
 }

@@ -448,6 +448,8 @@ static void pack_panels(const fa_cell *cell, fa_precision precision, const panel
       pack_words(cell, precision, parts, n_parts, H, rows, out + g * rows * TILE_COLS, g);
     return;
   }
+#else
+  (void)precision; /* of float64 weights, always full */
 #endif
   for (int n = 0; n < n_parts; out += parts[n++].K * TILE_COLS)
     pack_forward(cell, parts[n].row, parts[n].weight, H, parts[n].K, out, depth, group_begin, group_end);

@@ -86,7 +86,7 @@ def check(layer, precision, T, B, lengths=None):
     layer.inference_weights = precision
     got, most = layer.run(x, state, lengths), tolerance(layer, precision)
     assert abs(got.y - twin.y).max() <= most
-    assert abs(got.y - full.y).max() > 10 * most  # which tells one from the other
+    assert abs(got.y - full.y).max() > 4 * most  # which tells one from the other
     for a, b in zip(flat(got.state), flat(twin.state), strict=True):
         assert abs(a - b).max() <= 4 * most
 
@@ -170,7 +170,8 @@ def test_rounding_to_bfloat16(isa):
     assert (columns(one_layer(weight, "bfloat16")) == want).all()
     special = np.array([[np.inf, 1.0], [np.nan, 1.0], [3.4e38, 1.0]], np.float32)
     got = columns(one_layer(special, "bfloat16"))[:, 0]
-    assert got[0] == np.inf and np.isnan(got[1]) and got[2] == np.inf
+    assert (got[[0, 2]] == np.inf).all()
+    assert np.isnan(got[1])
 
 
 def test_rounding_to_int8(isa):
@@ -179,7 +180,7 @@ def test_rounding_to_int8(isa):
     got = columns(one_layer(weight, "int8"))
     assert (got[0] == [127, 0, 2, 2, -4, -127]).all()
     assert (got[1] == 0).all()
-    assert np.allclose(got[2], int8(weight)[2], rtol=1e-6, atol=0)
+    assert np.allclose(got[2], int8(weight[2:])[0], rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])

@@ -32,7 +32,7 @@ class GRU(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, bidirectional, merge, reverse, dropout, recurrent_dropout, zoneout, \
-clip, layer_norm_eps, time_major, return_sequences
+clip, layer_norm_eps, time_major, return_sequences, inference_weights
         As for ``LSTM``.
     layer_norm : bool
         Normalises both products over the units of each sequence and step: see Notes. Needs ``reset_after``.

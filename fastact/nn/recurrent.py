@@ -291,23 +291,27 @@ class Recurrent(Layer):
 
     @property
     def inference_weights(self) -> str | None:
+        """How the weights are rounded in inference: "bfloat16", "int8", or None for not at all."""
         return self._weights.precision
 
     @inference_weights.setter
     def inference_weights(self, precision: str | None) -> None:
         if precision is not None and precision not in PRECISIONS:
-            raise ValueError(f"inference_weights: expected {', '.join(PRECISIONS)} or None, got {precision!r}; None keeps float32")
+            raise ValueError(
+                f"inference_weights: expected {', '.join(PRECISIONS)} or None, got {precision!r}; None keeps float32"
+            )
         if precision is not None and self.dtype != np.float32:
             raise ValueError(
-                f"inference_weights: expected None for a layer of {self.dtype}, got {precision!r}: rounded weights are for "
-                "speed; make the layer with dtype=np.float32"
+                f"inference_weights: expected None for a layer of {self.dtype}, got {precision!r}: rounded weights "
+                "are for speed; make the layer with dtype=np.float32"
             )
         self._weights = InferenceWeights(precision)
         self._packed = self._rounded = None
 
     def _pack(self, training: bool) -> PackedStack:
         """Packed weights of all layers, made anew when a parameter's version or the instruction set has changed."""
-        rounded = self.inference_weights is not None and not training
+        weights = self._weights
+        rounded = weights.precision is not None and not training
         packed = self._rounded if rounded else self._packed  # one read: another thread may replace it
         if packed is None or not packed.is_current(self.__dict__, training):
             parameters = [
@@ -316,7 +320,7 @@ class Recurrent(Layer):
             ]
             if self._cell is None:
                 self._cell = self._make_cell()
-            packed = PackedStack(self._cell, parameters, training, self._weights)
+            packed = PackedStack(self._cell, parameters, training, weights)
             if rounded:
                 self._rounded = packed
             else:

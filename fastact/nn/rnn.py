@@ -22,7 +22,7 @@ class RNN(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, double_bias, bidirectional, merge, reverse, dropout, \
-recurrent_dropout, zoneout, clip, layer_norm_eps, time_major, return_sequences
+recurrent_dropout, zoneout, clip, layer_norm_eps, time_major, return_sequences, inference_weights
         As for ``LSTM``.
     layer_norm : bool
         Normalises both products over the units of each sequence and step: see Notes.
