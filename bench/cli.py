@@ -94,7 +94,7 @@ def measure(threads: int, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
 )
 @click.option("--activation", "names", multiple=True, metavar="NAME", help="Only this activation; may be repeated.")
 @click.option("--only", multiple=True, metavar="TEXT",
-              help="Of lstm, recurrent, variants and streams only rows with this in name and shape, as "
+              help="Of lstm, recurrent, variants, rounded and streams only rows with this in name and shape, as "
               "'GRU training T=20 B=1 '; may be repeated.")  # fmt: skip
 @click.option("--quick", "level", flag_value="quick", help="A few rows in a few seconds.")
 @click.option("--full", "--all", "level", flag_value="full",

@@ -36,6 +36,7 @@ _METHODS = {
     "lstm": ("recurrent_inference", "recurrent_training"),
     "recurrent": ("recurrent_inference", "recurrent_training"),
     "variants": (),
+    "rounded": (),
     "streams": ("recurrent_step",),
     "training": ("mlp_step", "mlp_inference", "language_model_step"),
 }

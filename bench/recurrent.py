@@ -1,5 +1,5 @@
-"""Recurrent layers over whole sequences, inference and forward with all gradients; their variants; and one step of a
-stream."""
+"""Recurrent layers over whole sequences, inference and forward with all gradients; their variants; rounded weights; and
+one step of a stream."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "GRU layer norm": ("GRU", {"layer_norm": True}),
     "RNN layer norm": ("RNN", {"layer_norm": True}),
 }
-PLAIN_TURN = 0.02  # seconds for the plain cell
+PRECISIONS = ("bfloat16", "int8")
+PLAIN_TURN = 0.02  # seconds for the plain cell, or float32 weights
 
 
 def random_weights(cell: str, inputs: int, hidden: int, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
@@ -120,6 +121,52 @@ def variant_cases(shapes: Sequence[RecurrentShape], dtype: str, only: Sequence[s
                     limit_ns=min(timing.shortest(plain, PLAIN_TURN) for _ in range(3)),
                     limit="the plain cell",
                 )
+
+
+def rounded_cases(
+    cells: Sequence[str], shapes: Sequence[RecurrentShape], dtype: str, only: Sequence[str] = ()
+) -> Iterator[Case]:
+    """Weights rounded for inference, over a sequence and T steps of a stream; the limit is float32 weights' time."""
+    if dtype != "float32":
+        return
+    for cell in cells:
+        for shape in shapes:
+            label = f"T={shape.T} B={shape.B} I={shape.I} H={shape.H}"
+            x = np.random.default_rng(0).standard_normal((shape.B, shape.T, shape.I)).astype(dtype)
+            for precision in PRECISIONS:
+                layers = [getattr(fa.nn, cell)(shape.I, shape.H, rng=0, inference_weights=p) for p in (None, precision)]
+                for kind, runner in (("inference", _run_sequence), ("steps", _run_steps)):
+                    name = f"{cell} {precision} {kind}"
+                    if only and not any(text in f"{name} {label}" for text in only):
+                        continue
+                    full, rounded = (runner(layer, x) for layer in layers)
+                    yield Case(
+                        section="rounded",
+                        name=name,
+                        shape=label,
+                        dtype=dtype,
+                        contenders=[Contender("fastact", rounded)],
+                        work=1,
+                        unit="ms",
+                        tolerance=0,
+                        limit_ns=min(timing.shortest(full, PLAIN_TURN) for _ in range(3)),
+                        limit="float32 weights",
+                    )
+
+
+def _run_sequence(layer: Any, x: Array) -> Run:
+    return lambda: layer(x)
+
+
+def _run_steps(layer: Any, x: Array) -> Run:
+    step = layer.stream(len(x)).step
+
+    def run() -> Array:
+        for t in range(x.shape[1]):
+            h = step(x[:, t])
+        return h
+
+    return run
 
 
 def _layer(cell: str, weights: dict[str, Array]) -> Any:

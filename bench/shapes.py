@@ -108,6 +108,7 @@ RECURRENT_GRID = [
 ]
 RECURRENT_SHAPES = [RecurrentShape(T, B, H, H) for T in (20, 100) for B in (1, 8, 32) for H in (32, 128, 256)]
 VARIANT_SHAPES = [RecurrentShape(100, 1, 32, 32), RecurrentShape(100, 8, 64, 128), RecurrentShape(100, 32, 64, 256)]
+ROUNDED_SHAPES = [RecurrentShape(100, 1, H, H) for H in (256, 512, 1024)]
 STREAM_SHAPES = [RecurrentShape(1, B, inputs, H) for B in (1, 8) for inputs, H in ((32, 32), (64, 128), (128, 256))]
 
 MLP_SHAPES = [

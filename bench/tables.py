@@ -21,6 +21,7 @@ SECTIONS = {
     "lstm": "LSTM, one layer, time-major",
     "recurrent": "Recurrent layers, time-major",
     "variants": "Variants of the recurrent cells (limit: the plain cell)",
+    "rounded": "Recurrent layers with rounded weights (limit: float32 weights)",
     "streams": "Streams, one step a call",
     "training": "Training steps",
 }

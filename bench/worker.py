@@ -19,9 +19,10 @@ from . import activations, calls, normalization, peers, product, recurrent, shap
 
 SECTIONS = (
     *("activations", "calls", "values", "product", "normalization"),
-    *("lstm", "recurrent", "variants", "streams", "training"),
+    *("lstm", "recurrent", "variants", "rounded", "streams", "training"),
 )
-WITHOUT_NUMPY = ("recurrent", "variants", "streams")
+WITHOUT_NUMPY = ("recurrent", "variants", "rounded", "streams")
+FLOAT32_ALONE = ("rounded",)
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Level:
     lstms: list[shapes.RecurrentShape]
     recurrent: list[shapes.RecurrentShape]
     variants: list[shapes.RecurrentShape]
+    rounded: list[shapes.RecurrentShape]
     streams: list[shapes.RecurrentShape]
     mlps: list[shapes.MLPShape]
     language_models: list[shapes.LanguageModelShape]
@@ -48,22 +50,23 @@ LEVELS = {
     "tiny": Level(
         1, 0, None, shapes.TINY_ACTIVATION_SIZES, shapes.TINY_ROWS_SHAPES, shapes.TINY_PRODUCTS,
         shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES,
-        shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL], shapes.TINY_NORM_SHAPES,
+        shapes.TINY_LSTM_SHAPES, shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL], shapes.TINY_NORM_SHAPES,
     ),
     "quick": Level(
         1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, [], shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
-        shapes.QUICK_RECURRENT_SHAPES, shapes.VARIANT_SHAPES[:1], shapes.STREAM_SHAPES[:2], shapes.MLP_SHAPES[-1:], [],
+        shapes.QUICK_RECURRENT_SHAPES, shapes.VARIANT_SHAPES[:1], shapes.ROUNDED_SHAPES[:1], shapes.STREAM_SHAPES[:2],
+        shapes.MLP_SHAPES[-1:], [],
     ),
     "default": Level(
         2, 0.03, activations.MAIN, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES,
         _FIXED_PRODUCTS + shapes.sampled_products(8), shapes.LSTM_SHAPES,
-        shapes.RECURRENT_SHAPES, shapes.VARIANT_SHAPES, shapes.STREAM_SHAPES, shapes.MLP_SHAPES,
-        [shapes.LANGUAGE_MODEL],
+        shapes.RECURRENT_SHAPES, shapes.VARIANT_SHAPES, shapes.ROUNDED_SHAPES, shapes.STREAM_SHAPES,
+        shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
     ),
     "full": Level(
         5, 0.05, None, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES, _FIXED_PRODUCTS + shapes.sampled_products(60),
-        shapes.LSTM_SHAPES, shapes.RECURRENT_GRID, shapes.VARIANT_SHAPES, shapes.STREAM_SHAPES, shapes.MLP_SHAPES,
-        [shapes.LANGUAGE_MODEL],
+        shapes.LSTM_SHAPES, shapes.RECURRENT_GRID, shapes.VARIANT_SHAPES, shapes.ROUNDED_SHAPES, shapes.STREAM_SHAPES,
+        shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
     ),
 }  # fmt: skip
 
@@ -93,6 +96,8 @@ def cases(
         yield from recurrent.cases(section, tuple(shapes.GATES), level.recurrent, dtype, threads, others, only)
     elif section == "variants":
         yield from recurrent.variant_cases(level.variants, dtype, only)
+    elif section == "rounded":
+        yield from recurrent.rounded_cases(tuple(shapes.GATES), level.rounded, dtype, only)
     elif section == "streams":
         yield from recurrent.stream_cases(tuple(shapes.GATES), level.streams, dtype, threads, others, only)
     elif section == "normalization":
@@ -121,7 +126,7 @@ def run(
     with_peers : bool or names
         All installed peers, none, or those named.
     names : activations to measure instead of the level's, optional
-    only : texts, one of which must be in the name and shape of a row of lstm, recurrent, variants and streams
+    only : texts, one of which must be in the name and shape of a row of lstm, recurrent, variants, rounded and streams
 
     Yields
     ------

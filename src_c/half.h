@@ -1,7 +1,8 @@
-/* float16 to float32 and back, in integer arithmetic that any CPU has: to nearest, ties to even, subnormals and NaN
- * kept.
+/* float16 to float32 and back, and float32 to bfloat16, in integer arithmetic that any CPU has: to nearest, ties to
+ * even, subnormals and NaN kept.
  *
- * The ufunc loops compute float16 in float32 by blocks; nothing else here knows the type. */
+ * The ufunc loops compute float16 in float32 by blocks, and packed weights may be bfloat16; nothing else here knows the
+ * types. */
 #ifndef FA_HALF_H
 #define FA_HALF_H
 
@@ -40,6 +41,14 @@ static inline uint16_t fa_float_to_half(float value) {
   magnitude += 0.5f;
   memcpy(&bits, &magnitude, sizeof bits);
   return (uint16_t)(sign | (bits - 0x3F000000u));
+}
+
+/* bfloat16 is the upper half of a float32. */
+static inline uint16_t fa_float_to_bfloat16(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(bits >> 16 | 0x0040u); /* a quiet NaN */
+  return (uint16_t)((bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16);
 }
 
 #endif

@@ -7,7 +7,8 @@
  *
  * Layouts that only these kernels see ("row" = one (t, b) pair):
  *   forward weights   [group][k][4 gates][VL]      one register tile holds all four gates of its units (an RNN: four
- *                                                  vectors of units, a group has 4 VL)
+ *                                                  vectors of units, a group has 4 VL); fewer rows in bfloat16 and
+ *                                                  int8, see fa_precision
  *   bias              [group][4 gates][VL]         the sum of both biases
  *   backward weights  [column block][4 Hp][block]  rows in the order (group, gate, lane) of the gates' slabs;
  *                                                  blocks of 4, then 2, then 1 vectors of columns
@@ -35,6 +36,20 @@ typedef struct {
   fa_size row_begin, row_end;
   fa_size group_begin, group_end;
 } fa_recurrent_share;
+
+/* What a panel of float32 kernels has of the weights: all, or, for inference alone, rounded ones. A lane then holds 2
+ * or 4 successive k, the first in its lowest bits: bfloat16, or signed bytes, each weight = byte * scale / 256 with a
+ * scale for every row of the weights; a row of these scales begins the panel. Only weights are rounded: x, h, c, biases
+ * and sums are float32. */
+typedef enum { FA_FULL, FA_BFLOAT16, FA_INT8 } fa_precision;
+/* k in a row of words, and rows of the panel of a matrix of K columns. */
+static inline int fa_word_rows(fa_precision precision) {
+  return precision == FA_INT8 ? 4 : precision == FA_BFLOAT16 ? 2 : 1;
+}
+static inline fa_size fa_panel_rows(fa_precision precision, fa_size K) {
+  const int word = fa_word_rows(precision);
+  return (K + word - 1) / word + (precision == FA_INT8);
+}
 
 typedef enum { FA_LSTM, FA_GRU, FA_RNN } fa_cell_kind;
 enum { FA_GATE_I, FA_GATE_F, FA_GATE_G, FA_GATE_O, FA_CELL_OUTPUT, FA_CELL_FUNCTIONS };
@@ -85,6 +100,7 @@ typedef struct {
 typedef struct {
   fa_size inputs, H, P, R;
   const fa_cell *cell;
+  fa_precision precision; /* of ih, hh and second; backward weights are full */
   const void *weight_ih, *weight_hh; /* (G H, I), (G H, P), C order, of the G gates that have rows */
   const void *bias_ih, *bias_hh;     /* (G H), either may be NULL */
   const void *weight_peephole;       /* the gates with rows among i, f, o; H; or NULL */
@@ -104,6 +120,7 @@ typedef struct {
   fa_size T, B, inputs, H, P, R;
   const fa_size *starts;
   const fa_cell *cell;
+  fa_precision precision;
   const void *ih, *hh, *bias, *peephole, *second;
   const void *x; /* row (t, b) begins at x + t * x_t + b * x_b (x_t unused if ragged); its I elements are contiguous */
   fa_size x_t, x_b;

@@ -32,13 +32,13 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
             .a = x + first * a_row + b * s->x_b,
             .a_row = a_row,
             .a_size = s->inputs,
-            .panel_a = (const real *)s->ih + g * s->inputs * TILE_COLS,
+            .panel_a = (const real *)s->ih + g * fa_panel_rows(s->precision, s->inputs) * TILE_COLS,
             .panel_b = s->hh,
             .out = z + first * z_row + b * TILE_COLS,
             .out_row = z_row,
             .out_vec = VL,
         };
-        gate_product_rows(s->cell, tile_begin(n, i + 1) - first, &product, 1);
+        gate_product_rows(s->cell, s->precision, tile_begin(n, i + 1) - first, &product, 1);
       }
   }
   if (s->cell->layer_norm) norm_input(s, share, t_begin, t_end);
@@ -53,11 +53,11 @@ FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g,
       .a = (const real *)s->x + step_offset(s->starts, t, s->x_t, s->x_b) + first * s->x_b,
       .a_row = s->x_b,
       .a_size = s->inputs,
-      .panel_a = (const real *)s->ih + g * s->inputs * TILE_COLS,
+      .panel_a = (const real *)s->ih + g * fa_panel_rows(s->precision, s->inputs) * TILE_COLS,
       .b = (const real *)(s->operand ? s->operand : s->h) + (state_row(s->starts, s->B, t, s->h_ring) + first) * Rp,
       .b_row = Rp,
       .b_size = s->R,
-      .panel_b = (const real *)s->hh + g * s->R * TILE_COLS,
+      .panel_b = (const real *)s->hh + g * fa_panel_rows(s->precision, s->R) * TILE_COLS,
       .out = out,
       .out_row = out_row,
       .out_vec = out_vec,
@@ -70,7 +70,7 @@ FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g,
     product.init_row = TILE_COLS;
     product.a_size = 0;
   }
-  gate_product_rows(s->cell, rows, &product, 0);
+  gate_product_rows(s->cell, s->precision, rows, &product, 0);
 }
 
 /* The same of the second product: four vectors of units of h, or of a GRU's candidate. */
@@ -82,12 +82,12 @@ FA_INLINE void second_product(const fa_recurrent_forward *s, fa_size t, fa_size 
       .b = (const real *)s->mid + (mid_row(s, t) + first) * Hp,
       .b_row = Hp,
       .b_size = s->H,
-      .panel_b = (const real *)s->second + g * s->H * TILE_COLS,
+      .panel_b = (const real *)s->second + g * fa_panel_rows(s->precision, s->H) * TILE_COLS,
       .out = out,
       .out_row = out_row,
       .out_vec = out_vec,
   };
-  gate_product_rows(&second_cell, rows, &product, 0);
+  gate_product_rows(&second_cell, s->precision, rows, &product, 0);
 }
 
 /* `plain`, `keep` and `second` are literals. */
@@ -399,7 +399,7 @@ FA_INLINE real *gradient_row(const gradient_product *p, fa_size m) {
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
       FA_PREFETCH_WRITE(gradient_row(p, m) + v * VL);                                                               \
     tile_zero(acc, rows, vecs);                                                                                     \
-    tile_accumulate(acc, rows, vecs, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, p->size);               \
+    tile_accumulate(acc, rows, vecs, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, FA_FULL, p->size);      \
     FA_UNROLL for (int m = 0; m < rows; m++) {                                                                      \
       real *out = gradient_row(p, m);                                                                               \
       FA_UNROLL for (int v = 0; v < vecs; v++) add_columns(out + v * VL, acc[m][v], p->columns - v * VL);           \

@@ -8,6 +8,8 @@
  * into tiles depends on the number of steps, and a sequence must give the same bits in one piece, in two, or step by
  * step. There all tiles sum in order. */
 
+#include "half.h"
+
 /* Gates of the three rows of peephole weights. */
 static const int cell_peephole_gate[3] = {FA_GATE_I, FA_GATE_F, FA_GATE_O};
 /* Rows of the columns in the weights of full_gates. */
@@ -73,19 +75,25 @@ FA_INLINE fa_size gates_back(const fa_cell *cell, fa_size H, fa_size P, fa_size 
 
 /* part[s][m][v] += a[m][k] * b[k][v], k mod split = s; k past the last whole round goes to part 0. */
 FA_INLINE void split_accumulate(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
-                                const int vecs, const real *a, fa_size a_row, const real *b, fa_size b_row, fa_size K) {
+                                const int vecs, const real *a, fa_size a_row, const real *b, fa_size b_row,
+                                const fa_precision precision, fa_size K) {
+  const int word = fa_word_rows(precision), round = FA_MAX(split, word);
   fa_size k = 0;
-  for (; k + split <= K; k += split, b += split * b_row)
-    FA_UNROLL for (int s = 0; s < split; s++) FA_UNROLL for (int m = 0; m < rows; m++) {
+  for (; k + round <= K; k += round, b += round / word * b_row)
+    FA_UNROLL for (int s = 0; s < round; s++) FA_UNROLL for (int m = 0; m < rows; m++) {
       vec am = v_set1(a[m * a_row + k + s]);
       FA_UNROLL for (int v = 0; v < vecs; v++)
-        part[s][m][v] = v_mac(am, v_load(b + s * b_row + v * VL), part[s][m][v]);
+        part[s % split][m][v] =
+            v_mac(am, panel_load(b + s / word * b_row + v * VL, precision, s % word), part[s % split][m][v]);
     }
-  for (; k < K; k++, b += b_row)
-    FA_UNROLL for (int m = 0; m < rows; m++) {
-      vec am = v_set1(a[m * a_row + k]);
-      FA_UNROLL for (int v = 0; v < vecs; v++) part[0][m][v] = v_mac(am, v_load(b + v * VL), part[0][m][v]);
-    }
+  for (; k < K; k += word, b += b_row)
+    FA_UNROLL for (int j = 0; j < word; j++)
+      if (k + j < K)
+        FA_UNROLL for (int m = 0; m < rows; m++) {
+          vec am = v_set1(a[m * a_row + k + j]);
+          FA_UNROLL for (int v = 0; v < vecs; v++)
+            part[0][m][v] = v_mac(am, panel_load(b + v * VL, precision, j), part[0][m][v]);
+        }
 }
 
 FA_INLINE void split_zero(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
@@ -122,72 +130,119 @@ FA_INLINE void turn_columns(vec acc[TILE_VECS]) {
 }
 #define COLUMN_OF(v, vecs) (((v) + 4 - (vecs)) % 4)
 
-#define GATE_PRODUCT(rows, vecs) GATE_PRODUCT_IN_ORDER(gate_product_##rows##_##vecs, rows, vecs)
-#define GATE_PRODUCT_IN_ORDER(name, rows, vecs)                                                                     \
-  FA_NOINLINE void name(const gate_product *p) {                                                                    \
-    vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
-    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
-      acc[m][v] = v_load(p->init + m * p->init_row + v * VL);                                                       \
-    tile_accumulate(acc, rows, vecs, p->a, p->a_row, 1, p->panel_a, TILE_COLS, p->a_size);                          \
-    if (vecs < TILE_VECS) FA_UNROLL for (int m = 0; m < rows; m++) turn_columns(acc[m]);                            \
-    tile_accumulate(acc, rows, vecs, p->b, p->b_row, 1, p->panel_b + (4 - vecs) * VL, TILE_COLS, p->b_size);        \
-    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)                          \
-      v_store(p->out + m * p->out_row + COLUMN_OF(v, vecs) * p->out_vec, acc[m][v]);                                \
+/* The bodies of all tiles; every argument but p is a literal. */
+FA_INLINE void gate_product_in_order(const gate_product *p, const fa_precision precision, const int rows,
+                                     const int vecs) {
+  vec acc[TILE_ROWS][TILE_VECS];
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
+    acc[m][v] = v_load(p->init + m * p->init_row + v * VL);
+  tile_accumulate(acc, rows, vecs, p->a, p->a_row, 1, p->panel_a, TILE_COLS, precision, p->a_size);
+  if (vecs < TILE_VECS) FA_UNROLL for (int m = 0; m < rows; m++) turn_columns(acc[m]);
+  tile_accumulate(acc, rows, vecs, p->b, p->b_row, 1, p->panel_b + (4 - vecs) * VL, TILE_COLS, precision, p->b_size);
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
+    v_store(p->out + m * p->out_row + COLUMN_OF(v, vecs) * p->out_vec, acc[m][v]);
+}
+FA_INLINE void gate_product_split(const gate_product *p, const fa_precision precision, const int split,
+                                  const int rows, const int vecs) {
+  vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];
+  split_zero(part, split, rows, TILE_VECS);
+  split_accumulate(part, split, rows, vecs, p->a, p->a_row, p->panel_a, TILE_COLS, precision, p->a_size);
+  if (vecs < TILE_VECS)
+    FA_UNROLL for (int s = 0; s < split; s++) FA_UNROLL for (int m = 0; m < rows; m++) turn_columns(part[s][m]);
+  split_accumulate(part, split, rows, vecs, p->b, p->b_row, p->panel_b + (4 - vecs) * VL, TILE_COLS, precision,
+                   p->b_size);
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++) {
+    const int column = COLUMN_OF(v, vecs);
+    v_store(p->out + m * p->out_row + column * p->out_vec,
+            v_add(v_load(p->init + m * p->init_row + column * VL), split_sum(part, split, m, v)));
   }
-#define GATE_PRODUCT_SPLIT(rows, vecs)                                                                              \
-  FA_NOINLINE void gate_product_##rows##_##vecs(const gate_product *p) {                                            \
-    vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];                                                                 \
-    split_zero(part, SPLIT(rows), rows, TILE_VECS);                                                                 \
-    split_accumulate(part, SPLIT(rows), rows, vecs, p->a, p->a_row, p->panel_a, TILE_COLS, p->a_size);              \
-    if (vecs < TILE_VECS)                                                                                           \
-      FA_UNROLL for (int s = 0; s < SPLIT(rows); s++) FA_UNROLL for (int m = 0; m < rows; m++)                      \
-        turn_columns(part[s][m]);                                                                                   \
-    split_accumulate(part, SPLIT(rows), rows, vecs, p->b, p->b_row, p->panel_b + (4 - vecs) * VL, TILE_COLS,        \
-                     p->b_size);                                                                                    \
-    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++) {                        \
-      const int column = COLUMN_OF(v, vecs);                                                                        \
-      v_store(p->out + m * p->out_row + column * p->out_vec,                                                        \
-              v_add(v_load(p->init + m * p->init_row + column * VL), split_sum(part, SPLIT(rows), m, v)));          \
-    }                                                                                                               \
+}
+
+/* sum[m][first + v] += scale[v] (a A)[m][v] for an int8 panel, whose weights come with a bias. */
+FA_INLINE void add_scaled(vec sum[TILE_ROWS][TILE_VECS], const int split, const int rows, const int vecs,
+                          const int first, const real *a, fa_size a_row, const real *panel, fa_size K) {
+  if (!K) return;
+  vec acc[TILE_ROWS][TILE_VECS], part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];
+  const real *scale = panel + first * VL, *words = scale + TILE_COLS;
+  if (split == 1) {
+    tile_zero(acc, rows, vecs);
+    tile_accumulate(acc, rows, vecs, a, a_row, 1, words, TILE_COLS, FA_INT8, K);
+  } else {
+    split_zero(part, split, rows, vecs);
+    split_accumulate(part, split, rows, vecs, a, a_row, words, TILE_COLS, FA_INT8, K);
   }
-#define GATE_PRODUCTS(KIND, rows) KIND(rows, 3) KIND(rows, 4)
-GATE_PRODUCTS(GATE_PRODUCT_SPLIT, 1)
-GATE_PRODUCT_IN_ORDER(gate_product_in_order_1_3, 1, 3)
-GATE_PRODUCT_IN_ORDER(gate_product_in_order_1_4, 1, 4)
-#if MAX_SPLIT_ROWS >= 2
-GATE_PRODUCTS(GATE_PRODUCT_SPLIT, 2)
-GATE_PRODUCT_IN_ORDER(gate_product_in_order_2_3, 2, 3)
-GATE_PRODUCT_IN_ORDER(gate_product_in_order_2_4, 2, 4)
-#else
-GATE_PRODUCTS(GATE_PRODUCT, 2)
-#endif
-GATE_PRODUCTS(GATE_PRODUCT, 3)
+  FA_UNROLL for (int m = 0; m < rows; m++) {
+    vec of_a = v_zero();
+    for (fa_size k = 0; k < K; k += VL) of_a = v_add(of_a, v_load_n(a + m * a_row + k, K - k));
+    const vec bias = v_set1(INT8_BIAS * v_hsum(of_a));
+    FA_UNROLL for (int v = 0; v < vecs; v++) {
+      const vec total = v_sub(split == 1 ? acc[m][v] : split_sum(part, split, m, v), bias);
+      sum[m][first + v] = v_mac(v_load(scale + v * VL), total, sum[m][first + v]);
+    }
+  }
+}
+FA_INLINE void gate_product_scaled(const gate_product *p, const int split, const int rows, const int vecs) {
+  vec sum[TILE_ROWS][TILE_VECS];
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
+    sum[m][v] = v_load(p->init + m * p->init_row + v * VL);
+  add_scaled(sum, split, rows, vecs, 0, p->a, p->a_row, p->panel_a, p->a_size);
+  add_scaled(sum, split, rows, vecs, 4 - vecs, p->b, p->b_row, p->panel_b, p->b_size);
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
+    v_store(p->out + m * p->out_row + v * p->out_vec, sum[m][v]);
+}
+
+FA_INLINE void gate_product_any(const gate_product *p, const fa_precision precision, const int split, const int rows,
+                                const int vecs) {
+  if (precision == FA_INT8)
+    gate_product_scaled(p, split, rows, vecs);
+  else if (split > 1)
+    gate_product_split(p, precision, split, rows, vecs);
+  else
+    gate_product_in_order(p, precision, rows, vecs);
+}
+
+#define GATE_PRODUCT(precision, order, split, rows)                                                                 \
+  FA_NOINLINE void gate_product_##precision##_##order##_##rows##_3(const gate_product *p) {                         \
+    gate_product_any(p, precision, split, rows, 3);                                                                 \
+  }                                                                                                                 \
+  FA_NOINLINE void gate_product_##precision##_##order##_##rows##_4(const gate_product *p) {                         \
+    gate_product_any(p, precision, split, rows, 4);                                                                 \
+  }
 #if TILE_ROWS == 6
-GATE_PRODUCTS(GATE_PRODUCT, 4)
-GATE_PRODUCTS(GATE_PRODUCT, 5)
-GATE_PRODUCTS(GATE_PRODUCT, 6)
+#define LARGE_TILES(DO, precision) \
+  DO(precision, in_order, 1, 3) DO(precision, in_order, 1, 4)  \
+  DO(precision, in_order, 1, 5) DO(precision, in_order, 1, 6)
+#else
+#define LARGE_TILES(DO, precision) DO(precision, in_order, 1, 3)
+#endif
+#define GATE_PRODUCTS(precision)                                                                                    \
+  GATE_PRODUCT(precision, in_order, 1, 1)                                                                           \
+  GATE_PRODUCT(precision, in_order, 1, 2)                                                                           \
+  GATE_PRODUCT(precision, split, SPLIT(1), 1)                                                                       \
+  GATE_PRODUCT(precision, split, SPLIT(2), 2)                                                                       \
+  LARGE_TILES(GATE_PRODUCT, precision)
+GATE_PRODUCTS(FA_FULL)
+#if FA_F32
+GATE_PRODUCTS(FA_BFLOAT16)
+GATE_PRODUCTS(FA_INT8)
 #endif
 
 /* `order`, a literal: sums in order, whatever the number of rows. */
-FA_INLINE void gate_product_rows(const fa_cell *cell, fa_size rows, const gate_product *p, const int order) {
-#define ROW(rows) {gate_product_##rows##_4, gate_product_##rows##_3}
-  static void (*const product[TILE_ROWS][2])(const gate_product *) = {
-      ROW(1), ROW(2), ROW(3),
-#if TILE_ROWS == 6
-      ROW(4), ROW(5), ROW(6),
+FA_INLINE void gate_product_rows(const fa_cell *cell, fa_precision precision, fa_size rows, const gate_product *p,
+                                 const int order) {
+#define ENTRY(precision, order, split, rows) \
+  {gate_product_##precision##_##order##_##rows##_4, gate_product_##precision##_##order##_##rows##_3},
+#define ROWS(precision, order) {ENTRY(precision, order, , 1) ENTRY(precision, order, , 2) LARGE_TILES(ENTRY, precision)}
+  static void (*const product[][2][TILE_ROWS][2])(const gate_product *) = {
+      {ROWS(FA_FULL, split), ROWS(FA_FULL, in_order)},
+#if FA_F32
+      {ROWS(FA_BFLOAT16, split), ROWS(FA_BFLOAT16, in_order)},
+      {ROWS(FA_INT8, split), ROWS(FA_INT8, in_order)},
 #endif
   };
-  static void (*const in_order[MAX_SPLIT_ROWS][2])(const gate_product *) = {
-      ROW(in_order_1),
-#if MAX_SPLIT_ROWS >= 2
-      ROW(in_order_2),
-#endif
-  };
-#undef ROW
-  if (order && rows <= MAX_SPLIT_ROWS)
-    in_order[rows - 1][cell->kind == FA_GRU](p);
-  else
-    product[rows - 1][cell->kind == FA_GRU](p);
+#undef ENTRY
+#undef ROWS
+  product[precision][order][rows - 1][cell->kind == FA_GRU](p);
 }
 
 /* out = dZ panel (or out += with `accumulate`) for rows x (vecs * VL) columns, of which `columns` are there. dZ rows lie
@@ -230,7 +285,8 @@ FA_INLINE void add_columns(real *p, vec v, fa_size columns) {
       tile_zero(acc, rows, vecs);                                                                                   \
     const real *panel = p->panel;                                                                                   \
     for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
-      tile_accumulate(acc, rows, vecs, p->slabs + g * p->slab_group, p->slab_row, 1, panel, vecs * VL, p->depth);   \
+      tile_accumulate(acc, rows, vecs, p->slabs + g * p->slab_group, p->slab_row, 1, panel, vecs * VL, FA_FULL,     \
+                      p->depth);                                                                                    \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
       store_columns(p->out + m * p->out_row + v * VL, acc[m][v], p->columns - v * VL);                              \
   }
@@ -241,7 +297,7 @@ FA_INLINE void add_columns(real *p, vec v, fa_size columns) {
     const real *panel = p->panel;                                                                                   \
     for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
       split_accumulate(part, SPLIT(rows), rows, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, vecs * VL,  \
-                       p->depth);                                                                                   \
+                       FA_FULL, p->depth);                                                                          \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
     {                                                                                                               \
       real *out = p->out + m * p->out_row + v * VL;                                                                 \
@@ -307,6 +363,13 @@ FA_INLINE fa_size tile_begin(fa_size n, fa_size i) { return n ? n * i / tile_cou
 
 /* ---- packing -------------------------------------------------------------------------------------------------- */
 
+/* The matrices whose columns stand one behind the other in a panel: h has one, with full_gates two. */
+typedef struct {
+  const int *row;
+  const real *weight;
+  fa_size K;
+} panel_part;
+
 /* Panels of groups group_begin .. group_end - 1 of a matrix of K columns, by VL x VL transpositions; zero where a column
  * has no rows. In a panel of `depth` columns. */
 static void pack_forward(const fa_cell *cell, const int row[4], const real *weight, fa_size H, fa_size K, real *out,
@@ -326,6 +389,70 @@ static void pack_forward(const fa_cell *cell, const int row[4], const real *weig
           for (fa_size j = 0; j < VL && j < K - k; j++) v_store(to + j * TILE_COLS, v_load_strided(from + j, K, units));
       }
   }
+}
+
+#if FA_F32
+/* The largest of so far and |weight|; NaN, and so for good, if one of them is not finite. */
+static real largest_weight(real largest, const real *weight, fa_size K) {
+  for (fa_size k = 0; k < K; k++) {
+    const real size = fabsf(weight[k]);
+    largest = size < INFINITY ? FA_MAX(size, largest) : NAN;
+  }
+  return largest;
+}
+/* A row that is all zero, or not finite, has no steps of int8. */
+FA_INLINE uint32_t rounded_bits(fa_precision precision, real weight, real scale) {
+  if (precision == FA_BFLOAT16) return fa_float_to_bfloat16(weight);
+  const real steps = scale > 0 ? rintf(weight / scale) : 0;
+  return (uint8_t)(int)FA_MAX(-127, FA_MIN(127, steps));
+}
+
+/* A group's panel of words; where a column has no rows the weights are zero. */
+static void pack_words(const fa_cell *cell, fa_precision precision, const panel_part *parts, int n_parts, fa_size H,
+                       fa_size rows, real *out, fa_size g) {
+  const int word = fa_word_rows(precision);
+  real *words = precision == FA_INT8 ? out + TILE_COLS : out;
+  memset(out, 0, rows * TILE_COLS * sizeof(real));
+  for (fa_size column = 0; column < TILE_COLS; column++) {
+    const fa_size gate = column / VL, lane = column % VL;
+    const real *weight[2] = {NULL, NULL};
+    real largest = 0;
+    for (int n = 0; n < n_parts; n++) {
+      const panel_part *p = &parts[n];
+      if (lane >= column_size(cell, p->row, H, g, gate)) continue;
+      weight[n] = p->weight + (column_row(cell, p->row, H, g, gate) + lane) * p->K;
+      if (precision == FA_INT8) largest = largest_weight(largest, weight[n], p->K);
+    }
+    const real scale = largest / 127;
+    if (precision == FA_INT8) out[column] = scale * 256;
+    for (fa_size n = 0, first = 0; n < n_parts; first += parts[n++].K)
+      for (fa_size k = 0; weight[n] && k < parts[n].K; k++) {
+        const fa_size at = first + k, shift = at % word * (32 / word);
+        uint32_t bits;
+        memcpy(&bits, words + at / word * TILE_COLS + column, sizeof bits);
+        bits |= rounded_bits(precision, weight[n][k], scale) << shift;
+        memcpy(words + at / word * TILE_COLS + column, &bits, sizeof bits);
+      }
+  }
+}
+#endif
+
+/* The panels of a matrix, or of two. */
+static void pack_panels(const fa_cell *cell, fa_precision precision, const panel_part *parts, int n_parts, fa_size H,
+                        real *out, fa_size group_begin, fa_size group_end) {
+  const fa_size depth = parts[0].K + (n_parts == 2 ? parts[1].K : 0);
+#if FA_F32
+  if (precision != FA_FULL) {
+    const fa_size rows = fa_panel_rows(precision, depth);
+    for (fa_size g = group_begin; g < group_end; g++)
+      pack_words(cell, precision, parts, n_parts, H, rows, out + g * rows * TILE_COLS, g);
+    return;
+  }
+#else
+  (void)precision; /* of float64 weights, always full */
+#endif
+  for (int n = 0; n < n_parts; out += parts[n++].K * TILE_COLS)
+    pack_forward(cell, parts[n].row, parts[n].weight, H, parts[n].K, out, depth, group_begin, group_end);
 }
 
 /* The same matrix with its rows in slab order, in blocks of columns; its rows are weight_row apart. */
@@ -363,11 +490,10 @@ static void cell_pack(const fa_recurrent_pack *p, fa_size group_begin, fa_size g
   const fa_cell *cell = p->cell;
   const fa_size H = p->H, Hp = cell_units(cell, H);
   const fa_size P = p->P;
-  pack_forward(cell, cell->row_ih, p->weight_ih, H, p->inputs, p->ih, p->inputs, group_begin, group_end);
-  pack_forward(cell, cell->row_hh, p->weight_hh, H, P, p->hh, p->R, group_begin, group_end);
-  if (p->weight_gates)
-    pack_forward(cell, cell_gate_rows, p->weight_gates, H, 3 * H, (real *)p->hh + P * TILE_COLS, p->R, group_begin,
-                 group_end);
+  const panel_part ih = {cell->row_ih, p->weight_ih, p->inputs};
+  const panel_part hh[2] = {{cell->row_hh, p->weight_hh, P}, {cell_gate_rows, p->weight_gates, 3 * H}};
+  pack_panels(cell, p->precision, &ih, 1, H, p->ih, group_begin, group_end);
+  pack_panels(cell, p->precision, hh, p->weight_gates ? 2 : 1, H, p->hh, group_begin, group_end);
   const real *bias_ih = p->bias_ih, *bias_hh = p->bias_hh;
   real *bias = (real *)p->bias + group_begin * TILE_COLS;
   for (fa_size g = group_begin; g < group_end; g++) {
@@ -403,7 +529,8 @@ static void cell_pack(const fa_recurrent_pack *p, fa_size group_begin, fa_size g
                     (real *)p->hh_back + gates_back(cell, H, P, k), group_begin, group_end);
   if (p->weight_second && group_begin == 0) { /* one thread: the projection is the smaller matrix */
     const fa_size second_groups = cell_groups(&second_cell, P);
-    pack_forward(&second_cell, second_cell.row_hh, p->weight_second, P, H, p->second, H, 0, second_groups);
+    const panel_part second = {second_cell.row_hh, p->weight_second, H};
+    pack_panels(&second_cell, p->precision, &second, 1, P, p->second, 0, second_groups);
     if (p->second_back)
       pack_backward(&second_cell, second_cell.row_hh, p->weight_second, H, P, H, p->second_back, 0, second_groups);
   }

@@ -5,7 +5,10 @@
  * A tile is TILE_ROWS x TILE_VECS vectors: 6 x 4 with 32 registers (24 sums, 4 of b, one broadcast of a), 3 x 4 with 16
  * (12 sums, 3 broadcasts, one of b). Rows and vecs are literals at every call, so the loops unroll and acc stays in
  * registers. b may be a packed panel (b_row = TILE_COLS) or the caller's own rows; a is read in place with broadcasts
- * at any strides: packing it costs 3-10 % on row-major operands. */
+ * at any strides: packing it costs 3-10 % on row-major operands.
+ *
+ * A packed panel may hold rounded numbers (fa_precision), several rows of them in the lanes of one row of words; they
+ * become float32 in registers, by shifts and masks that any CPU has. */
 #define TILE_VECS 4
 #define TILE_COLS (TILE_VECS * VL)
 #if FA_REGISTERS >= 32
@@ -18,10 +21,27 @@ FA_INLINE void tile_zero(vec acc[TILE_ROWS][TILE_VECS], const int rows, const in
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) acc[m][v] = v_zero();
 }
 
-/* One k: of the last vector of b only the first `last` lanes are read where `masked` says so (a literal). */
+/* Row j of those that a row of words holds; `precision` and j are literals. An int8 weight b comes as 1.5 + b / 256,
+ * its bits in the significand of a float32: two instructions. To take 1.5 away from each would be a third, and 15 % of
+ * a step of batch 1: whoever sums takes it away from the sum. */
+#define INT8_BIAS R(1.5)
+FA_INLINE vec panel_load(const real *words, const fa_precision precision, const int j) {
+  const vec word = v_load(words);
+  const vint bits = v_bits(word);
+  if (precision == FA_BFLOAT16) return v_from_bits(j ? vi_and(bits, vi_set1((ireal)0xFFFF0000)) : vi_shl(bits, 16));
+  if (precision == FA_INT8) {
+    const vint low = j == 0 ? vi_shl(bits, 15) : vi_shl(bits, 7), high = j == 2 ? vi_shr(bits, 1) : vi_shr(bits, 9);
+    const vint moved = j < 2 ? low : high;
+    return v_from_bits(vi_xor(vi_and(moved, vi_set1(0x7F8000)), vi_set1(0x3FC00000)));
+  }
+  return word;
+}
+
+/* One k, row j of a row of words: of the last vector of b only the first `last` lanes are read where `masked` says so
+ * (a literal). */
 FA_INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a, fa_size a_row,
-                         const real *b, const int masked, fa_size last) {
-#define TILE_B(v) (masked && (v) == vecs - 1 ? v_load_n(b + (v) * VL, last) : v_load(b + (v) * VL))
+                         const real *b, const fa_precision precision, const int j, const int masked, fa_size last) {
+#define TILE_B(v) (masked && (v) == vecs - 1 ? v_load_n(b + (v) * VL, last) : panel_load(b + (v) * VL, precision, j))
   if (FA_REGISTERS >= 32) { /* hold b, broadcast a */
     vec bk[TILE_VECS];
     FA_UNROLL for (int v = 0; v < vecs; v++) bk[v] = TILE_B(v);
@@ -41,8 +61,15 @@ FA_INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const int rows, const in
 }
 
 FA_INLINE void tile_accumulate(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a,
-                               fa_size a_row, fa_size a_col, const real *b, fa_size b_row, fa_size K) {
-  for (fa_size k = 0; k < K; k++, a += a_col, b += b_row) tile_step(acc, rows, vecs, a, a_row, b, 0, VL);
+                               fa_size a_row, fa_size a_col, const real *b, fa_size b_row,
+                               const fa_precision precision, fa_size K) {
+  const int word = fa_word_rows(precision);
+  fa_size k = 0;
+  for (; k + word <= K; k += word, b += b_row)
+    FA_UNROLL for (int j = 0; j < word; j++, a += a_col)
+      tile_step(acc, rows, vecs, a, a_row, b, precision, j, 0, VL);
+  FA_UNROLL for (int j = 0; j < word - 1; j++)
+    if (k + j < K) tile_step(acc, rows, vecs, a + j * a_col, a_row, b, precision, j, 0, VL);
 }
 
 /* The whole sum of a tile, acc = A B. Tiles with fewer than 8 sums would wait for each other's multiply-add (latency 4,
@@ -61,7 +88,7 @@ FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const
     FA_UNROLL for (int s = 0; s < splits; s++) tile_zero(part[s], rows, vecs);
     for (; k + splits <= K; k += splits, a += splits * a_col, b += splits * b_row)
       FA_UNROLL for (int s = 0; s < splits; s++)
-        tile_step(part[s], rows, vecs, a + s * a_col, a_row, b + s * b_row, masked, last);
+        tile_step(part[s], rows, vecs, a + s * a_col, a_row, b + s * b_row, FA_FULL, 0, masked, last);
     FA_UNROLL for (int n = splits / 2; n > 0; n /= 2)
       FA_UNROLL for (int s = 0; s < n; s++)
         FA_UNROLL for (int m = 0; m < rows; m++)
@@ -70,6 +97,6 @@ FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const
   }
   for (; k < K; k++, a += a_col, b += b_row, ahead += ahead_row) {
     if (!masked && splits == 1) FA_PREFETCH_L2(ahead);
-    tile_step(acc, rows, vecs, a, a_row, b, masked, last);
+    tile_step(acc, rows, vecs, a, a_row, b, FA_FULL, 0, masked, last);
   }
 }

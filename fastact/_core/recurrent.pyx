@@ -29,6 +29,9 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fa_recurrent_share:
         fa_size row_begin, row_end, group_begin, group_end
     enum: FA_CELL_FUNCTIONS
+    ctypedef enum fa_precision:
+        FA_FULL, FA_BFLOAT16, FA_INT8
+    fa_size fa_panel_rows(fa_precision precision, fa_size K)
     ctypedef enum fa_cell_kind:
         FA_LSTM, FA_GRU, FA_RNN
     ctypedef struct fa_cell:
@@ -62,6 +65,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct fa_recurrent_pack:
         fa_size inputs, H, P, R
         const fa_cell *cell
+        fa_precision precision
         const void *weight_ih
         const void *weight_hh
         const void *bias_ih
@@ -89,6 +93,7 @@ cdef extern from "kernels.h" nogil:
         fa_size T, B, inputs, H, P, R
         const fa_size *starts
         const fa_cell *cell
+        fa_precision precision
         const void *ih
         const void *hh
         const void *bias
@@ -336,6 +341,8 @@ cdef class PackedCell:
     cdef readonly fa_size input_size, hidden_size, output_size   # I, H, P
     cdef fa_size operands       # R
     cdef readonly bint for_training
+    cdef fa_precision precision
+    cdef readonly size_t nbytes     # of all that is packed
     cdef void *ih
     cdef void *hh
     cdef void *bias
@@ -367,7 +374,7 @@ cdef void pack_share(void *job, int rank, int size) noexcept nogil:
 
 
 cpdef bint unchanged(list made_of, dict attributes) except -1:
-    """Whether weights are still those that a pack was made of: a list of (attribute, Parameter, its version then)."""
+    """Whether a pack is still what it was made of: a list of (attribute, its Parameter, the version of that then)."""
     cdef tuple entry
     for entry in made_of:
         if attributes.get(entry[0]) is not entry[1] or entry[1].version != entry[2]:
@@ -375,13 +382,13 @@ cpdef bint unchanged(list made_of, dict attributes) except -1:
     return True
 
 
-def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndarray weight_hh, cnp.ndarray bias_ih,
-              cnp.ndarray bias_hh, cnp.ndarray norm_ih=None, cnp.ndarray norm_hh=None, cnp.ndarray norm_c=None,
-              cnp.ndarray norm_c_shift=None, cnp.ndarray weight_peephole=None, cnp.ndarray weight_gates=None,
-              cnp.ndarray weight_hr=None):
+def pack_cell(Cell cell not None, bint training, str precision, cnp.ndarray weight_ih, cnp.ndarray weight_hh,
+              cnp.ndarray bias_ih, cnp.ndarray bias_hh, cnp.ndarray norm_ih=None, cnp.ndarray norm_hh=None,
+              cnp.ndarray norm_c=None, cnp.ndarray norm_c_shift=None, cnp.ndarray weight_peephole=None,
+              cnp.ndarray weight_gates=None, cnp.ndarray weight_hr=None):
     """Pack a layer's weights, C-contiguous, of one dtype: (G H, I), (G H, P), (G H) or None twice; of layer
     normalisation (G H) twice and (H) twice, or None; the peepholes or None, (3 H, 3 H) of full gate recurrence or None,
-    the projection (P, H) or None."""
+    the projection (P, H) or None. ``precision`` "bfloat16" or "int8" rounds float32 weights; not for training."""
     cdef PackedCell packed = PackedCell.__new__(PackedCell)
     cdef const kernel_table *kernels = <const kernel_table *>active(
         0 if cnp.PyArray_TYPE(weight_ih) == cnp.NPY_FLOAT32 else 1)
@@ -389,15 +396,17 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
     cdef fa_size H = P if weight_hr is None else cnp.PyArray_DIM(weight_hr, 1)
     cdef fa_size R = P + (0 if weight_gates is None else 3 * H), row = slab_width(H, kernels, &cell.args) * size
     cdef fa_size second_row = slab_width(P, kernels, &cell.second_args) * size if cell.args.second else 0
-    cdef size_t n_ih = lines(I * row), n_hh = lines(R * row), n_bias = 2 * lines(row)  # with room for the peepholes
-    cdef size_t n_second = lines(H * second_row)
+    cdef fa_precision rounded = {None: FA_FULL, "bfloat16": FA_BFLOAT16, "int8": FA_INT8}[precision]
+    cdef size_t n_ih = lines(fa_panel_rows(rounded, I) * row), n_hh = lines(fa_panel_rows(rounded, R) * row)
+    cdef size_t n_bias = 2 * lines(row)     # with room for the peepholes
+    cdef size_t n_second = lines(fa_panel_rows(rounded, H) * second_row)
     cdef size_t n_hh_back = lines((padded(P, kernels) + (0 if weight_gates is None else 3 * padded(H, kernels))) * row)
     cdef size_t n_ih_back = lines(padded(I, kernels) * row), n_second_back = lines(padded(H, kernels) * second_row)
     cdef size_t n_take = lines(P * size), n_take_c = lines(H * size)
     cdef size_t n_gain = lines(row) if cell.args.layer_norm else 0
-    cdef Workspace space = Workspace(
-        n_ih + n_hh + n_bias + n_second + n_take + n_take_c + 3 * n_gain
-        + (n_hh_back + n_ih_back + n_second_back if training else 0))
+    cdef size_t all = n_ih + n_hh + n_bias + n_second + n_take + n_take_c + 3 * n_gain + (
+        n_hh_back + n_ih_back + n_second_back if training else 0)
+    cdef Workspace space = Workspace(all)
     cdef char *p = space.data
     cdef char *take = p + n_ih + n_hh + n_bias + n_second
     cdef char *gains = take + n_take + n_take_c     # of ih, of hh, then both of c, a quarter row each
@@ -405,6 +414,8 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
     cdef PackJob job
     cdef fa_recurrent_pack *args = &job.args
     cdef int n
+    if rounded != FA_FULL and (size != 4 or training):
+        raise ValueError("precision: expected None for float64 weights and for training")
     job.kernels = kernels
     packed.space = space
     packed.kernels = kernels
@@ -414,6 +425,8 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
     packed.output_size = P
     packed.operands = R
     packed.for_training = training
+    packed.precision = rounded
+    packed.nbytes = all
     packed.ih = p
     packed.hh = p + n_ih
     packed.bias = p + n_ih + n_hh
@@ -441,6 +454,7 @@ def pack_cell(Cell cell not None, bint training, cnp.ndarray weight_ih, cnp.ndar
     args.P = P
     args.R = R
     args.cell = &cell.args
+    args.precision = rounded
     args.weight_ih = cnp.PyArray_DATA(weight_ih)
     args.weight_hh = cnp.PyArray_DATA(weight_hh)
     args.bias_ih = data_of(bias_ih)
@@ -572,6 +586,7 @@ cdef void prepare_forward(ForwardJob *job, PackedCell cell, fa_size B) noexcept:
     args.P = cell.output_size
     args.R = cell.operands
     args.cell = &job.cell
+    args.precision = cell.precision
     args.ih = cell.ih
     args.hh = cell.hh
     args.bias = cell.bias

@@ -32,7 +32,7 @@ class GRU(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, bidirectional, merge, reverse, dropout, recurrent_dropout, zoneout, \
-clip, layer_norm_eps, time_major, return_sequences
+clip, layer_norm_eps, time_major, return_sequences, inference_weights
         As for ``LSTM``.
     layer_norm : bool
         Normalises both products over the units of each sequence and step: see Notes. Needs ``reset_after``.
@@ -111,6 +111,7 @@ clip, layer_norm_eps, time_major, return_sequences
         gate_activation: str | Activation = "sigmoid",
         candidate_activation: str | Activation = "tanh",
         reset_after: bool = True,
+        inference_weights: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         rng: init.Rng = None,
     ) -> None:
@@ -141,6 +142,7 @@ clip, layer_norm_eps, time_major, return_sequences
             layer_norm_eps=layer_norm_eps,
             time_major=time_major,
             return_sequences=return_sequences,
+            inference_weights=inference_weights,
             dtype=dtype,
             rng=rng,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,7 @@ from fastact.nn.states import Layers, States, part
 from fastact.nn.streams import RecurrentStream
 
 MERGES = ("concat", "sum", "mean", "none")
+PRECISIONS = ("bfloat16", "int8")
 
 _scratch = partial(empty, pooled=1)  # between two layers: of any size handed out again at the next call
 
@@ -91,20 +93,37 @@ class RecurrentBackward(Backward):
         return dx
 
 
+@dataclass(frozen=True, slots=True)
+class InferenceWeights:
+    """How precise the weights of inference are; a pack sees by it, as by a Parameter, when it is out of date."""
+
+    precision: str | None
+    version: int = 0
+
+
 class PackedStack:
     """The packed weights of all layers and what they were made of; a class, so that no Parameter is found in it."""
 
     __slots__ = ("cells", "for_training", "made_of", "parameters")
 
     def __init__(
-        self, cell: core.Cell, parameters: list[list[dict[str, Parameter | None]]], for_training: bool
+        self,
+        cell: core.Cell,
+        parameters: list[list[dict[str, Parameter | None]]],
+        for_training: bool,
+        weights: InferenceWeights,
     ) -> None:
         self.parameters = parameters  # by layer and direction, by attribute
-        self.made_of = [
+        self.made_of: list[tuple[str, Parameter | InferenceWeights, int]] = [
             (name, p, p.version) for layer in parameters for w in layer for name, p in w.items() if p is not None
         ]
+        self.made_of.append(("_weights", weights, weights.version))
+        precision = None if for_training else weights.precision
         self.cells = [
-            [core.pack_cell(cell, for_training, *(None if p is None else p.value for p in w.values())) for w in layer]
+            [
+                core.pack_cell(cell, for_training, precision, *(None if p is None else p.value for p in w.values()))
+                for w in layer
+            ]
             for layer in parameters
         ]
         self.for_training = for_training
@@ -120,7 +139,7 @@ class Recurrent(Layer):
 
     stateful = True
     takes_lengths = True
-    _transient = ("_packed", "_cell")
+    _transient = ("_packed", "_rounded", "_cell")
     _letters: str  # of the state
     _blocks = 1  # of H rows in the weights
     _biases_add_up = True  # one bias can stand for both
@@ -144,6 +163,7 @@ class Recurrent(Layer):
         layer_norm_eps: float,
         time_major: bool,
         return_sequences: bool,
+        inference_weights: str | None,
         dtype: npt.DTypeLike,
         rng: init.Rng,
         cell_zoneout: float = 0.0,
@@ -200,6 +220,8 @@ class Recurrent(Layer):
         self._single = self.num_layers == 1 and not ways and self.return_sequences and not masked
         self._cell: core.Cell | None = None
         self._packed: PackedStack | None = None
+        self._rounded: PackedStack | None = None  # of inference_weights
+        self.inference_weights = inference_weights
         self._add_weights(init.generator(self.rng))
 
     # -- weights --------------------------------------------------------------------------------------------------
@@ -276,9 +298,30 @@ class Recurrent(Layer):
             found[name] = parameter
         return found
 
+    @property
+    def inference_weights(self) -> str | None:
+        """How the weights are rounded in inference: "bfloat16", "int8", or None for not at all."""
+        return self._weights.precision
+
+    @inference_weights.setter
+    def inference_weights(self, precision: str | None) -> None:
+        if precision is not None and precision not in PRECISIONS:
+            raise ValueError(
+                f"inference_weights: expected {', '.join(PRECISIONS)} or None, got {precision!r}; None keeps float32"
+            )
+        if precision is not None and self.dtype != np.float32:
+            raise ValueError(
+                f"inference_weights: expected None for a layer of {self.dtype}, got {precision!r}: rounded weights "
+                "are for speed; make the layer with dtype=np.float32"
+            )
+        self._weights = InferenceWeights(precision)
+        self._packed = self._rounded = None
+
     def _pack(self, training: bool) -> PackedStack:
         """Packed weights of all layers, made anew when a parameter's version or the instruction set has changed."""
-        packed = self._packed  # one read: another thread may replace it
+        weights = self._weights
+        rounded = weights.precision is not None and not training
+        packed = self._rounded if rounded else self._packed  # one read: another thread may replace it
         if packed is None or not packed.is_current(self.__dict__, training):
             parameters = [
                 [self._parameters_of(layer, direction) for direction in range(self._directions)]
@@ -286,7 +329,11 @@ class Recurrent(Layer):
             ]
             if self._cell is None:
                 self._cell = self._make_cell()
-            packed = self._packed = PackedStack(self._cell, parameters, training)
+            packed = PackedStack(self._cell, parameters, training, weights)
+            if rounded:
+                self._rounded = packed
+            else:
+                self._packed = packed
         return packed
 
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:

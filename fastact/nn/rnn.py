@@ -22,7 +22,7 @@ class RNN(Recurrent):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, double_bias, bidirectional, merge, reverse, dropout, \
-recurrent_dropout, zoneout, clip, layer_norm_eps, time_major, return_sequences
+recurrent_dropout, zoneout, clip, layer_norm_eps, time_major, return_sequences, inference_weights
         As for ``LSTM``.
     layer_norm : bool
         Normalises both products over the units of each sequence and step: see Notes.
@@ -86,6 +86,7 @@ recurrent_dropout, zoneout, clip, layer_norm_eps, time_major, return_sequences
         time_major: bool = False,
         return_sequences: bool = True,
         activation: str | Activation = "tanh",
+        inference_weights: str | None = None,
         dtype: npt.DTypeLike = np.float32,
         rng: init.Rng = None,
     ) -> None:
@@ -107,6 +108,7 @@ recurrent_dropout, zoneout, clip, layer_norm_eps, time_major, return_sequences
             layer_norm_eps=layer_norm_eps,
             time_major=time_major,
             return_sequences=return_sequences,
+            inference_weights=inference_weights,
             dtype=dtype,
             rng=rng,
         )
