@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import numbers
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Entry = TypeVar("Entry")
 
 DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
@@ -39,6 +42,15 @@ def as_size(value: Any, name: str, least: int = 1) -> int:
     if isinstance(value, bool) or size < least:
         raise ValueError(f"{name}: expected an integer of at least {least}, got {value!r}")
     return int(size)
+
+
+def as_entry(name: str, table: Mapping[str, Entry], argument: str) -> Entry:
+    """``table[name]``; a ValueError for an unknown name lists the known ones and tells the nearest."""
+    if name in table:
+        return table[name]
+    near = difflib.get_close_matches(name.lower(), table, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{argument}: expected one of {', '.join(table)}, got {name!r}{hint}")
 
 
 def as_number(value: Any, name: str, low: float, high: float = math.inf, *, above: bool = False) -> float:

@@ -8,7 +8,6 @@ float32 and a float64 layer of one seed have the same weights to rounding.
 
 from __future__ import annotations
 
-import difflib
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastact._arguments import as_number
+from fastact._arguments import as_entry, as_number
 
 Array = npt.NDArray[Any]
 Rng = np.random.Generator | int | None
@@ -391,11 +390,7 @@ def drawn(spec: str | float | Initializer, name: str, shape: tuple[int, ...], dt
     if skipped_zeros is not None:
         return skipped_zeros
     if isinstance(spec, str):
-        if spec not in INITIALIZERS:
-            near = difflib.get_close_matches(spec, INITIALIZERS, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name}: expected one of {', '.join(INITIALIZERS)}, got {spec!r}{hint}")
-        return INITIALIZERS[spec](shape, dtype=dtype, rng=rng)
+        return as_entry(spec, INITIALIZERS, name)(shape, dtype=dtype, rng=rng)
     if callable(spec):
         value = np.asarray(spec(shape, dtype=dtype, rng=rng), dtype)
         if value.shape != shape:

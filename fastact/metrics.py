@@ -12,7 +12,6 @@ there.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastact._arguments import Array, as_number, as_real, as_size
+from fastact._arguments import Array, as_entry, as_number, as_real, as_size
 from fastact.losses import CrossEntropy
 
 __all__ = [
@@ -670,13 +669,7 @@ def as_metric(spec: str | Metric | Callable[..., Any]) -> Metric:
     if isinstance(spec, Metric):
         return spec
     if isinstance(spec, str):
-        if spec in _BY_NAME:
-            return _BY_NAME[spec]()
-        near = difflib.get_close_matches(spec.lower(), _BY_NAME, 1)
-        raise ValueError(
-            f"metric: expected one of {', '.join(_BY_NAME)}, got {spec!r}"
-            + (f"; did you mean {near[0]!r}?" if near else "")
-        )
+        return as_entry(spec, _BY_NAME, "metric")()
     if isinstance(spec, type) and issubclass(spec, Metric):
         raise TypeError(f"metric: expected a name or an object, got the class; write {spec.__name__}()")
     if callable(spec):

@@ -286,7 +286,7 @@ def test_one_step_of_training_makes_a_causal_copy_better():
         (lambda: Attention(4)(np.ones((2, 3, 4)), values=np.ones((2, 3, 4))), "memory: expected an array"),
         (lambda: Attention(4, kdim=3)(np.ones((2, 3, 4))), "memory: expected an array"),
         (lambda: Attention(4)(np.ones((2, 3, 4)), lengths=[3]), "lengths: expected one for each of the 2"),
-        (lambda: Attention(4)(np.ones((2, 3, 4)), lengths=[3, 4]), "lengths: expected each from 0 to S = 3"),
+        (lambda: Attention(4)(np.ones((2, 3, 4)), lengths=[3, 4]), "lengths: expected each from 0 to T = 3"),
         (lambda: Attention(4)(np.ones((2, 3, 4)), lengths=[1.5, 2]), "lengths: expected integers"),
         (lambda: Attention(4)(np.ones((2, 3, 4)), mask=np.ones((3, 3))), "mask: expected booleans"),
         (lambda: Attention(4)(np.ones((2, 3, 4)), mask=np.ones((2, 3, 3), bool)[:, :, :2]), "mask: expected a shape"),

@@ -7,10 +7,10 @@ your own derives from ``Loss`` and defines ``measure``.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 
+from fastact._arguments import as_entry
 from fastact.losses.base import Loss, LossBackward, Measure
 from fastact.losses.binary import BinaryCrossEntropy, BinaryFocal, Hinge
 from fastact.losses.classes import CategoricalCrossEntropy, CrossEntropy, Focal, MultiClassHinge
@@ -86,13 +86,7 @@ def as_loss(spec: str | Loss) -> Loss:
     if isinstance(spec, Loss):
         return spec
     if isinstance(spec, str):
-        if spec in _BY_NAME:
-            return _BY_NAME[spec]()
-        near = difflib.get_close_matches(spec.lower(), _BY_NAME, 1)
-        raise ValueError(
-            f"loss: expected one of {', '.join(_BY_NAME)}, got {spec!r}"
-            + (f"; did you mean {near[0]!r}?" if near else "")
-        )
+        return as_entry(spec, _BY_NAME, "loss")()
     if isinstance(spec, type) and issubclass(spec, Loss):
         raise TypeError(f"loss: expected a name or an object, got the class; write {spec.__name__}()")
     raise TypeError(

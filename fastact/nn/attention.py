@@ -17,6 +17,7 @@ from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
 from fastact.nn.dense import Dense
 from fastact.nn.parameter import Parameter
+from fastact.nn.sequences import as_lengths
 
 Triple = tuple[Array, Array, Array]  # of queries, keys and values
 
@@ -47,24 +48,8 @@ class _Scores(NamedTuple):
     seed: int
 
 
-def _as_key_lengths(lengths: npt.ArrayLike | None, batch: int, keys: int) -> npt.NDArray[np.int64] | None:
-    """``lengths`` as int64 (B,), each from 0 to S."""
-    if lengths is None:
-        return None
-    array = as_real(lengths, "lengths")
-    if array.dtype.kind not in "iu" and array.size:
-        raise TypeError(f"lengths: expected integers, got {array.dtype}")
-    if array.shape != (batch,):
-        raise ValueError(
-            f"lengths: expected one for each of the {batch} sequences, shape ({batch},), got {array.shape}"
-        )
-    wrong = np.flatnonzero((array < 0) | (array > keys))
-    if len(wrong):
-        raise ValueError(
-            f"lengths: expected each from 0 to S = {keys}, the number of keys, got {array[wrong[0]]} for sequence "
-            f"{wrong[0]}"
-        )
-    return np.ascontiguousarray(array, np.int64)
+def _key_lengths(lengths: npt.ArrayLike | None, batch: int, keys: int) -> npt.NDArray[np.int64] | None:
+    return None if lengths is None else as_lengths(lengths, batch, keys, least=0).astype(np.int64, copy=False)
 
 
 def _as_mask(mask: npt.ArrayLike | None, shape: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
@@ -263,7 +248,7 @@ class DotProductAttention(Layer):
         return _Scores(
             self.scale or 1 / math.sqrt(max(q.shape[-1], 1)),
             self.causal,
-            _as_key_lengths(lengths, q.shape[0], k.shape[-2]),
+            _key_lengths(lengths, q.shape[0], k.shape[-2]),
             _as_mask(mask, _score_shape(arrays)),
             dropout,
             _seed(self.rng) if dropout else 0,
@@ -553,7 +538,7 @@ class Attention(Layer):
         return _Scores(
             1 / math.sqrt(width),
             self.causal,
-            _as_key_lengths(lengths, batch, keys),
+            _key_lengths(lengths, batch, keys),
             _as_mask(mask, (batch, h, steps, keys)),
             dropout,
             _seed(self.rng) if dropout else 0,

@@ -75,8 +75,8 @@ class Ragged:
         return [[np.ascontiguousarray(a[:, back]) for a in layers] for layers in state]
 
 
-def as_lengths(lengths: npt.ArrayLike, batch: int, steps: int) -> Array:
-    """``lengths`` as an integer array (B,), each from 1 to T."""
+def as_lengths(lengths: npt.ArrayLike, batch: int, steps: int, least: int = 1) -> Array:
+    """``lengths`` as an integer array (B,), each from 1 (or ``least``) to T."""
     array = as_real(lengths, "lengths")
     if array.dtype.kind not in "iu" and array.size:
         raise TypeError(f"lengths: expected integers, got {array.dtype}")
@@ -84,10 +84,10 @@ def as_lengths(lengths: npt.ArrayLike, batch: int, steps: int) -> Array:
         raise ValueError(
             f"lengths: expected one for each of the {batch} sequences, shape ({batch},), got {array.shape}"
         )
-    wrong = np.flatnonzero((array < 1) | (array > steps))
+    wrong = np.flatnonzero((array < least) | (array > steps))
     if len(wrong):
         raise ValueError(
-            f"lengths: expected each from 1 to T = {steps}, got {array[wrong[0]]} for sequence {wrong[0]}; "
-            "leave out sequences without a step"
+            f"lengths: expected each from {least} to T = {steps}, got {array[wrong[0]]} for sequence {wrong[0]}"
+            + ("; leave out sequences without a step" if least else "")
         )
     return array.astype(np.intp)
