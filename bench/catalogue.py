@@ -56,6 +56,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def _panel(panel: Any, rows: dict[str, Row], names: Sequence[str], color: str) -> None:
     """fastact's bars, a line where a copy ends, and a mark for the best of the others."""
+    from matplotlib.ticker import LogLocator
+
     places, ours, limits, others, labels = [], [], [], [], []
     for place, name in enumerate(names):
         if name not in rows:
@@ -75,11 +77,12 @@ def _panel(panel: Any, rows: dict[str, Row], names: Sequence[str], color: str) -
         if label:
             panel.annotate(label, (value, place), (4, 0), textcoords="offset points", va="center", fontsize=5)
     panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter("")
     panel.margins(y=0.01)
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(axis="x", which="both", labelsize=7)
-    panel.xaxis.set_major_formatter("{x:g}")
-    panel.xaxis.set_minor_formatter("{x:.1g}")
 
 
 if __name__ == "__main__":

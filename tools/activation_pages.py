@@ -28,6 +28,7 @@ FORMULAS = {"f": "f(x)  ", "f'": "f'(x) ", "f''": "f''(x)", "dx": "dx    "}
 APART = {"name", "note", "also", *FORMULAS}  # not in the table of facts
 COLORS = {"f": "#1f77b4", "f'": "#d62728", "f''": "#2ca02c"}
 REACH = 5.0  # the pictures go from -5 to 5
+AS_FAST = 0.95  # a ratio that counts as equal
 TOP = 4.0  # and no further than this up and down
 
 
@@ -43,7 +44,7 @@ def every() -> Iterator[fa.Activation]:
 def texts(speed: dict[str, Any] | None) -> dict[str, str]:
     """All pages by file name; ``speed`` as ``condensed`` makes it."""
     pages = {f"{f.name}.md": page(f, speed) for f in every()}
-    return {"README.md": index(), **pages}
+    return {"README.md": index(speed), **pages}
 
 
 def page(f: fa.Activation, speed: dict[str, Any] | None) -> str:
@@ -72,8 +73,8 @@ def escaped(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def index() -> str:
-    """The table of all activations."""
+def index(speed: dict[str, Any] | None) -> str:
+    """The table of all activations, and where one of them is slower than another library."""
     lines = [
         "# Activations",
         "",
@@ -93,6 +94,16 @@ def index() -> str:
             cells += [told["monotonic"], ", ".join(f"{x:g}" for x in f.kinks), told["Lipschitz"].partition(":")[0]]
             cells += [told["saturated"].partition(" where ")[2], ", ".join(f"{bound:g}" for bound in f.ulp["float32"])]
         lines.append(f"| {' | '.join(map(escaped, cells))} |")
+    if speed is not None:
+        slower = [
+            f"{name} {kind}, {elements}: {best[1]:.2f} of {best[0]}"
+            for name, rows in speed["rows"].items()
+            for kind, elements, _, _, _, _, *best in rows
+            if best and best[1] < AS_FAST
+        ]
+        lines += ["", "## Speed", "", f"{speed['machine']}. Each page has the figures.", ""]
+        lines += ["![Nanoseconds an element beside a copy and the fastest other library](../images/activations.svg)"]
+        lines += ["", "Slower than another library there:", "", *(f"- {row}" for row in slower or ["none"])]
     return "\n".join([*lines, ""])
 
 
