@@ -19,7 +19,7 @@ FAR = X + 20
 FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # what is wrong, and its cure
     "all weights 0": ({"weights": "zeros"}, {"weights": "normal"}),  # units that are alike get equal gradients
     "inputs far from 0": ({"x": FAR}, {"x": (FAR - FAR.mean(0)) / FAR.std(0)}),  # every hidden unit at 0 or 1
-    "rate too large": ({"rate": 100.0}, {"rate": 0.5}),  # the first steps leap to where the output is flat
+    "rate too large": ({"rate": 1000.0}, {"rate": 0.5}),  # the first steps leap to where the output is flat
 }
 
 
