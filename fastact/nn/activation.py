@@ -65,7 +65,7 @@ class Activation(Layer):
     def _into(self, x: npt.ArrayLike, out: Array | None) -> Array:
         return self.function(x, out=out)
 
-    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """y of the shape of x, and its backward."""
         z = np.asarray(x)
         if z.dtype not in DTYPES:
@@ -128,7 +128,7 @@ class PReLU(Layer):
     def _into(self, x: npt.ArrayLike, out: Array | None) -> Array:
         return prelu(self._given(x), out=out, alpha=self._slopes())
 
-    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """y of the shape of x, and its backward."""
         given, weight = self._given(x), self.weight
         y = prelu(given, alpha=self._slopes())

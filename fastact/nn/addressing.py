@@ -73,7 +73,7 @@ class ContentAddressing(Layer):
     ((1, 2), (1, 3, 2), 0.0141)
     """
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         key: npt.ArrayLike,
         /,
@@ -84,7 +84,7 @@ class ContentAddressing(Layer):
         """The weights; the arguments are those of ``forward``."""
         return self.forward(key, memory, strength, sharpening)[0]
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         key: npt.ArrayLike,
         /,
@@ -181,11 +181,11 @@ class Sharpening(Layer):
     0.1031
     """
 
-    def __call__(self, w: npt.ArrayLike, /, gamma: npt.ArrayLike) -> Array:  # type: ignore[override]
+    def __call__(self, w: npt.ArrayLike, /, gamma: npt.ArrayLike) -> Array:
         """The sharpened weights; the arguments are those of ``forward``."""
         return self.forward(w, gamma)[0]
 
-    def forward(self, w: npt.ArrayLike, /, gamma: npt.ArrayLike) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(self, w: npt.ArrayLike, /, gamma: npt.ArrayLike) -> tuple[Array, Backward]:
         """Sharpened weights and their backward.
 
         Parameters

@@ -137,7 +137,7 @@ class DotProductAttention(Layer):
         self.scale = None if scale is None else as_number(scale, "scale", 0.0, above=True)
         self.rng = None if rng is None else init.generator(rng)
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         q: npt.ArrayLike,
         /,
@@ -171,7 +171,7 @@ class DotProductAttention(Layer):
         _core.forward(_all_heads(arrays), _heads(y), scores, weights)
         return AttentionResult(y, weights)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         q: npt.ArrayLike,
         /,
@@ -380,7 +380,7 @@ class Attention(Layer):
 
     # -- computing ------------------------------------------------------------------------------------------------
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         x: npt.ArrayLike,
         /,
@@ -413,7 +413,7 @@ class Attention(Layer):
         y = self.out_proj(self._attend(heads, self._scores(heads, lengths, mask, 0.0), weights))
         return AttentionResult(y, weights)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         x: npt.ArrayLike,
         /,

@@ -152,13 +152,13 @@ class Layer:
 
     # -- computing ------------------------------------------------------------------------------------------------
 
-    def forward(self, x: Any, /, **kwargs: Any) -> tuple[Any, Callable[..., Any]]:
+    def forward(self, x: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, Callable[..., Any]]:
         """Output in training mode and its backward: ``y, backward = layer.forward(x)``; ``dx = backward(dy)``."""
         raise NotImplementedError(f"{type(self).__name__} defines no forward(x) -> (y, backward)")
 
-    def __call__(self, x: Any, /) -> Any:
-        """Output for x. Nothing is kept."""
-        return self.forward(x)[0]
+    def __call__(self, x: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Output for x (and what else ``forward`` takes). Nothing is kept."""
+        return self.forward(x, *args, **kwargs)[0]
 
     def predict(self, x: npt.ArrayLike, batch_size: int | None = None, lengths: npt.ArrayLike | None = None) -> Array:
         """Raw outputs for all of x, ``batch_size`` rows at a time (None: all in one call).
@@ -177,7 +177,7 @@ class Layer:
         """
         self._refuse_lengths(lengths)
         if batch_size is None:
-            return self(x) if lengths is None else self(x, lengths=lengths)  # type: ignore[call-arg]
+            return self(x) if lengths is None else self(x, lengths=lengths)
         n = as_size(batch_size, "batch_size")
         rows = np.asarray(x)
         if rows.ndim == 0:
@@ -188,7 +188,7 @@ class Layer:
 
         def part(begin: int) -> Array:
             here = rows[begin : begin + n]
-            return self(here) if steps is None else self(here, lengths=steps[begin : begin + n])  # type: ignore[call-arg]
+            return self(here) if steps is None else self(here, lengths=steps[begin : begin + n])
 
         first = part(0)
         if len(rows) <= n:

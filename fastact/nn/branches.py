@@ -83,7 +83,7 @@ class Branches(Layer):
                 found.append(layer(x, **_more(layer, lengths)))
         return RunResult(self._merged(found), tuple(final))
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Any, /, state: tuple[Any, ...] | None = None, lengths: npt.ArrayLike | None = None
     ) -> tuple[Array, BranchesBackward]:
         """y in training mode, and its backward.
@@ -337,7 +337,7 @@ class _Same(Layer):
     def __call__(self, x: Any, /) -> Array:
         return as_real(x, "x")
 
-    def forward(self, x: Any, /) -> tuple[Array, Any]:  # type: ignore[override]
+    def forward(self, x: Any, /) -> tuple[Array, Any]:
         return as_real(x, "x"), lambda dy: dy
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -138,7 +138,7 @@ class Dense(Layer):
             packed = self._packed = weight, weight.version, PackedMatrix(weight.value.T)
         return matmul(rows, packed[2], out, None if bias is None else bias.value, self.activation)
 
-    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """y of shape (..., H) for x of shape (..., I), and its backward."""
         rows, shape = self._rows(x)
         weight, bias, function = self.weight, self.bias, self.activation

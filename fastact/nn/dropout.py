@@ -66,7 +66,7 @@ class Dropout(Layer):
         np.copyto(out, x)
         return out
 
-    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """x times a mask drawn for this call, and its backward."""
         x = as_signal(x)
         if not self.p:

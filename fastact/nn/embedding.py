@@ -75,7 +75,7 @@ class Embedding(Layer):
         """
         return self._into(x, None)
 
-    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """y as from ``layer(x)`` and its backward, which returns None: integers have no gradient."""
         indices, shape = self._indices(x)
         y = self._look_up(indices, shape, None)

@@ -86,7 +86,7 @@ class _RowNorm(Normalization):
         rows_forward(self._centred, rows, *self._values(), y.reshape(rows.shape), None, self.eps)
         return y
 
-    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """y of the shape of x (..., N), and its backward. x must not be written before that has run."""
         rows, shape = self._rows(x)
         y = empty(shape, self.dtype)
@@ -278,7 +278,7 @@ class BatchNorm(Normalization):
             mean.version += 1
             variance.version += 1
 
-    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """y of the shape of x (..., N) by the statistics of x itself, and its backward.
 
         Raises

@@ -76,9 +76,7 @@ class TimeDistributed(Layer):
         array, there = self._given(x, lengths)
         return self._back(self.inner(self._rows(array, there)), array.shape, there)
 
-    def forward(  # type: ignore[override]
-        self, x: npt.ArrayLike, /, lengths: npt.ArrayLike | None = None
-    ) -> tuple[Array, Backward]:
+    def forward(self, x: npt.ArrayLike, /, lengths: npt.ArrayLike | None = None) -> tuple[Array, Backward]:
         """y of shape (B, T, ...) in training mode, and its backward."""
         array, there = self._given(x, lengths)
         rows, inner = self.inner.forward(self._rows(array, there))
@@ -125,9 +123,7 @@ class Pooling(Layer):
         """y of shape (B, ...) for x of shape (B, T, ...); ``lengths`` (B,) are the steps that count, 1 to T."""
         return self._pooled(*self._given(x, lengths))[0]
 
-    def forward(  # type: ignore[override]
-        self, x: npt.ArrayLike, /, lengths: npt.ArrayLike | None = None
-    ) -> tuple[Array, Backward]:
+    def forward(self, x: npt.ArrayLike, /, lengths: npt.ArrayLike | None = None) -> tuple[Array, Backward]:
         """y of shape (B, ...), and its backward; dx is 0 beyond the lengths."""
         array, steps = self._given(x, lengths)
         y, fill = self._pooled(array, steps)

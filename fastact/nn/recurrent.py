@@ -506,7 +506,7 @@ class Recurrent(Layer):
             )
         return RecurrentStream(self, batch_size, state)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: npt.ArrayLike, /, state: Any = None, lengths: npt.ArrayLike | None = None
     ) -> tuple[Array, RecurrentBackward]:
         """Outputs in training mode, dropout included, and their backward pass.

@@ -177,7 +177,7 @@ class Sequential(Layer):
             raise ValueError("stream: expected a model of one layer or more, got an empty chain")
         return ChainStream(self.layers, batch_size, self._states(state))
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Any, /, state: tuple[Any, ...] | None = None, lengths: npt.ArrayLike | None = None
     ) -> tuple[Array, Backward]:
         """Output of the last layer in training mode, and the backward of the chain.

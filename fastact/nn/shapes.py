@@ -56,7 +56,7 @@ class Reshape(Layer):
         np.copyto(out, y)
         return out
 
-    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:  # type: ignore[override]
+    def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """The same numbers, and the way back."""
         array = as_real(x, "x")
         y = array.reshape(self.output_shape(array.shape))
