@@ -1,0 +1,40 @@
+"""The examples on sequences, in a short form: each shows what its first lines say."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class TestLongMemory:
+    def test_gated_cells_remember_and_a_plain_network_does_not(self):
+        curves = example("long_memory").main(length=30, steps=600)
+        assert {name: len(errors) for name, errors in curves.items()} == dict.fromkeys(("RNN", "LSTM", "GRU", "1997"), 6)
+        for name in ("LSTM", "GRU", "1997"):
+            assert curves[name][-1] < 0.01, name
+        assert min(curves["RNN"]) > 0.1
+
+    def test_baseline_is_the_variance_of_the_target(self):
+        module = example("long_memory")
+        x, y = module.adding_problem(np.random.default_rng(0), 20_000, 11)
+        assert (x[..., 1].sum(1) == 2).all()
+        assert (x[:, :5, 1].sum(1) == 1).all()
+        assert abs(y.var() - module.BASELINE) < 0.005
+
+    def test_picture(self, tmp_path):
+        pytest.importorskip("matplotlib")
+        example("long_memory").main(length=6, steps=100, picture=str(tmp_path / "errors.svg"))
+        assert "</svg>" in (tmp_path / "errors.svg").read_text()
