@@ -39,3 +39,41 @@ class TestLongMemory:
         pytest.importorskip("matplotlib")
         example("long_memory").main(length=6, steps=100, picture=str(tmp_path / "errors.svg"))
         assert "</svg>" in (tmp_path / "errors.svg").read_text()
+
+
+class TestPianoNote:
+    @pytest.fixture(scope="class")
+    def result(self):
+        return example("piano_note").main(count=800, epochs=15)
+
+    def test_finds_the_note(self, result):
+        assert result["chosen"]["f1"] > 0.8
+        assert result["half"]["recall"] > 0.9
+        assert result["always"]["f1"] < 0.2
+
+    def test_chosen_threshold_raises_precision(self, result):
+        assert result["chosen"]["threshold"] > 0.5
+        assert result["chosen"]["precision"] > result["half"]["precision"] + 0.05
+
+
+class TestBrackets:
+    def test_learns_to_close_what_it_opened(self):
+        shares = example("brackets").main(steps=500, units=64)
+        assert shares["before"] < 0.4
+        assert shares["all"] > 0.85
+        assert shares["depth 1"] > 0.6
+        assert shares["depth 4"] > 0.9
+        assert shares["written"] > 0.4
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("(a [b] {c})\n", (3, 3)),
+            ("(a]\n", (0, 1)),  # closed by another
+            ("a)\n", (0, 1)),  # none was open
+            ("[(a\n(b)\n", (1, 3)),  # two are left open
+            ("“a ‘b’ c”\n(cut", (2, 2)),
+        ],
+    )
+    def test_count(self, text, expected):
+        assert example("brackets").rightly_closed(text) == expected
