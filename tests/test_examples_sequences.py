@@ -72,7 +72,7 @@ class TestBrackets:
             ("(a]\n", (0, 1)),  # closed by another
             ("a)\n", (0, 1)),  # none was open
             ("[(a\n(b)\n", (1, 3)),  # two are left open
-            ("“a ‘b’ c”\n(cut", (2, 2)),
+            ("“a «b» c”\n(cut", (2, 2)),
         ],
     )
     def test_count(self, text, expected):
