@@ -42,16 +42,11 @@ class TestLongMemory:
 
 
 class TestPianoNote:
-    @pytest.fixture(scope="class")
-    def result(self):
-        return example("piano_note").main(count=800, epochs=15)
-
-    def test_finds_the_note(self, result):
+    def test_finds_the_note_and_a_chosen_threshold_raises_precision(self):
+        result = example("piano_note").main(count=800, epochs=15)
         assert result["chosen"]["f1"] > 0.8
         assert result["half"]["recall"] > 0.9
         assert result["always"]["f1"] < 0.2
-
-    def test_chosen_threshold_raises_precision(self, result):
         assert result["chosen"]["threshold"] > 0.5
         assert result["chosen"]["precision"] > result["half"]["precision"] + 0.05
 
