@@ -40,10 +40,11 @@ def group(rng: np.random.Generator, depth: int) -> str:
 
 def lines(rng: np.random.Generator, characters: int) -> str:
     """Text of about so many characters, a group on each line."""
-    text = ""
-    while len(text) < characters:
-        text += group(rng, 0) + "\n"
-    return text
+    text = []
+    while characters > 0:
+        text.append(group(rng, 0) + "\n")
+        characters -= len(text[-1])
+    return "".join(text)
 
 
 def rightly_closed(text: str) -> tuple[int, int]:
