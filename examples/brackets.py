@@ -7,7 +7,7 @@ the five scores best. A guess is right one time in five.
 
     python examples/brackets.py
 
-Then it writes by itself, and its own groups are checked. Takes 16 s on one core.
+Then it writes by itself, and its own groups are checked. Takes 14 s on one core.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ def group(rng: np.random.Generator, depth: int) -> str:
 
 def lines(rng: np.random.Generator, characters: int) -> str:
     """Text of about so many characters, a group on each line."""
-    text = ""
-    while len(text) < characters:
-        text += group(rng, 0) + "\n"
-    return text
+    text = []
+    while characters > 0:
+        text.append(group(rng, 0) + "\n")
+        characters -= len(text[-1])
+    return "".join(text)
 
 
 def rightly_closed(text: str) -> tuple[int, int]:

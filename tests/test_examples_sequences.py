@@ -9,6 +9,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+import fastact as fa
+
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 
@@ -17,6 +19,13 @@ def example(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """The same bits as with any other number, and no waiting for a core that something else is using."""
+    with fa.num_threads(1):
+        yield
 
 
 class TestLongMemory:
