@@ -7,11 +7,13 @@ trap 'rm -rf "$work"' EXIT
 flags="-std=c11 -O2 -ffp-contract=off -Wall -Wextra -Werror -Isrc_c"
 
 build() { # build NAME COMPILER ISA FLAGS...
-  local name=$1 compiler=$2 isa=$3 dtype
+  local name=$1 compiler=$2 isa=$3 dtype other
   shift 3
   for dtype in f32 f64; do
-    $compiler $flags "$@" -DFA_ISA="$isa" -DFA_DTYPE=$dtype -c src_c/kernels.c -o "$work/$name.$dtype.o"
+    $compiler $flags "$@" -DFA_ISA="$isa" -DFA_DTYPE=$dtype -c src_c/kernels.c -o "$work/$name.$dtype.o" &
+    other=${other:-$!}
   done
+  wait "$other" && wait $!
   $compiler $flags -static -DFA_ISA="$isa" tests/c/activation_hash.c "$work/$name".f32.o "$work/$name".f64.o -lm -o "$work/$name"
 }
 
