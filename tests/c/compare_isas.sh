@@ -13,7 +13,8 @@ build() { # build NAME COMPILER ISA FLAGS...
     $compiler $flags "$@" -DFA_ISA="$isa" -DFA_DTYPE=$dtype -c src_c/kernels.c -o "$work/$name.$dtype.o" &
     other=${other:-$!}
   done
-  wait "$other" && wait $!
+  wait "$other"
+  wait $!
   $compiler $flags -static -DFA_ISA="$isa" tests/c/activation_hash.c "$work/$name".f32.o "$work/$name".f64.o -lm -o "$work/$name"
 }
 
