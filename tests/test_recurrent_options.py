@@ -166,6 +166,16 @@ def test_zoneout_keeps_at_the_rate(cell):
     np.testing.assert_allclose(layer(x, state=state)[:, 0], 0.25 * h[0] + 0.75 * after[:, 0], atol=1e-6)
 
 
+def test_zoneout_where_gates_are_kept():
+    """What inference expects of it, too, where a pass leaves its gates and cells as one of training does."""
+    for layer in (fa.nn.LSTM(3, 5, zoneout=0.25, cell_zoneout=0.5), fa.nn.GRU(3, 5, zoneout=0.25)):
+        x, *_ = arrays(randomize(layer), 6, 4)
+        for lengths in (None, [6, 2, 1, 5]):
+            result, plain = layer.run(x, lengths=lengths, gates=True), layer.run(x, lengths=lengths)
+            assert np.array_equal(result.y, plain.y)
+            assert all(np.array_equal(a, b) for a, b in zip(result.state, plain.state, strict=True))
+
+
 @pytest.mark.parametrize("cell", OPTIONS)
 def test_recurrent_dropout_is_one_draw_a_sequence(cell):
     """Without inputs and with W_hh = 1 the recurrent product shows which units of h got through: always the same."""

@@ -810,7 +810,7 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
         Of ragged sequences, longest first: -B, then the first row of each step in x and y, and N; see src_c/recurrent.h.
     masks : (drop, take_h, take_c), or None
         fa_recurrent_masks: C-contiguous arrays of the layer's type, each or None: (B, P); for h and c
-        (T, B, .), (N, .) or (1, .).
+        (T, B, .), (N, .) or (1, .). Without, zoneout takes what it expects.
 
     Returns
     -------
@@ -853,9 +853,9 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     if bytes_at_most > 1LL << 62:
         raise no_memory(bytes_at_most)
     prepare_forward(&job, cell, B)
-    if training:
+    if masks is not None:
         args.masks = masks_of(masks, P, H)
-    job.cell.plain = kind.plain and masks is None and (training or not cell.cell.zones_out())
+        job.cell.plain = False
     job.end = T
     job.plan = plan_threads(
         kernels, T, B, I, H, groups_of(H, kernels, kind), columns_of(kind), 1, ragged, cell.cell.whole_rows())
