@@ -116,6 +116,26 @@ def test_number_of_threads(n_threads):
     assert recurrent.plan(np.float32, *units)[0] <= threads
     if threads == 2:
         assert recurrent.plan(np.float32, *units) == (2, False)
+        # Weights of 2 MB: for 4 and 8 rows a thread more than its L2 has, for 32 hidden behind them; of 0.5 MB never.
+        assert recurrent.plan(np.float32, 20, 8, 256, 256) == (2, False)
+        assert recurrent.plan(np.float32, 20, 16, 256, 256) == (2, False)
+        assert recurrent.plan(np.float32, 20, 64, 256, 256) == (2, True)
+        assert recurrent.plan(np.float32, 100, 8, 128, 128) == (2, True)
+        # 5 blocks of units do not halve.
+        assert recurrent.plan(np.float32, 20, 8, 320, 320, passes=2) == (2, True)
+
+
+def test_large_weights():
+    """More than 16 MB: the input product of a batch stands before the steps, in streams as well."""
+    layer = randomize(fa.nn.LSTM(1024, 1024, dtype=np.float32))
+    x = arrays(layer, 3, 8)[0]
+    y = layer(x)
+    stream = layer.stream(8)
+    assert all(np.array_equal(stream.step(np.ascontiguousarray(x[:, t])), y[:, t]) for t in range(3))
+    weights = {name: value.astype(np.float64) for name, value in layer.state_dict().items()}
+    wide = fa.nn.LSTM(1024, 1024, dtype=np.float64)
+    wide.load_state_dict(weights)
+    np.testing.assert_allclose(y, wide(x.astype(np.float64)), atol=2e-4)
 
 
 @pytest.mark.parametrize("batch", [1, 9])

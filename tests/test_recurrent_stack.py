@@ -143,6 +143,27 @@ def test_sequences_do_not_see_each_other(options):
     assert all(np.isfinite(p.grad).all() for p in layer.parameters().values())
 
 
+def test_rows_taken(dtype, n_threads):
+    """Any distance between rows, zeros where there is none, on as many threads as there are."""
+    rng = np.random.default_rng(0)
+    for n, m, width in ((7, 5, 3), (1, 1, 1), (3, 0, 2), (400, 3000, 130)):
+        source, out = rng.normal(size=(n, 2 * width)).astype(dtype), np.full((m, width + 1), 9, dtype)
+        index = rng.integers(-1, n, m)
+        recurrent.take_rows(source[:, width:], index, out[:, :width])
+        np.testing.assert_array_equal(out[:, :width], np.where(index[:, None] < 0, 0, source[index, width:]))
+        assert (out[:, width] == 9).all()
+
+
+def test_rows_that_do_not_fit():
+    a, index = np.ones((4, 6)), np.arange(3)
+    for source, out in ((a, np.ones((3, 5))), (a, np.ones((4, 6))), (a.astype("f"), np.ones((3, 6))),
+                        (a[:, ::2], np.ones((3, 3))), (a, np.ones(3))):  # fmt: skip
+        with pytest.raises(ValueError, match="expected"):
+            recurrent.take_rows(source, index, out)
+    with pytest.raises(IndexError, match="expected less than N = 2, got 2"):
+        recurrent.take_rows(a[:2], index, np.ones((3, 6)))
+
+
 def test_full_lengths_are_no_lengths():
     layer = randomize(fa.nn.LSTM(3, 9, bidirectional=True))
     x, *_ = arrays(layer, 5, 4)

@@ -59,6 +59,7 @@ def forward_pass(
     time_major: bool = True,
     masks: Masks | None = None,
 ) -> Tape | None: ...
+def take_rows(source: Array, index: Array, out: Array) -> None: ...
 def backward_pass(
     tape: Tape,
     dy: Array | None,

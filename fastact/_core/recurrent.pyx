@@ -2,12 +2,14 @@
 
 A pass opens one parallel region. Inside it each thread does its share of every step: rows of the batch, which needs no
 barrier between steps, where each thread gets 3 rows or more; else groups of hidden units, with one spin barrier a step.
+Units, too, where there are many weights for few rows: each core then has only its part of them to read (2 threads: 6-10 %
+of inference and 2-5 % of training at batches of 8 and 16, H = 256 and 512; 4 % of training at (100, 64, 256, 512)).
 Ragged sequences are always cut by units: rows would leave one thread with the long ones. The order of every summation
 depends on the shape alone. Stacks, directions, merging and lengths are ``fastact/nn/recurrent.py``'s.
 
 Measured on 2 cores of Zen 5 (AVX-512, float32), and the reason for the constants below: the input product belongs into
 the step from a batch of 8 on (3-14 % faster; no buffer for it), before the loop below that (1.2-1.9 times faster at
-batch 1); weight gradients are summed over chunks of 192-768 rows while dZ is still in the cache (10-15 % against the
+batch 1) and where both matrices are more than the L3 keeps (1.6-1.8 times at (20, 8, 1024, 1024)); weight gradients are summed over chunks of 192-768 rows while dZ is still in the cache (10-15 % against the
 whole sequence at once at (100, 64, 256, 512)).
 """
 
@@ -193,9 +195,12 @@ cdef extern from "sync.h" nogil:
 cdef enum:
     COLUMNS = 4              # of a group in the slabs
     IN_STEP_BATCH = 8        # from this batch on, the input product is part of the step
+    IN_STEP_BYTES = 1 << 24  # ... and up to so many bytes of weights
     HOIST_ROWS = 256         # rows of the input product done at a time in inference
     GRADIENT_ROWS = 384      # rows of a chunk of the weight gradients
     ROWS_EACH = 3            # least rows of the batch that a thread gets
+    L2_BYTES = 1 << 20       # weights from which on cutting the units spares their way from the L3,
+    L2_ROWS = 8              # ... for so many rows a thread; more rows hide the way of more weights
     TILE_GROUPS = 4          # groups in a column block of the backward product
     STEP_NS = 600            # least work of a step that is worth a barrier
     REGION_NS = 5000         # least work that is worth a parallel region, on any machine
@@ -236,6 +241,11 @@ cdef inline fa_size slab_width(fa_size units, const kernel_table *kernels, const
 cdef inline double columns_of(const fa_cell *cell) noexcept nogil:
     """Columns that the products compute, per vector of units."""
     return 1 if cell.kind == FA_RNN else 3 if cell.kind == FA_GRU else 4
+
+
+cdef inline double weight_bytes(const kernel_table *kernels, double columns, fa_size K, fa_size H) noexcept nogil:
+    """Of a matrix of K columns in full precision."""
+    return columns * H * K * kernels.itemsize
 
 
 # ---- teams -----------------------------------------------------------------------------------------------------------
@@ -520,7 +530,9 @@ cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_siz
     be cut, ``columns`` of the products; ``whole``: no thread can do with a part of the units."""
     cdef Plan plan
     cdef double each_ns = step_ns(kernels, B, I, H, columns) * passes
+    cdef double weights = weight_bytes(kernels, columns, H if passes > 1 else I + H, H)
     cdef int limit
+    cdef bint even, heavy
     if whole:
         groups = 1
     if passes > 1:
@@ -536,9 +548,11 @@ cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_siz
         return plan
     if not ragged:
         plan.threads = threads_for(each_ns * T, <int>min(B // ROWS_EACH, FA_TEAM_MAX))
-    if groups >= 2 * plan.threads and each_ns >= STEP_NS * plan.threads:
+    if groups >= plan.threads and each_ns >= STEP_NS * plan.threads:
         limit = threads_for(each_ns * T, <int>min(groups, FA_TEAM_MAX))
-        if limit >= 2 * plan.threads:
+        even = 10 * limit * ((groups + limit - 1) // limit) <= 11 * groups
+        heavy = weights >= L2_BYTES * max(1.0, B / <double>(L2_ROWS * plan.threads))
+        if limit >= 2 * plan.threads or (limit >= plan.threads > 1 and heavy and even):
             plan.threads = limit
             plan.by_rows = False
     return plan
@@ -568,6 +582,7 @@ cdef struct ForwardJob:
     fa_cell cell            # the layer's, plain only if nothing is masked
     fa_recurrent_forward args
     fa_size begin, end      # steps
+    bint before_steps       # where the input product belongs
     fa_size hoist_steps     # steps of the input product done at a time, a divisor of the slabs' ring
     Plan plan
     fa_barrier barrier
@@ -595,7 +610,9 @@ cdef void prepare_forward(ForwardJob *job, PackedCell cell, fa_size B) noexcept:
     args.masks.take_h = cell.take_h
     args.masks.take_c = cell.take_c
     args.norm = cell.norm
-    args.hoisted = B < IN_STEP_BATCH or job.cell.layer_norm
+    job.before_steps = B < IN_STEP_BATCH or weight_bytes(
+        cell.kernels, columns_of(&job.cell), cell.input_size + cell.operands, cell.hidden_size) > IN_STEP_BYTES
+    args.hoisted = job.before_steps or job.cell.layer_norm
 
 
 cdef struct NormBytes:
@@ -872,7 +889,7 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
 
     # Rings of the state and of the hoisted input product; in training each step keeps its own slot. Where the product
     # could be part of the step and stands before it only to be normalised, one step at a time: its rows stay in L2.
-    steps = next_power_of_2(max(1, HOIST_ROWS // max(B, 1))) if B < IN_STEP_BATCH else 1
+    steps = next_power_of_2(max(1, HOIST_ROWS // max(B, 1))) if job.before_steps else 1
     if T < steps:
         steps = next_power_of_2(max(T, 1))
     job.hoist_steps = steps
@@ -935,6 +952,58 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     tape.B = B
     tape.time_major = time_major
     return tape
+
+
+# ---- rows of ragged sequences ----------------------------------------------------------------------------------------
+
+cdef struct RowsJob:
+    const char *source
+    char *out
+    const fa_size *index
+    fa_size n
+    size_t bytes            # of a row
+    ptrdiff_t source_row, out_row
+
+
+cdef void take_share(void *of, int rank, int size) noexcept nogil:
+    cdef const RowsJob *job = <const RowsJob *>of
+    cdef fa_size i, end = job.n * (rank + 1) // size
+    for i in range(job.n * rank // size, end):
+        if job.index[i] < 0:
+            memset(job.out + i * job.out_row, 0, job.bytes)
+        else:
+            memcpy(job.out + i * job.out_row, job.source + job.index[i] * job.source_row, job.bytes)
+
+
+def take_rows(cnp.ndarray source not None, cnp.ndarray index not None, cnp.ndarray out not None):
+    """``out[i] = source[index[i]]``, zeros for a negative index: source (N, K), out (M, K), index (M,) of intp.
+
+    Rows may be any distance apart; their elements are contiguous, and out has no part in source.
+    """
+    cdef RowsJob job
+    cdef int threads
+    cdef fa_size n = cnp.PyArray_DIM(source, 0), K = cnp.PyArray_DIM(out, 1), size = cnp.PyArray_ITEMSIZE(out)
+    cdef bint fits = (
+        cnp.PyArray_TYPE(source) == cnp.PyArray_TYPE(out) and cnp.PyArray_TYPE(index) == cnp.NPY_INTP
+        and cnp.PyArray_NDIM(source) == 2 and cnp.PyArray_NDIM(out) == 2 and cnp.PyArray_NDIM(index) == 1
+        and cnp.PyArray_DIM(source, 1) == K and cnp.PyArray_DIM(index, 0) == cnp.PyArray_DIM(out, 0)
+        and cnp.PyArray_CHKFLAGS(index, cnp.NPY_ARRAY_CARRAY_RO) and cnp.PyArray_ISWRITEABLE(out)
+        and (K < 2 or (cnp.PyArray_STRIDE(source, 1) == size and cnp.PyArray_STRIDE(out, 1) == size))
+    )
+    if not fits:
+        raise ValueError("source, index, out: expected (N, K), (M,) of intp and (M, K) with contiguous rows of one type")
+    if cnp.PyArray_SIZE(index) and index.max() >= n:
+        raise IndexError(f"index: expected less than N = {n}, got {index.max()}")
+    job.source = data_of(source)
+    job.out = data_of(out)
+    job.index = <const fa_size *>cnp.PyArray_DATA(index)
+    job.n = cnp.PyArray_DIM(index, 0)
+    job.bytes = K * size
+    job.source_row = cnp.PyArray_STRIDE(source, 0)
+    job.out_row = cnp.PyArray_STRIDE(out, 0)
+    threads = threads_for(job.n * (2 + 0.05 * job.bytes), <int>min(job.n, FA_TEAM_MAX))
+    with nogil:
+        run_team(take_share, &job, threads)
 
 
 # ---- step by step ----------------------------------------------------------------------------------------------------

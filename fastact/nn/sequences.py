@@ -5,10 +5,14 @@ Inside, arrays are time-major: (T, B, K), or (N, K) with the rows of unequal seq
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
 from fastact._arguments import Array, as_real
+from fastact._core import recurrent as core
+from fastact._core.workspace import empty
 from fastact.nn.states import Layers
 
 
@@ -54,18 +58,25 @@ class Ragged:
         t = np.repeat(np.arange(longest), counts)
         b = np.arange(len(t)) - self.starts[1:-1][t]
         self._rows = t * batch + self.order[b] if time_major else self.order[b] * steps + t  # in the user's arrays
-        self._mirror = self.starts[lengths[b] - t] + b
+        self._places = np.full(steps * batch, -1, np.intp)  # of the user's rows in ours
+        self._places[self._rows] = np.arange(len(t))
+        self._lengths, self._of_step, self._of_batch = lengths, t, b
+
+    @cached_property
+    def _mirror(self) -> Array:
+        """Of each of our rows, the one as far from the end of its sequence as this from the beginning."""
+        b = self._of_batch
+        return np.asarray(self.starts[self._lengths[b] - self._of_step] + b)
 
     def pack(self, a: Array) -> Array:
-        return a.reshape(-1, a.shape[-1])[self._rows]
+        return _taken(a.reshape(-1, a.shape[-1]), self._rows)
 
     def unpack(self, rows: Array, out: Array) -> None:
         """Into the user's array, zero where there is no step."""
-        out.fill(0)
-        out.reshape(-1, rows.shape[-1])[self._rows] = rows
+        core.take_rows(rows, self._places, out.reshape(-1, rows.shape[-1]))
 
     def mirror(self, a: Array) -> Array:
-        return a[self._mirror]
+        return _taken(a, self._mirror)
 
     def sort(self, state: list[Layers]) -> list[Layers]:
         return [[np.ascontiguousarray(a[:, self.order]) for a in layers] for layers in state]
@@ -73,6 +84,15 @@ class Ragged:
     def unsort(self, state: list[Layers]) -> list[Layers]:
         back = np.argsort(self.order)
         return [[np.ascontiguousarray(a[:, back]) for a in layers] for layers in state]
+
+
+def _taken(a: Array, rows: Array) -> Array:
+    """Those rows of a, of any strides."""
+    if a.shape[1] > 1 and a.strides[1] != a.itemsize:
+        a = np.ascontiguousarray(a)
+    out = empty((len(rows), a.shape[1]), a.dtype, 1)
+    core.take_rows(a, rows, out)
+    return out
 
 
 def as_lengths(lengths: npt.ArrayLike, batch: int, steps: int, least: int = 1) -> Array:
