@@ -988,7 +988,8 @@ def take_rows(cnp.ndarray source not None, cnp.ndarray index not None, cnp.ndarr
         and cnp.PyArray_NDIM(source) == 2 and cnp.PyArray_NDIM(out) == 2 and cnp.PyArray_NDIM(index) == 1
         and cnp.PyArray_DIM(source, 1) == K and cnp.PyArray_DIM(index, 0) == cnp.PyArray_DIM(out, 0)
         and cnp.PyArray_CHKFLAGS(index, cnp.NPY_ARRAY_CARRAY_RO) and cnp.PyArray_ISWRITEABLE(out)
-        and (K < 2 or (cnp.PyArray_STRIDE(source, 1) == size and cnp.PyArray_STRIDE(out, 1) == size))
+        and (K < 2 or cnp.PyArray_SIZE(index) == 0
+             or (cnp.PyArray_STRIDE(source, 1) == size and cnp.PyArray_STRIDE(out, 1) == size))
     )
     if not fits:
         raise ValueError("source, index, out: expected (N, K), (M,) of intp and (M, K) with contiguous rows of one type")
