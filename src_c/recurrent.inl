@@ -4,7 +4,10 @@
  * 1 (within noise at H = 32, 128 and 256: out-of-order execution overlaps them already); the input product inside the
  * step where all weights fit L1 (H = 32: 15.7 and 16.0 us for 100 steps); fetching ahead the slabs of the next group
  * in the backward products, of the gates of the next group or of the tile's own for the backward cell (-2 to +2 % of
- * a training step, 3 % between equal runs); 128, 192 or 384 rows in a chunk of the weight gradients (equal). The
+ * a training step, 3 % between equal runs); 128, 192 or 384 rows in a chunk of the weight gradients (equal);
+ * asking in L2 for the panel or block after this one from within the tiles of all products, as product.inl does (1-8 %
+ * slower with large batches, 12-33 % at 8: the hardware does it better); the same in L1 at batch 1 (0-10 % slower: the
+ * weights come at 160 GB/s there, and a loop that only loads them reaches 145 at 256 KB and 150 at 1 MB). The
  * products run at 97 % of the pipes at (100, 32, 64, 256); the rest is the pointwise part, 4 % of a training step
  * forward and 4 % backward. */
 
