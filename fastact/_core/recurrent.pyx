@@ -550,6 +550,7 @@ cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_siz
         plan.threads = threads_for(each_ns * T, <int>min(B // ROWS_EACH, FA_TEAM_MAX))
     if groups >= plan.threads and each_ns >= STEP_NS * plan.threads:
         limit = threads_for(each_ns * T, <int>min(groups, FA_TEAM_MAX))
+        # Twice as many threads as rows allow; or as many, if that spares weights and leaves no thread a tenth more.
         even = 10 * limit * ((groups + limit - 1) // limit) <= 11 * groups
         heavy = weights >= L2_BYTES * max(1.0, B / <double>(L2_ROWS * plan.threads))
         if limit >= 2 * plan.threads or (limit >= plan.threads > 1 and heavy and even):
