@@ -25,7 +25,7 @@
  *
  * A masked entry is one of -inf: it gets 0 (log_softmax: -inf), and nothing flows back to it. */
 
-enum { ROW_LANES = 4 * FA_MAX_VL, ROW_LEVELS = FA_F32 ? 6 : 5, ROW_SHORT = 32, ROW_BLOCK = 512, ROW_MIDDLE = 512, ROW_WIDE = 4 };
+enum { ROW_LANES = 4 * FA_MAX_VL, ROW_LEVELS = FA_F32 ? 6 : 5, ROW_SHORT = 32, ROW_BLOCK = 512, ROW_MIDDLE = 512, ROW_WIDE = 4, ROW_PANEL = 32 };
 
 /* Variants of one body: bits. */
 enum { ROW_PLAIN = 0, ROW_LOG = 1, ROW_SCALED = 2, ROW_NEGATED = 4, ROW_REDUCED = 8, ROW_TIMES_DY = 16 };
@@ -58,11 +58,13 @@ typedef struct {
 
 #if VL > 1 /* 64 partial sums on one lane are too many to write out */
 #define ROWS_UNROLL FA_UNROLL
+#define ROWS_UNROLL_WIDE FA_UNROLL_4
 #else
 #define ROWS_UNROLL
+#define ROWS_UNROLL_WIDE
 #endif
 /* Vectors of what is known of the rows. */
-#define ROWS_WIDE(mode, w) ROWS_UNROLL for (int w = 0; w < (mode).wide; w++)
+#define ROWS_WIDE(mode, w) ROWS_UNROLL_WIDE for (int w = 0; w < (mode).wide; w++)
 /* Does something at every place of a row, whole vectors first; not of a block. */
 #define ROWS_EACH(job, mode, place, ...)                                                                               \
   do {                                                                                                                 \
@@ -80,11 +82,16 @@ typedef struct {
   } while (0)
 
 FA_INLINE vec rows_gather(const char *p, fa_size stride, fa_size lanes) {
+  if (stride == (fa_size)sizeof(real)) return v_load_n((const real *)p, lanes);
   real lane[VL] = {0};
   for (fa_size i = 0; i < VL && i < lanes; i++) memcpy(&lane[i], p + i * stride, sizeof(real));
   return v_load(lane);
 }
 FA_INLINE void rows_scatter(char *p, fa_size stride, fa_size lanes, vec v) {
+  if (stride == (fa_size)sizeof(real)) {
+    v_store_n((real *)p, v, lanes);
+    return;
+  }
   real lane[VL];
   v_store(lane, v);
   for (fa_size i = 0; i < VL && i < lanes; i++) memcpy(p + i * stride, &lane[i], sizeof(real));
@@ -198,7 +205,7 @@ FA_INLINE rows_row rows_known(const rows_row *rows, int w) {
   do {                                                                                                                 \
     if ((mode).block) {                                                                                                \
       const rows_mode mode_ = rows_one(mode);                                                                          \
-      for (int row_ = 0; row_ < VL; row_++)          {                                                                 \
+      for (int row_ = 0; row_ < VL; row_++) {                                                                          \
         const rows_job job_ = rows_of_block(job, row_), *one = &job_;                                                  \
         const rows_row known = rows_known(rows, row_);                                                                 \
         ROWS_EACH(one, mode_, place, __VA_ARGS__);                                                                     \
@@ -215,7 +222,7 @@ FA_INLINE rows_row rows_known(const rows_row *rows, int w) {
  * are half of that, and take the row as it comes (out of order, memory that is not in a cache comes a third slower). */
 #define ROWS_SUM(term, compensated)                                                                                    \
   FA_INLINE void term##s_partial(const rows_job *job, rows_row *row, rows_sum *total, rows_mode m) {                   \
-    rows_sum partial[ROW_WIDE][ROW_VECTORS], group[ROW_WIDE][ROW_VECTORS];                                             \
+    rows_sum partial[ROW_WIDE][ROW_VECTORS], group[ROW_WIDE][ROW_VECTORS];                                               \
     fa_size u = 0, whole = job->units - (job->lanes < VL);                                                             \
     ROWS_WIDE(m, w) ROWS_UNROLL for (int g = 0; g < ROW_VECTORS; g++) group[w][g] = rows_nought();                     \
     for (; u + ROW_VECTORS <= whole; u += ROW_VECTORS)                                                                 \
@@ -228,7 +235,7 @@ FA_INLINE rows_row rows_known(const rows_row *rows, int w) {
   }                                                                                                                    \
   FA_INLINE void term##s_across(const rows_job *job, rows_row *row, rows_sum *total, rows_mode m) {                    \
     const fa_size lanes = m.wide > 1 ? VL : job->lanes;                                                                \
-    if (!(compensated)) {                                                                                              \
+    if (!(compensated) && m.wide <= ROW_WIDE) {                                                                        \
       vec partial[ROW_LANES][ROW_WIDE];                                                                                \
       for (fa_size u = 0; u < job->units; u++)                                                                         \
         ROWS_WIDE(m, w) {                                                                                              \
@@ -242,12 +249,12 @@ FA_INLINE rows_row rows_known(const rows_row *rows, int w) {
       ROWS_WIDE(m, w) total[w] = (rows_sum){partial[0][w], v_zero()};                                                  \
       return;                                                                                                          \
     }                                                                                                                  \
-    rows_sum waiting[ROW_LEVELS + 1][ROW_WIDE];                                                                        \
+    rows_sum waiting[ROW_LEVELS + 1][ROW_PANEL];                                                                        \
     int levels = 0;                                                                                                    \
     while (levels < ROW_LEVELS && 1 << levels < job->units) levels++;                                                  \
     const int leaves = 1 << levels;                                                                                    \
     for (int leaf = 0, begin = 0; leaf < leaves; leaf++) {                                                             \
-      rows_sum sum[ROW_WIDE];                                                                                          \
+      rows_sum sum[ROW_PANEL];                                                                                          \
       int level = 0, bit = leaves / 2;                                                                                 \
       ROWS_WIDE(m, w) sum[w] = rows_nought();                                                                          \
       if (begin < job->units) ROWS_WIDE(m, w) term(job, (rows_place){begin, lanes, w}, &row[w], &sum[w], m, 1);        \
@@ -290,7 +297,7 @@ FA_INLINE vec rows_x(const rows_job *job, rows_place at, rows_mode m) {
 }
 
 FA_INLINE void rows_tops_wide(const rows_job *job, vec *top, rows_mode m, const int nan) {
-  vec lowest = v_set1(-INFINITY), spoilt[ROW_WIDE];
+  vec lowest = v_set1(-INFINITY), spoilt[ROW_PANEL];
   ROWS_WIDE(m, w) top[w] = lowest, spoilt[w] = v_zero();
   ROWS_EACH(job, m, at, {
     vec x = rows_x(job, at, m);
@@ -363,9 +370,9 @@ ROWS_SUM(softmax_term, 1)
  * its backward: in = dy, x. */
 FA_INLINE void rows_softmax(const rows_job *job, rows_mode m) {
   const int reduced = m.kind & ROW_REDUCED;
-  vec top[ROW_WIDE], one = v_set1(1);
-  rows_row row[ROW_WIDE];
-  rows_sum total[ROW_WIDE];
+  vec top[ROW_PANEL], one = v_set1(1);
+  rows_row row[ROW_PANEL];
+  rows_sum total[ROW_PANEL];
   rows_tops(job, top, m, reduced);
   ROWS_WIDE(m, w) {
     row[w] = (rows_row){.top = rows_origin(top[w])};
@@ -423,8 +430,8 @@ ROWS_SUM(softmax_backward_term, 0)
 
 /* softmax: dx = y (dy - sum(dy y)); log_softmax: dx = dy - exp(y) sum(dy); over the temperature. in = dy, y. */
 FA_INLINE void rows_softmax_backward(const rows_job *job, rows_mode m) {
-  rows_sum total[ROW_WIDE];
-  rows_row row[ROW_WIDE];
+  rows_sum total[ROW_PANEL];
+  rows_row row[ROW_PANEL];
   ROWS_WIDE(m, w) {
     row[w] = (rows_row){.top = v_zero()};
     if (m.kind & ROW_SCALED) row[w].temperature = rows_value(job, 2, w, m);
@@ -444,8 +451,8 @@ FA_INLINE void rows_softmax_backward(const rows_job *job, rows_mode m) {
 
 /* 1, or dy, at the first of the greatest x, else 0; NaN throughout a row with a NaN. in = x, or dy and x. */
 FA_INLINE void rows_first_top(const rows_job *job, rows_mode m) {
-  vec top[ROW_WIDE], mark[ROW_WIDE], rest[ROW_WIDE], zero = v_zero();
-  vmask open[ROW_WIDE];
+  vec top[ROW_PANEL], mark[ROW_PANEL], rest[ROW_PANEL], zero = v_zero();
+  vmask open[ROW_PANEL];
   rows_tops(job, top, m, 1);
   ROWS_WIDE(m, w) {
     mark[w] = (m.kind & ROW_TIMES_DY) ? rows_value(job, 0, w, m) : v_set1(1);
@@ -476,7 +483,7 @@ FA_INLINE void rows_first_top(const rows_job *job, rows_mode m) {
 }
 
 FA_INLINE void rows_greatest(const rows_job *job, rows_mode m) {
-  vec top[ROW_WIDE];
+  vec top[ROW_PANEL];
   rows_tops(job, top, m, 1);
   ROWS_WIDE(m, w) rows_store_value(job, w, top[w], m);
 }
@@ -513,8 +520,8 @@ FA_INLINE vec rows_count(vec count, rows_mode m) { return m.across ? count : v_s
  * lies above it is a higher threshold, until no element drops out. Each set of elements contains the next, so rows that are
  * done stand still while the other lanes go on. Ends after 3 to 8 passes on random rows of any length. */
 FA_INLINE void rows_sparsemax(const rows_job *job, rows_mode m) {
-  rows_row row[ROW_WIDE];
-  vec top[ROW_WIDE], before[ROW_WIDE], one = v_set1(1);
+  rows_row row[ROW_PANEL];
+  vec top[ROW_PANEL], before[ROW_PANEL], one = v_set1(1);
   rows_tops(job, top, m, 1);
   ROWS_WIDE(m, w) {
     row[w].top = rows_origin(top[w]);
@@ -522,7 +529,7 @@ FA_INLINE void rows_sparsemax(const rows_job *job, rows_mode m) {
     before[w] = v_set1(-1);
   }
   for (;;) {
-    rows_sum total[ROW_WIDE];
+    rows_sum total[ROW_PANEL];
     vmask changed = m_first(0);
     ROWS_WIDE(m, w) row[w].count = v_zero();
     sparsemax_terms(job, row, total, m);
@@ -554,9 +561,9 @@ ROWS_SUM(sparsemax_backward_term, 0)
 
 /* dx = dy - mean(dy) over the support of y, 0 elsewhere. in = dy, y. */
 FA_INLINE void rows_sparsemax_backward(const rows_job *job, rows_mode m) {
-  rows_row row[ROW_WIDE];
-  rows_sum total[ROW_WIDE];
-  vec mean[ROW_WIDE];
+  rows_row row[ROW_PANEL];
+  rows_sum total[ROW_PANEL];
+  vec mean[ROW_PANEL];
   ROWS_WIDE(m, w) row[w].count = v_zero();
   sparsemax_backward_terms(job, row, total, m);
   ROWS_WIDE(m, w) mean[w] = v_div(v_add(total[w].sum, total[w].lost), rows_count(row[w].count, m));
@@ -578,7 +585,7 @@ typedef struct {
 typedef struct {
   rows_body block;     /* along the lanes, VL rows one after the other; or none */
   rows_body along[2];  /* along the lanes */
-  rows_body across[2]; /* across them, neighbouring rows adjoin */
+  rows_body panel, across[2]; /* across them, neighbouring rows adjoin */
   rows_body gathered;  /* across them, any strides */
   int operands, is_row[FA_ROWS_OPERANDS], out_is_row;
 } rows_bodies;
@@ -667,6 +674,8 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
       body = bodies->block;
     else if (along)
       body = bodies->along[args->n > ROW_MIDDLE || left < bodies->along[0].wide];
+    else if (rows_adjoin && !turned && left >= bodies->panel.wide * VL)
+      body = bodies->panel;
     else if (turned || rows_adjoin)
       body = bodies->across[left < bodies->across[0].wide * VL];
     const fa_size rows = along ? 1 : FA_MIN(VL, left), together = rows * body.wide;
@@ -705,12 +714,14 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
   ROWS_BLOCK_##block(name, body, kind)                                                                                 \
   ROWS_BODY(name##_pairs, body, 0, 1, 2, kind, 0)                                                                      \
   ROWS_BODY(name##_along, body, 0, 1, 1, kind, 0)                                                                      \
+  ROWS_BODY(name##_panel, body, 1, 1, ROW_PANEL, kind, 0)                                                              \
   ROWS_BODY(name##_wide, body, 1, 1, ROW_WIDE, kind, 0)                                                                \
   ROWS_BODY(name##_across, body, 1, 1, 1, kind, 0)                                                                     \
   ROWS_BODY(name##_gathered, body, 1, 0, 1, kind, 0)                                                                   \
   static void name##_rows(const fa_rows_args *args) {                                                                  \
     static const rows_bodies bodies = {ROWS_BLOCK_ENTRY_##block(name),                                                 \
                                        {{name##_pairs, 2}, {name##_along, 1}},                                         \
+                                       {name##_panel, ROW_PANEL},                                                      \
                                        {{name##_wide, ROW_WIDE}, {name##_across, 1}},                                  \
                                        {name##_gathered, 1},                                                           \
                                        count,                                                                          \
