@@ -114,6 +114,12 @@ FA_INLINE void rows_store(const rows_job *job, rows_place at, vec v, rows_mode m
   else
     v_store_n((real *)p, v, at.lanes);
 }
+/* Long rows along: the same place of the next one, as hardware prefetching ends with the page (softmax backward float32, rows of
+ * 1024, 1M: 0.94 -> 1.0 of PyTorch; shorter rows gain nothing). */
+FA_INLINE void rows_prefetch(const rows_job *job, int operand, rows_place at, rows_mode m) {
+  if (m.across || m.block || m.wide > 1) return;
+  FA_PREFETCH(job->in[operand] + at.u * job->in_unit[operand] + (at.w + m.wide) * job->in_wide[operand]);
+}
 /* An operand, or the output, with one value a row: along, in every lane; of a block, each in its own. */
 FA_INLINE vec rows_value(const rows_job *job, int operand, int w, rows_mode m) {
   const char *p = job->in[operand] + w * job->in_wide[operand];
@@ -445,6 +451,8 @@ FA_INLINE void rows_softmax_backward(const rows_job *job, rows_mode m) {
   ROWS_WIDE(m, w) row[w].sum = v_add(total[w].sum, total[w].lost);
   ROWS_EACH_OF(job, m, row, one_row, at, known, {
     vec y = rows_load(one_row, 1, at, m), dy = softmax_shown(rows_load(one_row, 0, at, m), y, m.kind);
+    rows_prefetch(one_row, 0, at, m);
+    rows_prefetch(one_row, 1, at, m);
     vec dx = (m.kind & ROW_LOG)       ? v_fnma(rows_exp((math_pair){y, v_zero()}), known.sum, dy)
              : (m.kind & ROW_NEGATED) ? v_mul(y, v_sub(known.sum, dy))
                                       : v_mul(y, v_sub(dy, known.sum));
