@@ -112,7 +112,7 @@ class LogSoftmax(RowActivation):
     _hidden = {"x": -math.inf, "dy": 0.0, "y": -math.inf}  # noqa: RUF012
 
 
-class LogSumExp(RowActivation):
+class RowReduction(RowActivation):
     """A function that makes one number of a row; ``keepdims=True`` leaves the axis, of length 1."""
 
     def __call__(
@@ -120,6 +120,27 @@ class LogSumExp(RowActivation):
         **params: Any,
     ) -> Any:  # fmt: skip
         self._arguments(params)
+        if where is True and dtype is None and (y := self.reduce_rows(x, None, out, axis, 0, keepdims)) is not None:
+            return y
+        return self._reduced(x, out, where, dtype, axis, keepdims)
+
+    def backward(
+        self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, where: Any = True, dtype: Any = None,
+        axis: Any = -1, keepdims: bool = False, **params: Any,
+    ) -> Any:  # fmt: skip
+        """dy times the derivative, from x; dy of the shape of y."""
+        self._arguments(params)
+        if x is None:
+            self._no_operand(f"{self.name}.backward", y)
+        if where is True and dtype is None and dy is not None:
+            dx = self.reduce_rows(x, dy, out, axis, 0, keepdims)
+            if dx is not None:
+                return dx
+        return self._reduced_backward(dy, x, out, where, dtype, axis, keepdims)
+
+    # What the direct path declines.
+
+    def _reduced(self, x: Any, out: Any, where: Any, dtype: Any, axis: Any, keepdims: bool) -> Any:
         axis = as_axis(axis, x)
         inputs, hidden = hide(self.name, {"x": x}, where, self._hidden)
         x = inputs["x"]
@@ -133,15 +154,8 @@ class LogSumExp(RowActivation):
             y = y.astype(result)
         return y if hidden is None else np.ma.array(y, mask=hidden.all(axis=axis, keepdims=keepdims))
 
-    def backward(
-        self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, where: Any = True, dtype: Any = None,
-        axis: Any = -1, keepdims: bool = False, **params: Any,
-    ) -> Any:  # fmt: skip
-        """dy softmax(x), from x; dy of the shape of y."""
+    def _reduced_backward(self, dy: Any, x: Any, out: Any, where: Any, dtype: Any, axis: Any, keepdims: bool) -> Any:
         name = f"{self.name}.backward"
-        self._arguments(params)
-        if x is None:
-            self._no_operand(name, y)
         axis = as_axis(axis, x)
         if keepdims:
             dy = dy.squeeze(axis) if hasattr(dy, "squeeze") else np.squeeze(dy, axis)
@@ -157,7 +171,7 @@ class LogSumExp(RowActivation):
         return dx if hidden is None else np.ma.array(dx, mask=hidden, copy=False)
 
 
-class Maxout(LogSumExp):
+class Maxout(RowReduction):
     """The greatest of every ``pieces`` neighbours along an axis: a row of the gufunc is one group of pieces."""
 
     def __call__(
@@ -165,10 +179,12 @@ class Maxout(LogSumExp):
         **params: Any,
     ) -> Any:  # fmt: skip
         pieces = self._pieces(keepdims, params)
+        if where is True and dtype is None and (y := self.reduce_rows(x, None, out, axis, pieces, True)) is not None:
+            return y
         groups, place = self._groups(x, axis, pieces)
         if where is not True:
             where = self._groups(self._mask(where, x), axis, pieces)[0]
-        return super().__call__(groups, out, where=where, dtype=dtype, axis=place)
+        return self._reduced(groups, out, where, dtype, place, False)
 
     def backward(
         self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, where: Any = True, dtype: Any = None,
@@ -178,13 +194,17 @@ class Maxout(LogSumExp):
         pieces = self._pieces(keepdims, params)
         if x is None:
             self._no_operand(f"{self.name}.backward", y)
+        if where is True and dtype is None and dy is not None:
+            dx = self.reduce_rows(x, dy, out, axis, pieces, True)
+            if dx is not None:
+                return dx
         groups, place = self._groups(x, axis, pieces)
         if where is not True:
             where = self._groups(self._mask(where, x), axis, pieces)[0]
         if out is not None:
             check_result(f"{self.name}.backward", out, dtype, np.shape(x))
             out = self._groups(out, axis, pieces)[0]
-        dx = super().backward(dy, groups, out=out, where=where, dtype=dtype, axis=place)
+        dx = self._reduced_backward(dy, groups, out, where, dtype, place, False)
         return dx.reshape(np.shape(x))
 
     def _mask(self, where: Any, x: Any) -> Any:
@@ -196,15 +216,16 @@ class Maxout(LogSumExp):
             got = f"got {np.shape(where)}"
             raise ValueError(f"where: expected a shape that broadcasts to x {np.shape(x)}, {got}") from None
 
-    def _pieces(self, keepdims: bool, params: dict[str, Any]) -> Any:
+    def _pieces(self, keepdims: bool, params: dict[str, Any]) -> int:
+        """Elements of a group."""
         for name in params.keys() - {"pieces"} or ({"keepdims"} if keepdims else ()):
             self._unknown_parameter(name)
-        return params.get("pieces", self.parameters["pieces"])
-
-    def _groups(self, x: Any, axis: Any, pieces: Any) -> tuple[Any, int]:
-        """x with its axis split into (groups, pieces), a view, and the place of the pieces."""
+        pieces = params.get("pieces", self.parameters["pieces"])
         self._check_value("pieces", pieces)
-        pieces = int(pieces)
+        return int(pieces)
+
+    def _groups(self, x: Any, axis: Any, pieces: int) -> tuple[Any, int]:
+        """x with its axis split into (groups, pieces), a view, and the place of the pieces."""
         if _protocol.is_foreign(x) and not hasattr(x, "reshape"):
             raise TypeError(
                 f"{self.name}: x: expected an array that can be reshaped, got {type(x).__name__}; give x.to_numpy()"
@@ -214,9 +235,6 @@ class Maxout(LogSumExp):
         if x.shape[axis] % pieces:
             raise ValueError(f"x: expected a multiple of {pieces}, the pieces, along axis {axis}, got shape {x.shape}")
         return x.reshape(*x.shape[:axis], x.shape[axis] // pieces, pieces, *x.shape[axis + 1 :]), axis + 1
-
-    def _arguments(self, params: dict[str, Any]) -> dict[str, Any]:
-        return {}  # the gufunc has none
 
     def _check_value(self, name: str, value: Any) -> None:
         if isinstance(value, bool) or not hasattr(value, "__int__") or int(value) != value or value < 1:
@@ -265,10 +283,9 @@ class GumbelSoftmax(RowActivation):
         if x.dtype.kind not in "fiub" and not _protocol.is_bfloat16(x):
             raise TypeError(f"{self.name}: x: expected real numbers, got dtype {x.dtype}; use astype(np.float64)")
         noise = np.log(np.maximum(generator(rng).standard_exponential(x.shape), np.finfo(np.float64).tiny))
-        if x.dtype.kind in "iub":
-            return x - noise
-        np.subtract(x, noise, out=noise, casting="same_kind") if not isinstance(x, np.ma.MaskedArray) else None
-        return np.ma.array(x.data - noise, mask=x.mask) if isinstance(x, np.ma.MaskedArray) else noise.astype(x.dtype)
+        z = np.subtract(np.asarray(x), noise, out=noise, casting="same_kind")
+        z = z if x.dtype.kind in "iub" else z.astype(x.dtype)
+        return np.ma.array(z, mask=x.mask) if isinstance(x, np.ma.MaskedArray) else z
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -399,7 +416,7 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
         },
     ),
     (
-        LogSumExp,
+        RowReduction,
         {
             "name": "logsumexp",
             "formula": "log(sum_j exp(x_j))",

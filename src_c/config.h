@@ -26,6 +26,7 @@ typedef ptrdiff_t fa_size; /* every length and stride; strides are in elements u
 #define FA_RESTRICT __restrict
 #define FA_ALIGN(n) __declspec(align(n))
 #define FA_UNROLL
+#define FA_UNROLL_4
 #define FA_LIKELY(x) (x)
 #define FA_UNLIKELY(x) (x)
 #define FA_PREFETCH(p) ((void)(p))
@@ -38,8 +39,10 @@ typedef ptrdiff_t fa_size; /* every length and stride; strides are in elements u
 #define FA_ALIGN(n) __attribute__((aligned(n)))
 #if defined(__clang__)
 #define FA_UNROLL _Pragma("unroll")
+#define FA_UNROLL_4 _Pragma("unroll 4")
 #else
 #define FA_UNROLL _Pragma("GCC unroll 64")
+#define FA_UNROLL_4 _Pragma("GCC unroll 4")
 #endif
 #define FA_LIKELY(x) __builtin_expect(!!(x), 1)
 #define FA_UNLIKELY(x) __builtin_expect(!!(x), 0)

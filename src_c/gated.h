@@ -3,6 +3,7 @@
 #define FA_GATED_H
 
 #include "activations.h"
+#include "training.h"
 
 /* The activations that gate. */
 #define FA_GATES(X) X(sigmoid) X(silu) X(gelu) X(gelu_tanh) X(relu)
@@ -16,12 +17,9 @@ typedef struct {
   double parameter[FA_MAX_PARAMETERS];
 } fa_gated_args;
 
-/* Elements first .. last - 1 of all y or dy. */
-typedef void (*fa_gated_kernel)(const fa_gated_args *, fa_size first, fa_size last);
-
-typedef struct {
-  fa_gated_kernel forward;  /* y = value f(gate) */
-  fa_gated_kernel backward; /* dvalue = dy f(gate), dgate = dy value f'(gate) */
+typedef struct { /* their unit is an element of y or dy */
+  fa_training_kernel forward;  /* y = value f(gate) */
+  fa_training_kernel backward; /* dvalue = dy f(gate), dgate = dy value f'(gate) */
 } fa_gated_kernels;
 
 #endif

@@ -19,7 +19,8 @@ FA_INLINE void gated_store(real *p, vec v, fa_size lanes) {
     v_store_n(p, v, lanes);
 }
 #define GATED_KERNELS(kernel, name, is_precise)                                              \
-  static void kernel##_forward(const fa_gated_args *args, fa_size first, fa_size last) {     \
+  static void kernel##_forward(const void *arguments, fa_size first, fa_size last) {         \
+    const fa_gated_args *args = arguments;                                                   \
     const pair_cut whole_body = {PAIR_WHOLE, {NULL}}, *precise = (is_precise) ? &whole_body : NULL; \
     const real *value = args->value, *gate = args->gate;                                     \
     real *y = args->y;                                                                       \
@@ -27,7 +28,8 @@ FA_INLINE void gated_store(real *p, vec v, fa_size lanes) {
     FA_UNROLL for (int k = 0; k < FA_MAX_PARAMETERS; k++) p[k] = v_set1((real)args->parameter[k]); \
     GATED_EACH(gated_store(y + whole, v_mul(gated_load(value + half, lanes), name##_f(x, p, precise)), lanes);) \
   }                                                                                          \
-  static void kernel##_backward(const fa_gated_args *args, fa_size first, fa_size last) {    \
+  static void kernel##_backward(const void *arguments, fa_size first, fa_size last) {        \
+    const fa_gated_args *args = arguments;                                                   \
     const pair_cut whole_body = {PAIR_WHOLE, {NULL}}, *precise = (is_precise) ? &whole_body : NULL; \
     const real *value = args->value, *gate = args->gate, *from = args->dy;                   \
     real *dvalue = args->dvalue, *dgate = args->dgate;                                       \

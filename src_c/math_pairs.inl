@@ -249,8 +249,3 @@ FA_INLINE vec pair_over_square_round(math_pair a, math_pair t) {
   math_pair part = pair_scale(t, v_set1(PICK(0x1p-64, 0x1p-512)));
   return v_scale2(pair_div_round(a, pair_square(part)), v_set1(PICK(-128.0, -1024.0)));
 }
-/* a + b t^2, a and b t^2 not negative. */
-FA_INLINE math_pair pair_square_sum(vec a, vec b, math_pair t) {
-  math_pair s = pair_times(pair_square(t), b);
-  return pair_add(pair_of(a), s);
-}

@@ -143,14 +143,16 @@ FA_INLINE void norm_rows_backward(const fa_norm_args *a, fa_size first, const in
 #undef NORM_XHAT
 }
 
-/* All rows of the blocks, NORM_TOGETHER at a time and then one by one. */
+/* Rows row .. end, NORM_TOGETHER at a time and then one by one; and those of the blocks, with the sums of each. */
+#define NORM_EACH_ROW(row, end, many, one)                                                         \
+  for (; row + NORM_TOGETHER <= end; row += NORM_TOGETHER) many;                                   \
+  for (; row < end; row++) one
 #define NORM_BLOCKS(a, first, last, many, one)                                                     \
   for (fa_size block = (first); block < (last); block++) {                                         \
     fa_size row = block * FA_NORM_ROWS, end = FA_MIN(row + FA_NORM_ROWS, (a)->rows);               \
     real *sums = (a)->sums ? (real *)(a)->sums + block * 2 * (a)->n : NULL;                        \
     if (sums) memset(sums, 0, (size_t)(2 * (a)->n) * sizeof(real));                                \
-    for (; row + NORM_TOGETHER <= end; row += NORM_TOGETHER) many;                                 \
-    for (; row < end; row++) one;                                                                  \
+    NORM_EACH_ROW(row, end, many, one);                                                            \
   }
 
 #define NORM_ROW_KERNELS(name, centred)                                                            \
@@ -168,13 +170,6 @@ NORM_ROW_KERNELS(layer, 1)
 NORM_ROW_KERNELS(rms, 0)
 
 /* ---- columns by theirs ------------------------------------------------------------------------------------------ */
-
-/* Rows of a block and tiles of NORM_TILE vectors of columns: a tile of the block stays in L1 between two passes. */
-#define NORM_TILES(a, block, tile, end, ...)                                                       \
-  for (fa_size tile = 0; tile < (a)->n; tile += NORM_TILE * VL) {                                  \
-    const fa_size end = FA_MIN(tile + NORM_TILE * VL, (a)->n);                                     \
-    __VA_ARGS__                                                                                    \
-  }
 
 /* Means and sums of squared deviations of the columns tile .. end over some rows. */
 FA_INLINE void norm_tile_moments(const real *x, fa_size n, fa_size rows, fa_size width, real *mean, real *squares) {
@@ -211,8 +206,8 @@ static void norm_batch_moments(const void *args, fa_size first, fa_size last) {
     const fa_size row = block * FA_NORM_ROWS, rows = FA_MIN(FA_NORM_ROWS, a->rows - row);
     const real *x = (const real *)a->x + row * a->n;
     real *mean = (real *)a->sums + block * 2 * a->n;
-    NORM_TILES(a, block, tile, end,
-               norm_tile_moments(x + tile, a->n, rows, end - tile, mean + tile, mean + a->n + tile);)
+    for (fa_size tile = 0; tile < a->n; tile += NORM_TILE * VL) /* stays in L1 between the two passes */
+      norm_tile_moments(x + tile, a->n, rows, FA_MIN(NORM_TILE * VL, a->n - tile), mean + tile, mean + a->n + tile);
   }
 }
 
@@ -273,14 +268,8 @@ FA_INLINE void norm_columns_forward(const fa_norm_args *a, fa_size first, const 
 }
 static void norm_batch(const void *args, fa_size first, fa_size last) {
   const fa_norm_args *a = args;
-  for (fa_size row = first * FA_NORM_ROWS, end = FA_MIN(last * FA_NORM_ROWS, a->rows); row < end;) {
-    if (row + NORM_TOGETHER <= end) {
-      norm_columns_forward(a, row, NORM_TOGETHER);
-      row += NORM_TOGETHER;
-    } else {
-      norm_columns_forward(a, row++, 1);
-    }
-  }
+  fa_size row = first * FA_NORM_ROWS, end = FA_MIN(last * FA_NORM_ROWS, a->rows);
+  NORM_EACH_ROW(row, end, norm_columns_forward(a, row, NORM_TOGETHER), norm_columns_forward(a, row, 1));
 }
 
 /* Sums of dy xhat and of dy. */
@@ -322,14 +311,8 @@ FA_INLINE void norm_columns_backward(const fa_norm_args *a, fa_size first, const
 }
 static void norm_batch_backward(const void *args, fa_size first, fa_size last) {
   const fa_norm_args *a = args;
-  for (fa_size row = first * FA_NORM_ROWS, end = FA_MIN(last * FA_NORM_ROWS, a->rows); row < end;) {
-    if (row + NORM_TOGETHER <= end) {
-      norm_columns_backward(a, row, NORM_TOGETHER);
-      row += NORM_TOGETHER;
-    } else {
-      norm_columns_backward(a, row++, 1);
-    }
-  }
+  fa_size row = first * FA_NORM_ROWS, end = FA_MIN(last * FA_NORM_ROWS, a->rows);
+  NORM_EACH_ROW(row, end, norm_columns_backward(a, row, NORM_TOGETHER), norm_columns_backward(a, row, 1));
 }
 
 /* ---- gradients of gain and bias ---------------------------------------------------------------------------------- */

@@ -83,10 +83,5 @@ FA_INLINE vec v_load_strided(const real *p, fa_size stride, fa_size n) {
   for (fa_size i = 0; i < VL && i < n; i++) lane[i] = p[i * stride];
   return v_load(lane);
 }
-FA_INLINE void v_store_strided(real *p, fa_size stride, vec v, fa_size n) {
-  real lane[VL];
-  v_store(lane, v);
-  for (fa_size i = 0; i < VL && i < n; i++) p[i * stride] = lane[i];
-}
 
 #endif

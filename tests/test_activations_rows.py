@@ -186,4 +186,6 @@ def test_rows_same_bits_for_any_threads_and_layout(name, n_threads, isa, dtype):
     np.testing.assert_array_equal(f(x[::-1]), want[::-1])
     np.testing.assert_array_equal(f(np.asfortranarray(x)), want)
     np.testing.assert_array_equal(f(x[5:6]), want[5:6])
-    np.testing.assert_array_equal(f(np.ascontiguousarray(x.T), axis=0), want.T)
+    x, dy, y = (np.ascontiguousarray(a.T) for a in (x, dy, want))
+    np.testing.assert_array_equal(f(x, axis=0), y)
+    np.testing.assert_array_equal(f.backward(dy, y=y, axis=0), slopes.T)

@@ -252,6 +252,30 @@ def test_maxout(pieces, isa, dtype):
     np.testing.assert_array_equal(out, dx)
 
 
+@pytest.mark.parametrize("n", [2, 9, 97])
+def test_reductions_same_bits_for_any_threads_and_layout(n, n_threads, isa, dtype):
+    x, dy = samples((1500, n), dtype), samples(1500, dtype, 1)
+    across = np.ascontiguousarray(x.T)
+    with fa.num_threads(1):
+        sums, slopes = fa.logsumexp(x), fa.logsumexp.backward(dy, x=x)
+        tops, marks = fa.maxout(x, pieces=n), fa.maxout.backward(dy[:, None], x=x, pieces=n)
+    for a, axis in ((x, 1), (x[::-1, ::-1].copy()[::-1, ::-1], -1), (across.T, 1), (across, 0)):
+        expected = [r if axis else r.T for r in (sums, slopes, tops, marks)]
+        got = fa.logsumexp(a, axis=axis), fa.logsumexp.backward(dy, x=a, axis=axis)
+        value = dy[:, None] if axis else dy[None]
+        got += fa.maxout(a, pieces=n, axis=axis), fa.maxout.backward(value, x=a, pieces=n, axis=axis)
+        for mine, wanted in zip(got, expected, strict=True):
+            np.testing.assert_array_equal(mine, wanted)
+    out, dx = np.empty(1500, dtype), np.empty_like(across)
+    assert fa.logsumexp(across, out=out, axis=0) is out
+    assert fa.logsumexp.backward(dy, x=across, out=dx, axis=0) is dx
+    np.testing.assert_array_equal(out, sums)
+    np.testing.assert_array_equal(dx, slopes.T)
+    kept = fa.logsumexp(across, axis=0, keepdims=True)
+    np.testing.assert_array_equal(kept, sums[None])
+    np.testing.assert_array_equal(fa.logsumexp.backward(dy[None], x=across, axis=0, keepdims=True), dx)
+
+
 def test_maxout_masks_and_nan():
     x = np.array([1.0, np.nan, 3.0, 4.0, 5.0, 6.0])
     assert np.isnan(fa.maxout(x)).tolist() == [True, False, False]

@@ -25,7 +25,6 @@ cdef extern from "half.h" nogil:
 cdef extern from "numpy/arrayobject.h":
     bint PyArray_ISCARRAY(cnp.ndarray)
     bint PyArray_ISCARRAY_RO(cnp.ndarray)
-    bint PyArray_SAMESHAPE(cnp.ndarray, cnp.ndarray)
 
 
 # What a loop computes: the columns of the table of kernels.
@@ -52,6 +51,7 @@ cdef enum:
     BLOCK = 256        # elements of a block that goes through a buffer
     GRAIN = 64         # elements: threads share no cache line
     RELEASE_GIL = 500  # elements: NumPy's own threshold
+    MAX_DIMS = 64      # NumPy's own limit
 
 assert MAX_INPUTS == 2 + FA_MAX_PARAMETERS
 
@@ -210,6 +210,11 @@ cdef struct Rows:
     fa_size blocks
     fa_size block_bytes[FA_ROWS_OPERANDS]   # from one block to the next
     fa_size out_block_bytes
+
+
+cdef struct Steps:
+    # Of an operand, in bytes: from one element of a row, one row and one block to the next.
+    fa_size element, row, block
 
 
 cdef void run_rows_piece(const Loop *loop, fa_size start, fa_size count, const Rows *whole) noexcept nogil:
@@ -431,12 +436,32 @@ cdef inline bint ordinary(object a):
     )
 
 
+cdef inline bint fits(object a, cnp.ndarray like, int ndim, const cnp.npy_intp *shape):
+    """Whether it is an ordinary array of that shape and of the other one's type."""
+    cdef int i
+    if not ordinary(a) or cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(like) or cnp.PyArray_NDIM(a) != ndim:
+        return False
+    for i in range(ndim):
+        if cnp.PyArray_DIM(a, i) != shape[i]:
+            return False
+    return True
+
+
 cdef inline bint apart(cnp.ndarray out, cnp.ndarray a):
-    """The same memory from first to last, or none in common. Both are contiguous and of one size."""
+    """The same memory from first to last, or none in common. Both are contiguous."""
     cdef char *p = <char *> cnp.PyArray_DATA(out)
     cdef char *q = <char *> cnp.PyArray_DATA(a)
-    cdef cnp.npy_intp size = cnp.PyArray_NBYTES(a)
-    return p == q or p + size <= q or q + size <= p
+    cdef cnp.npy_intp p_size = cnp.PyArray_NBYTES(out), q_size = cnp.PyArray_NBYTES(a)
+    return p == q and p_size == q_size or p + p_size <= q or q + q_size <= p
+
+
+cdef inline cnp.ndarray into(object out, cnp.ndarray x, object other, int ndim, const cnp.npy_intp *shape):
+    """``out`` where a kernel may write a result of that shape there, a new array where it is None, else None."""
+    if out is None:
+        return cnp.PyArray_EMPTY(ndim, shape, cnp.PyArray_TYPE(x), 0)
+    if not fits(out, x, ndim, shape) or not PyArray_ISCARRAY(out) or not apart(out, x):
+        return None
+    return None if other is not None and not apart(out, other) else out
 
 
 cdef class Caller:
@@ -513,83 +538,33 @@ cdef class Caller:
         cdef object k = -1 if axis is None else axis
         return k if 0 <= k < ndim else k + ndim if -ndim <= k < 0 else -1
 
-    cdef object direct(self, int kind, object a, object b, object out, int axis, const double *values):
-        """kernel(a[, b]) into ``out`` or a new array, or None if these arrays have to go through the ufunc."""
+    cdef object direct(self, int kind, object a, object b, object out, const double *values):
+        """kernel(a[, b]) of each element into ``out`` or a new array, or None if these arrays go through the ufunc."""
         cdef float narrow[MAX_INPUTS]
         cdef char *data[MAX_INPUTS + 1]
         cdef fa_size steps[MAX_INPUTS + 1]
-        cdef Rows rows
-        cdef cnp.ndarray first, result
-        cdef Loop *loop
-        cdef int i, n_arrays = 1, n_params = <int> len(self.parameter_names)
-        cdef fa_size n, size, each, step, next_row
-        if self.rowwise and n_params and values[0] != 1:   # the temperature
-            kind = FORWARD_SCALED if kind == FORWARD else BACKWARD_Y_SCALED
-            if not 1e-30 <= values[0] <= 1e30:
-                return None
-        loop = self.loops[kind]
-        if loop == NULL or not ordinary(a) or self.rowwise and not loop.row_operands >> loop.n_in & 1:
+        cdef cnp.ndarray x, result
+        cdef Loop *loop = self.loops[kind]
+        cdef int i, n_arrays = 1 if b is None else 2
+        cdef fa_size n
+        if loop == NULL or not ordinary(a):
             return None
-        first = a
-        if b is not None:
-            if not ordinary(b) or cnp.PyArray_TYPE(b) != cnp.PyArray_TYPE(first) or not PyArray_SAMESHAPE(first, b):
-                return None
-            n_arrays = 2
-        if out is None:
-            result = cnp.PyArray_EMPTY(cnp.PyArray_NDIM(first), cnp.PyArray_DIMS(first), cnp.PyArray_TYPE(first), 0)
-        else:
-            if not (
-                ordinary(out) and PyArray_ISCARRAY(out) and cnp.PyArray_TYPE(out) == cnp.PyArray_TYPE(first)
-                and PyArray_SAMESHAPE(first, out) and apart(out, first) and (b is None or apart(out, b))
-            ):
-                return None
-            result = out
-        loop = &self.loops[kind][FLOAT32 if cnp.PyArray_TYPE(first) == cnp.NPY_FLOAT else FLOAT64]
-        size = itemsize(loop.dtype)
-        n = cnp.PyArray_SIZE(first)
-        data[0] = <char *> cnp.PyArray_DATA(first)
+        x = a
+        if b is not None and not fits(b, x, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)):
+            return None
+        result = into(out, x, b, cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x))
+        if result is None:
+            return None
+        loop = &loop[FLOAT32 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT else FLOAT64]
+        n = cnp.PyArray_SIZE(x)
+        data[0] = <char *> cnp.PyArray_DATA(x)
         if b is not None:
             data[1] = <char *> cnp.PyArray_DATA(b)
-        for i in range(n_params):
-            narrow[i] = <float> values[i]
-            data[n_arrays + i] = <char *> &narrow[i] if loop.dtype == FLOAT32 else <char *> &values[i]
-            steps[n_arrays + i] = 0
-        if self.rowwise:
-            rows.blocks = 1
-            rows.args.rows = 1
-            rows.args.n = cnp.PyArray_DIM(first, axis)
-            for i in range(axis):
-                rows.blocks *= cnp.PyArray_DIM(first, i)
-            for i in range(axis + 1, cnp.PyArray_NDIM(first)):
-                rows.args.rows *= cnp.PyArray_DIM(first, i)
-            # Rows along the last axis: one block of them. Else neighbouring rows are neighbours in memory.
-            each = rows.args.n * rows.args.rows * size
-            if axis == cnp.PyArray_NDIM(first) - 1:
-                rows.args.rows, rows.blocks = rows.blocks, 1
-                step, next_row = size, rows.args.n * size
-            else:
-                step, next_row = rows.args.rows * size, size
-            for i in range(n_arrays):
-                rows.args.in_[i] = data[i]
-                rows.args.in_row_stride[i] = next_row
-                rows.args.in_stride[i] = step
-                rows.block_bytes[i] = each
-            if loop.n_in > n_arrays:
-                rows.args.in_[n_arrays] = data[n_arrays]
-                rows.args.in_row_stride[n_arrays] = rows.args.in_stride[n_arrays] = rows.block_bytes[n_arrays] = 0
-            rows.args.out = cnp.PyArray_DATA(result)
-            rows.args.out_row_stride = next_row
-            rows.args.out_stride = step
-            rows.out_block_bytes = each
-            if n == 0:
-                return result
-            if n > RELEASE_GIL:
-                with nogil:
-                    run_rows(loop, &rows)
-            else:
-                run_rows(loop, &rows)
-            return result
-        steps[0] = steps[n_arrays - 1] = steps[loop.n_in] = size
+        for i in range(n_arrays, loop.n_in):
+            narrow[i] = <float> values[i - n_arrays]
+            data[i] = <char *> &narrow[i] if loop.dtype == FLOAT32 else <char *> &values[i - n_arrays]
+            steps[i] = 0
+        steps[0] = steps[n_arrays - 1] = steps[loop.n_in] = itemsize(loop.dtype)
         data[loop.n_in] = <char *> cnp.PyArray_DATA(result)
         if n > RELEASE_GIL:
             with nogil:
@@ -598,12 +573,102 @@ cdef class Caller:
             run_map(loop, n, data, steps)
         return result
 
+    cdef object direct_rows(
+        self, int kind, object a, object b, object out, int axis, fa_size n, bint keepdims, const double *values
+    ):
+        """As ``direct``, of rows of n neighbours along ``axis``, or of the whole axis where n is 0.
+
+        An operand with one value a row lacks the axis; with ``keepdims`` it has an entry there for each row.
+        """
+        cdef cnp.npy_intp reduced[MAX_DIMS]
+        cdef const cnp.npy_intp *shape
+        cdef cnp.ndarray x, result
+        cdef Loop *loop
+        cdef Rows rows
+        cdef Steps[3] steps   # of a temperature, of one value a row, of rows
+        cdef Steps step
+        cdef float narrow
+        cdef int i, ndim, count = 0, n_arrays = 1 if b is None else 2
+        cdef fa_size size, after = 1
+        if self.parameter_names and values[0] != 1:   # the temperature
+            kind = FORWARD_SCALED if kind == FORWARD else BACKWARD_Y_SCALED
+            if not 1e-30 <= values[0] <= 1e30:
+                return None
+        loop = self.loops[kind]
+        if loop == NULL or not ordinary(a if loop.row_operands & 1 else b):
+            return None
+        x = a if loop.row_operands & 1 else b
+        ndim, shape = cnp.PyArray_NDIM(x), cnp.PyArray_DIMS(x)
+        if n == 0:
+            n = max(<fa_size> shape[axis], <fa_size> 1)
+        if shape[axis] % n or ndim > MAX_DIMS:
+            return None
+        for i in range(ndim):
+            if i != axis or keepdims:
+                reduced[count] = shape[i] // (n if i == axis else 1)
+                count += 1
+            if i > axis:
+                after *= shape[i]
+        for i, operand in enumerate((a, b)[:n_arrays]):
+            if operand is not x and not (
+                fits(operand, x, ndim, shape) if loop.row_operands >> i & 1 else fits(operand, x, count, reduced)
+            ):
+                return None
+        if loop.row_operands >> loop.n_in & 1:
+            result = into(out, x, b if x is a else a, ndim, shape)
+        elif count and shape[axis]:
+            result = into(out, x, None, count, reduced)
+        else:   # a number, or the value of an empty row
+            return None
+        if result is None or cnp.PyArray_SIZE(x) == 0:
+            return result
+        loop = &loop[FLOAT32 if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT else FLOAT64]
+        size = itemsize(loop.dtype)
+        steps[0] = Steps(0, 0, 0)
+        if after == 1:   # along the last axis: one block
+            rows.args.rows, rows.blocks = cnp.PyArray_SIZE(x) // n, 1
+            steps[1], steps[2] = Steps(0, size, 0), Steps(size, n * size, 0)
+        else:            # neighbouring rows are neighbours in memory
+            rows.args.rows, rows.blocks = after, cnp.PyArray_SIZE(x) // (n * after)
+            steps[1], steps[2] = Steps(0, size, after * size), Steps(after * size, size, n * after * size)
+        rows.args.n = n
+        rows.args.in_[0] = cnp.PyArray_DATA(a)
+        if b is not None:
+            rows.args.in_[1] = cnp.PyArray_DATA(b)
+        if loop.n_in > n_arrays:
+            narrow = <float> values[0]
+            rows.args.in_[n_arrays] = <const void *> &narrow if loop.dtype == FLOAT32 else <const void *> &values[0]
+        for i in range(loop.n_in):
+            step = steps[0] if i >= n_arrays else steps[2] if loop.row_operands >> i & 1 else steps[1]
+            rows.args.in_stride[i], rows.args.in_row_stride[i], rows.block_bytes[i] = step.element, step.row, step.block
+        step = steps[2] if loop.row_operands >> loop.n_in & 1 else steps[1]
+        rows.args.out = cnp.PyArray_DATA(result)
+        rows.args.out_stride, rows.args.out_row_stride, rows.out_block_bytes = step.element, step.row, step.block
+        if cnp.PyArray_SIZE(x) > RELEASE_GIL:
+            with nogil:
+                run_rows(loop, &rows)
+        else:
+            run_rows(loop, &rows)
+        return result
+
+    def reduce_rows(self, x, dy, out, axis, fa_size n, bint keepdims):
+        """y of rows of n neighbours along an axis (0: of all of it), or dx where there is a dy; None as ``direct``."""
+        cdef int place = self.place(axis, x)
+        if place < 0:
+            return None
+        if dy is None:
+            return self.direct_rows(FORWARD, x, None, out, place, n, keepdims, self.values)
+        return self.direct_rows(BACKWARD_X, dy, x, out, place, n, keepdims, self.values)
+
     def __call__(self, x, out=None, *, where=True, dtype=None, axis=None, **params):
         cdef double values[8]
         cdef Py_ssize_t i, n
         cdef int place = 0
         if where is True and dtype is None and (place := self.place(axis, x)) >= 0 and self.resolve(params, values):
-            result = self.direct(FORWARD, x, None, out, place, values)
+            if self.rowwise:
+                result = self.direct_rows(FORWARD, x, None, out, place, 0, False, values)
+            else:
+                result = self.direct(FORWARD, x, None, out, values)
             if result is not None:
                 return result
             n = len(self.parameter_names)
@@ -625,7 +690,10 @@ cdef class Caller:
             and (place := self.place(axis, dy)) >= 0
             and self.resolve(params, values)
         ):
-            result = self.direct(kind, dy, operand, out, place, values)
+            if self.rowwise:
+                result = self.direct_rows(kind, dy, operand, out, place, 0, False, values)
+            else:
+                result = self.direct(kind, dy, operand, out, values)
             if result is not None:
                 return result
         return self._backward(dy, x, y, out, where, dtype, axis, params)
@@ -637,7 +705,7 @@ cdef class Caller:
             not self.rowwise and where is True and dtype is None
             and (order == 1 or order == 2) and self.resolve(params, values)
         ):
-            result = self.direct(DERIVATIVE1 if order == 1 else DERIVATIVE2, x, None, out, 0, values)
+            result = self.direct(DERIVATIVE1 if order == 1 else DERIVATIVE2, x, None, out, values)
             if result is not None:
                 return result
         return self._derivative(x, order, out, where, dtype, params)

@@ -4,10 +4,10 @@ Callers have validated in the user's terms; what is checked again here keeps a w
 """
 
 cimport numpy as cnp
-from cython.parallel cimport prange
 
 from fastact._core.activations cimport FA_MAP_COUNT, FA_MAX_PARAMETERS
-from fastact._core.runtime cimport active, fa_fpenv, fa_fpenv_enter, fa_fpenv_leave, fa_size, threads_for
+from fastact._core.runtime cimport active, fa_size
+from fastact._core.training cimport fa_training_kernel, run
 
 cnp.import_array()
 
@@ -21,16 +21,11 @@ cdef extern from "kernels.h" nogil:
         void *dvalue
         void *dgate
         double parameter[FA_MAX_PARAMETERS]
-    ctypedef void (*fa_gated_kernel)(const fa_gated_args *, fa_size, fa_size) noexcept nogil
     ctypedef struct fa_gated_kernels:
-        fa_gated_kernel forward
-        fa_gated_kernel backward
+        fa_training_kernel forward, backward
     ctypedef struct fa_kernels:
         int lanes
         const fa_gated_kernels *gated
-
-cdef enum:
-    GRAIN = 64  # elements: a whole number of vectors
 
 # Serial time of a vector, for the thread policy.
 cdef double VECTOR_NS = 4.0
@@ -43,31 +38,18 @@ cdef char *halves(cnp.ndarray x, int second) except NULL:
     return <char *> cnp.PyArray_DATA(x) + second * cnp.PyArray_DIM(x, 2) * cnp.PyArray_ITEMSIZE(x)
 
 
-cdef void part(fa_gated_kernel kernel, const fa_gated_args *args, fa_size first, fa_size last) noexcept nogil:
-    cdef fa_fpenv saved = fa_fpenv_enter()
-    kernel(args, first, last)
-    fa_fpenv_leave(saved)
-
-
-cdef object run(int index, tuple parameters, int dtype, fa_size total, fa_gated_args *args, bint backward):
-    cdef int k, t, n_threads
-    cdef fa_size each
+cdef object start(int index, tuple parameters, int dtype, fa_size total, fa_gated_args *args, bint backward):
+    """The kernel of activation ``index`` over all elements of y or dy."""
     cdef const fa_kernels *table = <const fa_kernels *> active(dtype)
-    cdef fa_gated_kernel kernel
+    cdef const fa_gated_kernels *gated
+    cdef int k
     if not 0 <= index < FA_MAP_COUNT or table.gated[index].forward == NULL or len(parameters) > FA_MAX_PARAMETERS:
         raise ValueError("index: expected an activation that gates")
     for k in range(len(parameters)):
         args.parameter[k] = parameters[k]
-    kernel = table.gated[index].backward if backward else table.gated[index].forward
+    gated = &table.gated[index]
     with nogil:
-        n_threads = threads_for(total * VECTOR_NS / table.lanes, <int> min(total // GRAIN, <fa_size> 4096))
-        if n_threads <= 1:
-            part(kernel, args, 0, total)
-        else:
-            each = (total // n_threads + GRAIN) // GRAIN * GRAIN
-            for t in prange(n_threads, num_threads=n_threads, schedule="static"):
-                if t * each < total:
-                    part(kernel, args, t * each, min(total, (t + 1) * each))
+        run(gated.backward if backward else gated.forward, args, total, total * VECTOR_NS / table.lanes)
 
 
 cdef int dtype_of(cnp.ndarray x, cnp.ndarray y) except -1:
@@ -88,7 +70,7 @@ def forward(int index, tuple parameters, cnp.ndarray x, cnp.ndarray y, bint gate
     args.gate = halves(x, not gate_first)
     args.value = halves(x, gate_first)
     args.y = cnp.PyArray_DATA(y)
-    run(index, parameters, dtype, cnp.PyArray_SIZE(y), &args, False)
+    start(index, parameters, dtype, cnp.PyArray_SIZE(y), &args, False)
 
 
 def backward(int index, tuple parameters, cnp.ndarray dy, cnp.ndarray x, cnp.ndarray dx, bint gate_first):
@@ -103,7 +85,7 @@ def backward(int index, tuple parameters, cnp.ndarray dy, cnp.ndarray x, cnp.nda
     args.dgate = halves(dx, not gate_first)
     args.dvalue = halves(dx, gate_first)
     args.dy = cnp.PyArray_DATA(dy)
-    run(index, parameters, dtype, cnp.PyArray_SIZE(dy), &args, True)
+    start(index, parameters, dtype, cnp.PyArray_SIZE(dy), &args, True)
 
 
 cdef bint fits(object a, int kind, int ndim, const cnp.npy_intp *shape) noexcept:
@@ -174,5 +156,5 @@ def direct(int index, tuple parameters, x, dy, out, axis, bint gate_first):
         args.dy = cnp.PyArray_DATA(dy)
         args.dgate = <char *> cnp.PyArray_DATA(result) + (0 if gate_first else args.n * itemsize)
         args.dvalue = <char *> cnp.PyArray_DATA(result) + (args.n * itemsize if gate_first else 0)
-    run(index, parameters, kind == cnp.NPY_DOUBLE, total, &args, dy is not None)
+    start(index, parameters, kind == cnp.NPY_DOUBLE, total, &args, dy is not None)
     return result
