@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fastact._arguments import Array, as_real, as_signal
 from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
+from fastact.nn.members import pass_back
 from fastact.nn.sequences import as_lengths
 
 
@@ -83,8 +84,7 @@ class TimeDistributed(Layer):
         y = self._back(rows, array.shape, there)
 
         def run(dy: Array, input_gradient: bool) -> Any:
-            wanted = {} if input_gradient or not isinstance(inner, Backward) else {"input_gradient": False}
-            dx = inner(self._rows(dy, there), **wanted)
+            dx = pass_back(inner, self._rows(dy, there), input_gradient)
             return None if dx is None or not input_gradient else self._back(dx, array.shape, there)
 
         return y, Backward(run, y.shape, y.dtype)
