@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -101,3 +101,14 @@ def as_real(value: Any, name: str) -> Array:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype} ({type(value).__name__})")
     return array
+
+
+def place_of(index: Iterable[Any]) -> int | tuple[int, ...]:
+    """A position for a message: a number in one dimension, else a tuple."""
+    where = tuple([int(i) for i in index])
+    return where[0] if len(where) == 1 else where
+
+
+def over_leading(array: Array, ndim: int) -> Array:
+    """An array over the leading axes of one of ``ndim`` axes, so that it broadcasts with that one."""
+    return array.reshape(array.shape + (1,) * (ndim - array.ndim))

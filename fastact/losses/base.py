@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastact._arguments import DTYPES, Array, as_floats
+from fastact._arguments import DTYPES, Array, as_floats, over_leading
 from fastact.errors import BackwardError
 
 INT64 = np.dtype(np.int64)
@@ -61,7 +61,7 @@ class LossBackward:
             factors = as_floats(dloss, gradient.dtype, "dloss")
             if factors.shape != gradient.shape[: factors.ndim]:
                 raise ValueError(f"dloss: expected the shape of the loss, got {factors.shape}")
-            gradient *= factors.reshape(factors.shape + (1,) * (gradient.ndim - factors.ndim))
+            gradient *= over_leading(factors, gradient.ndim)
         self._gradient = None
         return gradient
 
@@ -226,14 +226,8 @@ def as_weight(weight: Any, positions: tuple[int, ...], dtype: np.dtype[Any]) -> 
     return array
 
 
-def place_of(index: Any) -> int | tuple[int, ...]:
-    """A position for a message: a number in one dimension, else a tuple."""
-    where = tuple(int(i) for i in index)
-    return where[0] if len(where) == 1 else where
-
-
 def spread(weight: Array | None, shape: tuple[int, ...]) -> Array:
     """Whether each element of ``shape`` counts."""
     if weight is None:
         return np.ones(shape, bool)
-    return np.broadcast_to((weight != 0).reshape(weight.shape + (1,) * (len(shape) - weight.ndim)), shape)
+    return np.broadcast_to(over_leading(weight != 0, len(shape)), shape)

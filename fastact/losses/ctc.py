@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastact._arguments import Array, as_floats, as_size
+from fastact._arguments import Array, as_floats, as_size, place_of
 from fastact._core import losses as _core
-from fastact.losses.base import INT64, KernelLoss, LossBackward, Measure, as_dense, as_prediction, place_of
+from fastact.losses.base import INT64, KernelLoss, LossBackward, Measure, as_dense, as_prediction
 
 
 class CTC(KernelLoss):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -14,6 +15,8 @@ from fastact._core.norm import batch_backward, batch_forward, rows_backward, row
 from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
 from fastact.nn.parameter import Buffer, Parameter
+
+Maybe = Array | None
 
 
 class Normalization(Layer):
@@ -61,13 +64,22 @@ class Normalization(Layer):
         weight, bias = self.weight, self.bias
         return None if weight is None else weight.value, None if bias is None else bias.value
 
-    def _gradients(self) -> tuple[Array | None, Array | None]:
-        """Those of gain and bias, where they are trained."""
+    def _backward(self, rows: Array, shape: tuple[int, ...], kernel: Callable[..., None]) -> Backward:
+        """By ``kernel(dy, weight, dx, dweight, dbias)``: dx and the gradients that are not wanted are None."""
         weight, bias = self.weight, self.bias
-        return (
-            None if weight is None or not weight.trainable else weight.grad,
-            None if bias is None or not bias.trainable else bias.grad,
-        )
+
+        def run(dy: Array, input_gradient: bool) -> Array | None:
+            dx = empty(rows.shape, rows.dtype) if input_gradient else None
+            kernel(
+                np.ascontiguousarray(dy).reshape(rows.shape),
+                None if weight is None else weight.value,
+                dx,
+                None if weight is None or not weight.trainable else weight.grad,
+                None if bias is None or not bias.trainable else bias.grad,
+            )
+            return None if dx is None else dx.reshape(shape)
+
+        return Backward(run, shape, self.dtype)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if not shape or shape[-1] != self.num_features:
@@ -94,13 +106,10 @@ class _RowNorm(Normalization):
         gain, bias = self._values()
         rows_forward(self._centred, rows, gain, bias, y.reshape(rows.shape), statistics, self.eps)
 
-        def run(dy: Array, input_gradient: bool) -> Array | None:
-            dy = np.ascontiguousarray(dy).reshape(rows.shape)
-            dx = empty(rows.shape, rows.dtype) if input_gradient else None
-            rows_backward(self._centred, rows, dy, self._values()[0], statistics, dx, *self._gradients())
-            return None if dx is None else dx.reshape(shape)
+        def kernel(dy: Array, weight: Maybe, dx: Maybe, dweight: Maybe, dbias: Maybe) -> None:
+            rows_backward(self._centred, rows, dy, weight, statistics, dx, dweight, dbias)
 
-        return y, Backward(run, shape, self.dtype)
+        return y, self._backward(rows, shape, kernel)
 
 
 class LayerNorm(_RowNorm):
@@ -297,10 +306,7 @@ class BatchNorm(Normalization):
         statistics = empty((2, self.num_features), self.dtype)
         self._run(rows, y, statistics, running)
 
-        def run(dy: Array, input_gradient: bool) -> Array | None:
-            dy = np.ascontiguousarray(dy).reshape(rows.shape)
-            dx = empty(rows.shape, rows.dtype) if input_gradient else None
-            batch_backward(rows, dy, self._values()[0], statistics, dx, *self._gradients(), running)
-            return None if dx is None else dx.reshape(shape)
+        def kernel(dy: Array, weight: Maybe, dx: Maybe, dweight: Maybe, dbias: Maybe) -> None:
+            batch_backward(rows, dy, weight, statistics, dx, dweight, dbias, running)
 
-        return y, Backward(run, shape, self.dtype)
+        return y, self._backward(rows, shape, kernel)

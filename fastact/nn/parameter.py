@@ -82,13 +82,16 @@ class Buffer:
 
     @value.setter
     def value(self, new: npt.ArrayLike) -> None:
-        array = as_floats(new, self.dtype, self.name)
+        self._data[...] = self._fitting(new, self.name)
+        self.version += 1
+
+    def _fitting(self, new: npt.ArrayLike, name: str) -> Array:
+        array = as_floats(new, self.dtype, name)
         if array.shape != self.shape:
             raise ValueError(
-                f"{self.name}: expected shape {self.shape}, got {array.shape}; p[...] = a broadcasts as NumPy does"
+                f"{name}: expected shape {self.shape}, got {array.shape}; {name}[...] = a broadcasts as NumPy does"
             )
-        self._data[...] = array
-        self.version += 1
+        return array
 
     def __setitem__(self, index: Any, new: npt.ArrayLike) -> None:
         self._data[index] = as_floats(new, self.dtype, self.name)
@@ -198,12 +201,8 @@ class Parameter(Buffer):
     @grad.setter
     def grad(self, new: npt.ArrayLike) -> None:
         grad = self.grad
-        if new is grad:  # the last step of `p.grad += a`
-            return
-        array = as_floats(new, self.dtype, f"{self.name}.grad")
-        if array.shape != self.shape:
-            raise ValueError(f"{self.name}.grad: expected shape {self.shape}, got {array.shape}")
-        grad[...] = array
+        if new is not grad:  # the last step of `p.grad += a`
+            grad[...] = self._fitting(new, f"{self.name}.grad")
 
 
 @dataclass(frozen=True, slots=True)
