@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import pkgutil
 
 import numpy as np
 import pytest
@@ -12,13 +13,10 @@ import fastact as fa
 from fastact import nn
 from fastact.nn import LSTM, BatchNorm, Dense, Dropout, Embedding, Flatten, Layer, LayerNorm, Residual, Sequential
 
-MODULES = [
-    *("activation", "base", "branches", "dense", "dropout", "embedding", "normalization", "over_time", "parameter"),
-    *("sequential", "shapes", "summary"),
-]
+MODULES = sorted(module.name for module in pkgutil.iter_modules(nn.__path__, "fastact.nn."))
 
 
-@pytest.mark.parametrize("module", [*(f"fastact.nn.{name}" for name in MODULES), "fastact.testing"])
+@pytest.mark.parametrize("module", [*MODULES, "fastact.testing"])
 def test_examples(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 

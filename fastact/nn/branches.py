@@ -308,7 +308,7 @@ class Bidirectional(Branches):
     def branches(self) -> tuple[Layer, ...]:
         layer = self.backward_layer
         reverses = isinstance(layer, Recurrent) and layer.reverse
-        return self.forward_layer, layer if reverses or not isinstance(layer, Layer) else _Mirrored(layer)  # type: ignore[return-value]
+        return self.forward_layer, layer if reverses or not isinstance(layer, Layer) else _Mirrored(layer)
 
 
 def _all(layer: Layer) -> list[Layer]:

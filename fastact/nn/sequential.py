@@ -102,7 +102,7 @@ class Sequential(Members):
                 if lengths is None or not layer.takes_lengths:  # noqa: SIM108
                     x = layer(x)
                 else:
-                    x = layer(x, lengths=lengths)  # type: ignore[call-arg]
+                    x = layer(x, lengths=lengths)
         except _NAMED as error:
             raise _in_layer(i, self.layers[i], error) from error
         return x
