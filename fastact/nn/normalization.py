@@ -220,8 +220,9 @@ class BatchNorm(Normalization):
     ----------
     num_features : int
         N. x is (B, N) or (..., N); padded steps of sequences count like any other.
-    momentum : float
-        Share of the batch in the running statistics: 0.1 as in PyTorch is 0.9 in Keras's reckoning.
+    momentum : float or None
+        Share of the batch in the running statistics: 0.1 as in PyTorch is 0.9 in Keras's reckoning. None, as in
+        PyTorch: 1 / n for the n-th batch, so that they are the means over all batches so far.
     eps : float
         1e-5 as in PyTorch; Keras 1e-3.
     affine : bool
@@ -235,6 +236,8 @@ class BatchNorm(Normalization):
         Ones and zeros in the beginning.
     running_mean, running_var : Buffer of shape (N,)
         Zeros and ones in the beginning.
+    num_batches_tracked : Buffer of shape ()
+        n, with ``momentum=None`` alone.
 
     Examples
     --------
@@ -251,25 +254,29 @@ class BatchNorm(Normalization):
 
     running_mean: Buffer
     running_var: Buffer
+    num_batches_tracked: Buffer
 
     def __init__(
         self,
         num_features: int,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         eps: float = 1e-5,
         affine: bool = True,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.momentum = as_number(momentum, "momentum", 0.0, 1.0 + 1e-9)
+        self.momentum = None if momentum is None else as_number(momentum, "momentum", 0.0, 1.0 + 1e-9)
         self.affine = bool(affine)
         super().__init__(num_features, eps, self.affine, self.affine, dtype)
         shape = (self.num_features,)
         self.add_buffer("running_mean", init.drawn(0.0, "running_mean", shape, self.dtype, None))
         self.add_buffer("running_var", init.drawn(1.0, "running_var", shape, self.dtype, None))
+        if self.momentum is None:
+            self.add_buffer("num_batches_tracked", np.zeros((), self.dtype))
 
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """PyTorch's count of batches has no use here."""
-        state.pop("num_batches_tracked", None)
+        """PyTorch's count of batches has no use here with a momentum."""
+        if self.momentum is not None:
+            state.pop("num_batches_tracked", None)
         return state
 
     def _into(self, x: npt.ArrayLike, out: Array | None) -> Array:
@@ -279,13 +286,21 @@ class BatchNorm(Normalization):
         return y
 
     def _run(self, rows: Array, y: Array, statistics: Array, running: bool) -> None:
+        """y by the running statistics, or by those of the rows, which then move the running ones."""
         mean, variance = self.running_mean, self.running_var
         held = (mean.value, variance.value) if running else (mean._data, variance._data)
-        y = y.reshape(rows.shape)
-        batch_forward(rows, *self._values(), y, statistics, *held, self.eps, self.momentum, running)
+        share = 0.0 if running else self._share()
+        batch_forward(rows, *self._values(), y.reshape(rows.shape), statistics, *held, self.eps, share, running)
         if not running:
             mean.version += 1
             variance.version += 1
+
+    def _share(self) -> float:
+        """Of the batch at hand in the running statistics."""
+        if self.momentum is not None:
+            return self.momentum
+        self.num_batches_tracked.value = self.num_batches_tracked.value + 1
+        return 1 / float(self.num_batches_tracked.value)
 
     def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """y of the shape of x (..., N) by the statistics of x itself, and its backward.
