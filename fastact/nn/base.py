@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fastact._activations import Activation, activations
 from fastact._arguments import Array, as_floats, as_size
 from fastact.errors import BackwardError
-from fastact.nn.parameter import Arena, Buffer, Parameter
+from fastact.nn.parameter import Arena, Buffer, Parameter, ReadView
 from fastact.nn.streams import PlainStream
 
 if TYPE_CHECKING:
@@ -446,7 +446,7 @@ class Layer:
     @property
     def flat_parameters(self) -> Array:
         """All values as one read-only flat array, segments padded with zeros to 64 bytes. Assigning writes them."""
-        view = self.arena.values.view()
+        view = self.arena.values.view(ReadView)
         view.flags.writeable = False
         return view
 

@@ -99,7 +99,7 @@ class Embedding(Layer):
                 f"got {y.dtype}, {y.shape}"
             )
         try:
-            embedding_forward(self.weight.value, indices, y.reshape(-1, self.embedding_dim))
+            embedding_forward(self.weight._view, indices, y.reshape(-1, self.embedding_dim))
         except IndexError:
             outside = int(np.argmax((indices < 0) | (indices >= self.num_embeddings)))
             raise IndexError(

@@ -248,12 +248,12 @@ class Attention(Attending):
 
     def _project(self, sources: list[Array], plan: list[_Projection], keep: bool) -> tuple[Triple, list[Array]]:
         """Queries, keys and values (B, T, h, D), and the products that they are views of."""
-        bias = None if self.in_proj_bias is None else self.in_proj_bias.value
+        bias = None if self.in_proj_bias is None else self.in_proj_bias._view
         products = []
         for source, first, last, weight, begin in plan:
             rows = slice(begin, begin + (last - first) * self.embed_dim)
             part = None if bias is None else bias[first * self.embed_dim : last * self.embed_dim]
-            matrix = self._pack(weight, rows) if keep else weight.value[rows].T
+            matrix = self._pack(weight, rows) if keep else weight._view[rows].T
             a = sources[source]
             z = matmul(a.reshape(a.shape[0] * a.shape[1], a.shape[2]), matrix, None, part)
             products.append(z)
@@ -267,7 +267,7 @@ class Attention(Attending):
         place = id(weight), rows.start, rows.stop
         held = packed.get(place)
         if held is None or held[0] is not weight or held[1] != weight.version:
-            held = packed[place] = weight, weight.version, PackedMatrix(weight.value[rows].T)
+            held = packed[place] = weight, weight.version, PackedMatrix(weight._view[rows].T)
         return held[2]
 
     def _heads(self, products: list[Array], sources: list[Array], plan: list[_Projection]) -> Triple:
@@ -307,9 +307,9 @@ class Attention(Attending):
             if input_gradient:
                 so_far = found[source]
                 if so_far is None:
-                    found[source] = matmul(dz, weight.value[rows]).reshape(a.shape)
+                    found[source] = matmul(dz, weight._view[rows]).reshape(a.shape)
                 else:
-                    matmul(dz, weight.value[rows], so_far.reshape(len(dz), a.shape[2]), accumulate=True)
+                    matmul(dz, weight._view[rows], so_far.reshape(len(dz), a.shape[2]), accumulate=True)
         return tuple(found)
 
 

@@ -62,7 +62,7 @@ class Normalization(Layer):
     def _values(self) -> tuple[Array | None, Array | None]:
         """Gain and bias as the kernels take them."""
         weight, bias = self.weight, self.bias
-        return None if weight is None else weight.value, None if bias is None else bias.value
+        return None if weight is None else weight._view, None if bias is None else bias._view
 
     def _backward(self, rows: Array, shape: tuple[int, ...], kernel: Callable[..., None]) -> Backward:
         """By ``kernel(dy, weight, dx, dweight, dbias)``: dx and the gradients that are not wanted are None."""
@@ -72,7 +72,7 @@ class Normalization(Layer):
             dx = empty(rows.shape, rows.dtype) if input_gradient else None
             kernel(
                 np.ascontiguousarray(dy).reshape(rows.shape),
-                None if weight is None else weight.value,
+                None if weight is None else weight._view,
                 dx,
                 None if weight is None or not weight.trainable else weight.grad,
                 None if bias is None or not bias.trainable else bias.grad,
@@ -288,9 +288,10 @@ class BatchNorm(Normalization):
     def _run(self, rows: Array, y: Array, statistics: Array, running: bool) -> None:
         """y by the running statistics, or by those of the rows, which then move the running ones."""
         mean, variance = self.running_mean, self.running_var
-        held = (mean.value, variance.value) if running else (mean._data, variance._data)
+        running_mean, running_var = (mean._view, variance._view) if running else (mean._data, variance._data)
         share = 0.0 if running else self._share()
-        batch_forward(rows, *self._values(), y.reshape(rows.shape), statistics, *held, self.eps, share, running)
+        y = y.reshape(rows.shape)
+        batch_forward(rows, *self._values(), y, statistics, running_mean, running_var, self.eps, share, running)
         if not running:
             mean.version += 1
             variance.version += 1
