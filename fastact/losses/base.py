@@ -90,10 +90,8 @@ class Loss:
     #: whether the targets of a sequence go with its steps one to one; CTC's labels have a length of their own
     aligned: bool = True
 
-    def measure(
-        self, prediction: Array, target: Any, gradient: Array | None = None, weight: Array | None = None
-    ) -> Measure:
-        """Loss of a batch.
+    def measure(self, prediction: Array, target: Any, /, *args: Any, **kwargs: Any) -> Measure:
+        """Loss of a batch: ``measure(prediction, target, gradient=None, weight=None)``.
 
         Parameters
         ----------

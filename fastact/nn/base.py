@@ -150,6 +150,11 @@ class Layer:
     _transient: ClassVar[tuple[str, ...]] = ()  # attributes that are caches: no members, and None in copies and pickles
     _arena: Arena | None = None
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Parameter:
+            """``add_parameter`` makes attributes that no checker of types can see; other unknown names pass as them."""
+
     # -- computing ------------------------------------------------------------------------------------------------
 
     def forward(self, x: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, Callable[..., Any]]:
@@ -159,6 +164,16 @@ class Layer:
     def __call__(self, x: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Output for x (and what else ``forward`` takes). Nothing is kept."""
         return self.forward(x, *args, **kwargs)[0]
+
+    def run(self, x: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Inference that gives more than the output: layers with a state have it, and attention.
+
+        Raises
+        ------
+        TypeError
+            For any other layer.
+        """
+        raise TypeError(f"{type(self).__name__}: expected a layer with a state, or attention, to run; call it instead")
 
     def predict(self, x: npt.ArrayLike, batch_size: int | None = None, lengths: npt.ArrayLike | None = None) -> Array:
         """Raw outputs for all of x, ``batch_size`` rows at a time (None: all in one call).

@@ -76,7 +76,7 @@ class Branches(Layer):
         found, final = [], []
         for layer in branches:
             if layer.stateful:
-                result = layer.run(x, state=next(states), **with_lengths(layer, lengths))  # type: ignore[attr-defined]
+                result = layer.run(x, state=next(states), **with_lengths(layer, lengths))
                 final.append(result.state)
                 found.append(result.y)
             else:
@@ -368,7 +368,7 @@ class _Mirrored(Layer):
 
     def run(self, x: Any, /, state: Any = None, lengths: Any = None) -> RunResult:
         x, lengths, more = self._given(x, lengths)
-        result = self.inner.run(self._mirror_x(x, lengths), state=state, **more)  # type: ignore[attr-defined]
+        result = self.inner.run(self._mirror_x(x, lengths), state=state, **more)
         return RunResult(self._mirror(result.y, x, lengths), result.state)
 
     def forward(self, x: Any, /, lengths: Any = None, **state: Any) -> tuple[Array, Any]:

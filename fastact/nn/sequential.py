@@ -79,10 +79,10 @@ class Sequential(Members):
         return iter(self.layers)
 
     @overload
-    def __getitem__(self, index: int) -> Layer: ...
+    def __getitem__(self, index: int) -> Any: ...  # whose attributes depend on which layer stands there
     @overload
     def __getitem__(self, index: slice) -> Sequential: ...
-    def __getitem__(self, index: int | slice) -> Layer | Sequential:
+    def __getitem__(self, index: int | slice) -> Any:
         return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
 
     def __call__(self, x: Any, /, lengths: npt.ArrayLike | None = None) -> Array:
@@ -117,7 +117,7 @@ class Sequential(Members):
             for i, layer in enumerate(self.layers):  # noqa: B007
                 more = with_lengths(layer, lengths)
                 if layer.stateful:
-                    result = layer.run(x, state=next(states), **more)  # type: ignore[attr-defined]
+                    result = layer.run(x, state=next(states), **more)
                     final.append(result.state)
                     x = result.y
                 else:
