@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastact import init
 from fastact._activations import Activation, activations
 from fastact._arguments import Array, as_floats, as_size
 from fastact.errors import BackwardError
@@ -363,15 +365,20 @@ class Layer:
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the output for an input of this shape; here by a call with zeros, in the parameters' dtype.
 
-        A layer that takes something else, such as integers, defines it.
+        The call is one of a copy: without ``__call__`` it is ``forward``, which may move statistics and draw numbers. A
+        layer that takes something else, such as integers, defines it.
         """
         dtypes = [p.dtype for p in self.parameters().values()]
-        return np.shape(self(np.zeros(shape, dtypes[0] if dtypes else np.float32)))
+        with init.seeded(0):
+            return np.shape(copy.deepcopy(self)(np.zeros(shape, dtypes[0] if dtypes else np.float32)))
 
     def _parts(self, shape: tuple[int, ...]) -> Iterator[tuple[str, Layer, tuple[int, ...] | None]]:
-        """Inner layers with the shapes of their inputs, None where only this layer's own ``forward`` knows them."""
+        """Inner layers with the shapes of their inputs, None where nothing tells; here by a call with zeros."""
+        from fastact.nn.summary import inputs_of_members
+
+        given = inputs_of_members(self, shape)
         for name, child in self.children().items():
-            yield name, child, None
+            yield name, child, given.get(name)
 
     def summary(self, input_shape: tuple[int | None, ...], depth: int | None = None) -> Summary:
         """A table of the layers, the shapes of their outputs and their parameters; ``print`` shows it.

@@ -32,12 +32,12 @@ class Dense(Layer):
         Of the parameters and of y; x is converted.
     rng : numpy.random.Generator, int or None
         Source of the initial weights. None: see ``fa.seed``.
-    weight_init : str or callable, optional
+    weight_init : float, str or callable, optional
         A name of ``fa.init``, or a function ``f(shape, dtype=, rng=)``; "auto" is ``fa.init.for_activation`` with the
-        layer's own, which keeps the variance of a signal through many layers. Without, uniform on ±1/sqrt(I), as in
-        ``torch.nn.Linear``.
+        layer's own, which keeps the variance of a signal through many layers. A number is the same for all, and units
+        that begin alike remain so. Without, uniform on ±1/sqrt(I), as in ``torch.nn.Linear``.
     bias_init : float, str or callable, optional
-        A number is the same for all: 0.01 lets every ReLU be active in the beginning. Without, as the weights without.
+        The same; 0.01 lets every ReLU be active in the beginning. Without, as the weights without.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Dense(Layer):
         bias: bool = True,
         dtype: npt.DTypeLike = np.float32,
         rng: init.Rng = None,
-        weight_init: str | init.Initializer | None = None,
+        weight_init: float | str | init.Initializer | None = None,
         bias_init: float | str | init.Initializer | None = None,
     ) -> None:
         self.in_features = as_size(in_features, "in_features")
