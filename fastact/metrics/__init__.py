@@ -20,13 +20,14 @@ from fastact._arguments import as_object
 from fastact.metrics.base import Metric, OfFunction
 from fastact.metrics.classes import F1, Accuracy, Perplexity, Precision, Recall, TopKAccuracy
 from fastact.metrics.numbers import R2, MeanAbsoluteError, MeanSquaredError
-from fastact.metrics.ranking import ROCAUC
+from fastact.metrics.ranking import ROCAUC, BestThreshold, best_threshold, precision_recall_curve
 
 __all__ = [
     "F1",
     "R2",
     "ROCAUC",
     "Accuracy",
+    "BestThreshold",
     "MeanAbsoluteError",
     "MeanSquaredError",
     "Metric",
@@ -36,6 +37,8 @@ __all__ = [
     "Recall",
     "TopKAccuracy",
     "as_metric",
+    "best_threshold",
+    "precision_recall_curve",
 ]
 
 _BY_NAME: dict[str, Callable[[], Metric]] = {
