@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact._arguments import DTYPES, Array, as_floats, over_leading
+from fastact._core.workspace import empty
 from fastact.errors import BackwardError
 
 INT64 = np.dtype(np.int64)
@@ -114,7 +115,7 @@ class Loss:
         ``weight`` is as in ``measure``. The loss is a float, with reduction "none" an array of the weighted losses.
         """
         values = as_prediction(prediction)
-        gradient = np.empty(values.shape, values.dtype)
+        gradient = empty(values.shape, values.dtype)
         if weight is None:
             return self.measure(values, target, gradient).mean, LossBackward(gradient)
         return self.measure(values, target, gradient, np.asarray(weight)).mean, LossBackward(gradient)
@@ -166,7 +167,7 @@ class KernelLoss(Loss):
         self, prediction: npt.ArrayLike, target: npt.ArrayLike, weight: npt.ArrayLike | None = None
     ) -> tuple[Any, LossBackward]:
         values = as_prediction(prediction)
-        gradient = np.empty(values.shape, values.dtype)
+        gradient = empty(values.shape, values.dtype)
         if self.reduction != "none":
             return self._compute(values, target, gradient, None, weight).mean, LossBackward(gradient)
         each = np.empty(self._positions(values.shape), values.dtype)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from fastact._arguments import Array, as_floats, as_size, place_of
 from fastact._core import losses as _core
+from fastact._core.workspace import empty
 from fastact.losses.base import INT64, KernelLoss, LossBackward, Measure, as_dense, as_prediction
 
 
@@ -97,7 +98,7 @@ class CTC(KernelLoss):
     ) -> tuple[Any, LossBackward]:
         """Loss of a batch, as from ``measure``, and its backward; with reduction "none" an array (B,) of losses."""
         values = as_prediction(prediction)
-        gradient = np.empty(values.shape, values.dtype)
+        gradient = empty(values.shape, values.dtype)
         each = np.empty(values.shape[:1], values.dtype) if self.reduction == "none" else None
         found = self._sequences(values, target, gradient, each, weight, input_lengths, target_lengths)
         return found.mean if each is None else each, LossBackward(gradient)

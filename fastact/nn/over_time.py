@@ -199,17 +199,22 @@ class MaxPooling(Pooling):
     """
 
     def _pooled(self, x: Array, lengths: Array | None) -> tuple[Array, Callable[[Array, Array], Any]]:
+        there: Any = True
         if lengths is not None:
             there = steps_there(lengths, x.shape[1]).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
-            x = np.where(there, x, -np.inf).astype(x.dtype, copy=False)
-        index = np.expand_dims(x.argmax(axis=1), 1)
-        y = np.take_along_axis(x, index, 1)
+        y = np.asarray(np.maximum.reduce(x, axis=1, where=there, initial=None if lengths is None else -np.inf))
 
         def fill(dy: Array, dx: Array) -> None:
+            greatest = (x == y[:, None]) & there
             dx.fill(0)
-            np.put_along_axis(dx, index, dy[:, None], 1)
+            # argmax along a strided axis takes longer than all the rest, and only ties and NaN need it.
+            if np.count_nonzero(greatest) == y.size and not np.isnan(y).any():
+                np.copyto(dx, dy[:, None], where=greatest)
+            else:
+                index = np.expand_dims(np.where(there, x, -np.inf).argmax(axis=1), 1)
+                np.put_along_axis(dx, index, dy[:, None], 1)
 
-        return y[:, 0], fill
+        return y, fill
 
 
 class LastStep(Pooling):
