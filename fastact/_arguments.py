@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -51,6 +51,21 @@ def as_entry(name: str, table: Mapping[str, Entry], argument: str) -> Entry:
     near = difflib.get_close_matches(name.lower(), table, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"{argument}: expected one of {', '.join(table)}, got {name!r}{hint}")
+
+
+def as_object(
+    spec: Any, kind: type[Entry], table: Mapping[str, Callable[[], Entry]], argument: str, base: str
+) -> Entry:
+    """``spec`` itself if it is of this kind, or what the table makes for its name; ``base`` is for the message."""
+    if isinstance(spec, kind):
+        return spec
+    if isinstance(spec, str):
+        return as_entry(spec, table, argument)()
+    if isinstance(spec, type) and issubclass(spec, kind):
+        raise TypeError(f"{argument}: expected a name or an object, got the class; write {spec.__name__}()")
+    raise TypeError(
+        f"{argument}: expected one of {', '.join(table)}, or an object derived from {base}, got {type(spec).__name__}"
+    )
 
 
 def as_number(value: Any, name: str, low: float, high: float = math.inf, *, above: bool = False) -> float:
@@ -101,3 +116,14 @@ def as_real(value: Any, name: str) -> Array:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of real numbers, got dtype {array.dtype} ({type(value).__name__})")
     return array
+
+
+def place_of(index: Iterable[Any]) -> int | tuple[int, ...]:
+    """A position for a message: a number in one dimension, else a tuple."""
+    where = tuple([int(i) for i in index])
+    return where[0] if len(where) == 1 else where
+
+
+def over_leading(array: Array, ndim: int) -> Array:
+    """An array over the leading axes of one of ``ndim`` axes, so that it broadcasts with that one."""
+    return array.reshape(array.shape + (1,) * (ndim - array.ndim))

@@ -190,3 +190,40 @@ def test_copies_and_files(name, tmp_path):
 def test_bad_options(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("options", [{}, {"double_bias": False}, {"bidirectional": True, "num_layers": 2}])
+def test_biases_of_gates(options, tmp_path):
+    """Of those given, written once as that of the forget gate is; the others are drawn as without."""
+    plain = fa.nn.LSTM(3, 4, rng=0, **options)
+    layer = fa.nn.LSTM(3, 4, gate_bias={"i": -2, "f": 0.5}, rng=0, **options)
+    for name, p in layer.parameters().items():
+        expected = plain.parameters()[name].value.copy()
+        if name.startswith("bias"):
+            expected[:4], expected[4:8] = (-2, 0.5) if name.startswith("bias_ih") else (0, 0)
+        np.testing.assert_array_equal(p.value, expected)
+    closed = fa.nn.LSTM.variant("1997", 3, 4, gate_bias={"i": -2.0, "o": -1.0}, rng=0, **options)
+    np.testing.assert_array_equal(closed.bias_ih_l0.value[:4], -2)
+    np.testing.assert_array_equal(closed.bias_ih_l0.value[8:], -1)
+    assert np.abs(closed.bias_ih_l0.value[4:8]).max() <= 0.5
+    fa.save(closed, tmp_path / "m.safetensors")
+    assert repr(fa.load(tmp_path / "m.safetensors")) == repr(closed)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (
+            {"gate_bias": {"k": 1.0}},
+            ValueError,
+            r"gate_bias: expected a mapping of some of i, f, g, o.*got \{'k': 1.0\}",
+        ),
+        ({"gate_bias": {"f": 1.0}, "coupled_gates": True}, ValueError, "some of i, g, o"),
+        ({"gate_bias": -2.0}, ValueError, "gate_bias: expected a mapping.*got -2.0"),
+        ({"gate_bias": {"i": "low"}}, TypeError, r"gate_bias\['i'\]: expected a number, got 'low'"),
+        ({"gate_bias": {"i": -np.inf}}, ValueError, r"gate_bias\['i'\]: expected"),
+    ],
+)
+def test_biases_of_gates_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        fa.nn.LSTM(3, 4, **options)

@@ -224,10 +224,72 @@ def test_refuses(metric, prediction, target, weight, error, words):
         assert word in str(caught.value)
 
 
+# -- thresholds -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, int])
+def test_precision_and_recall_against_scikit_learn(weighted, kind):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    scores, target = binary_data(200)
+    scores = (scores * (9 if kind is int else 1)).astype(kind)
+    weight = np.random.default_rng(2).integers(0, 3, len(target)) / 2 if weighted else None
+    found = metrics.precision_recall_curve(scores, target, weight)
+    counted = slice(None) if weight is None else weight > 0  # scikit-learn keeps thresholds that nothing counts at
+    kept = None if weight is None else weight[counted]
+    expected = sklearn.precision_recall_curve(target[counted], scores[counted], sample_weight=kept)
+    for mine, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-12)
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_best_threshold_is_the_best_of_all(beta, weighted, kind, seed):
+    scores, target = binary_data(40, seed)
+    scores = scores.astype(kind)
+    weight = np.random.default_rng(seed).random(len(target)) if weighted else None
+
+    def score(threshold):
+        precision, recall = (value(m(threshold=threshold), scores, target, weight) for m in (Precision, Recall))
+        return (1 + beta**2) * precision * recall / max(beta**2 * precision + recall, 1e-300), precision, recall
+
+    found = metrics.best_threshold(scores, target, beta, weight)
+    assert found[1:] == pytest.approx(score(found.threshold), rel=1e-12)
+    assert found.score == pytest.approx(max(score(t)[0] for t in [-1.0, *scores.tolist()]), rel=1e-12)
+    if found.threshold > scores.min():
+        assert np.min(np.abs(scores - found.threshold)) > 0.04  # between two of the scores, which are 0.1 apart
+
+
+def test_thresholds_at_the_edges():
+    best = metrics.best_threshold
+    assert best([0.5, 0.5], [1, 0]).threshold < 0.5  # the lowest score: all is class 1
+    tiny = np.float32([1.0, np.nextafter(np.float32(1), np.float32(2))])
+    found = best(tiny, [0, 1])
+    assert found.score == 1
+    assert (tiny > found.threshold).tolist() == [False, True]
+    assert best([-np.inf, 0.0, np.inf], [0, 1, 1]).score == 1
+    assert best([0.2, 0.9, 0.9], [1, 1, 1], weight=[0, 1, 1]).recall == 1
+    assert best([[0.0, 3.0], [2.0, 0.0]], [1, 0])[:2] == (0.5, 1.0)
+    with pytest.raises(ValueError, match="target: expected class 1 at some position that counts"):
+        best([0.1, 0.2], [0, 0])
+    with pytest.raises(ValueError, match="target: expected class 1"):
+        best([0.1, 0.2], [0, 1], weight=[1, 0])
+    with pytest.raises(ValueError, match="weight: expected a weight above 0 somewhere"):
+        metrics.precision_recall_curve([0.1], [1], [0.0])
+    with pytest.raises(ValueError, match="beta: expected 0 < beta"):
+        best([0.1, 0.2], [0, 1], beta=0.0)
+    precision, recall, thresholds = metrics.precision_recall_curve([0.1, 0.3], [0, 0])
+    assert (precision.tolist(), recall.tolist(), thresholds.tolist()) == ([0, 0, 1], [1, 1, 0], [0.1, 0.3])
+
+
 def test_examples_run():
-    found = doctest.testmod(metrics)
-    assert found.attempted > 30
-    assert found.failed == 0
+    found = [
+        doctest.testmod(module) for module in (metrics, metrics.base, metrics.classes, metrics.numbers, metrics.ranking)
+    ]
+    assert sum(each.attempted for each in found) > 30
+    assert not any(each.failed for each in found)
 
 
 def test_settings_are_checked():

@@ -158,7 +158,7 @@ def test_states_go_in_and_come_out():
     result = model.run(X[:, :2])
     np.testing.assert_allclose(model.run(X[:, 2:], state=result.state).y, second, rtol=1e-12, atol=1e-14)
     for bad in ((), (None, None), 3):
-        with pytest.raises(ValueError, match="state: expected a tuple of 1, one for each recurrent branch"):
+        with pytest.raises(ValueError, match="state: expected a tuple of 1, one for each recurrent layer"):
             model[0].forward(X, state=bad)
 
 

@@ -447,12 +447,12 @@ def test_sequential_passes_states_of_recurrent_members():
 
     check_gradients(model, x, forward=flat_forward, state=(state[0], state[1][0]))
     for bad in ((1,), np.zeros(2), (None,) * 3):
-        with pytest.raises(ValueError, match="state: expected a tuple of 2 states"):
+        with pytest.raises(ValueError, match="state: expected a tuple of 2, one for each"):
             model.forward(x, state=bad)
     _, backward = model.forward(x)
     with pytest.raises(ValueError, match="dstate: expected a tuple of 2"):
         backward(y, dstate=(None,))
-    with pytest.raises(ValueError, match="state: expected a tuple of 0 states"):
+    with pytest.raises(ValueError, match="state: expected a tuple of 0, one for each"):
         chain().forward(np.array([1]), state=(1,))
 
 

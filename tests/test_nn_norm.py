@@ -216,6 +216,29 @@ def test_a_frozen_batch_norm_uses_its_running_statistics_in_training(tmp_path):
     assert (model[1].running_mean.value != before["1.running_mean"]).all()
 
 
+def test_without_momentum_the_running_statistics_are_means_over_batches(dtype, tmp_path):
+    layer = BatchNorm(3, momentum=None, dtype=dtype)
+    batches = np.random.default_rng(0).normal(2.0, 3.0, (5, 7, 3)).astype(dtype)
+    for n, x in enumerate(batches, 1):
+        layer.forward(x)
+        assert layer.num_batches_tracked.value == n
+        tolerance = {"rtol": 40 * np.finfo(dtype).eps, "atol": 40 * np.finfo(dtype).eps}
+        np.testing.assert_allclose(layer.running_mean.value, batches[:n].mean(1).mean(0), **tolerance)
+        np.testing.assert_allclose(layer.running_var.value, batches[:n].var(1, ddof=1).mean(0), **tolerance)
+    fa.save(layer, tmp_path / "m.safetensors")
+    twin = fa.load(tmp_path / "m.safetensors")
+    for each in (layer, twin):
+        each.forward(batches[0] + 1)
+    assert twin.num_batches_tracked.value == 6
+    np.testing.assert_array_equal(twin.running_mean.value, layer.running_mean.value)
+    layer.freeze()
+    layer.forward(batches[0])
+    assert layer.num_batches_tracked.value == 6
+    if dtype == np.float64:
+        fa.testing.check_gradients(BatchNorm(3, momentum=None, dtype=dtype), batches[0])
+    assert "num_batches_tracked" not in BatchNorm(3).state_dict()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_pickles_and_files(kind, tmp_path):
     layer = made(kind, 5, np.float32)
@@ -270,19 +293,23 @@ def test_kernels_write_their_rows_only(isa, dtype):
     assert (guard[[0, 1, 5, 6, 7]] == 9).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_same_as_pytorch(kind, dtype):
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [*[(kind, {}) for kind in KINDS], (BatchNorm, {"momentum": 0.3}), (BatchNorm, {"momentum": None})],
+)
+def test_the_same_as_pytorch(kind, options, dtype):
     torch = pytest.importorskip("torch")
     torch.set_default_dtype(torch.float64 if dtype == np.float64 else torch.float32)
     try:
-        theirs = {LayerNorm: torch.nn.LayerNorm, RMSNorm: torch.nn.RMSNorm, BatchNorm: torch.nn.BatchNorm1d}[kind](6)
+        theirs = {LayerNorm: torch.nn.LayerNorm, RMSNorm: torch.nn.RMSNorm, BatchNorm: torch.nn.BatchNorm1d}[kind]
+        theirs = theirs(6, **options)
         with torch.no_grad():
             for p in theirs.parameters():
                 p.uniform_(0.5, 1.5)
-        ours = kind(6, dtype=dtype)
+        ours = kind(6, dtype=dtype, **options)
         ours.load_state_dict({k: v.numpy() for k, v in theirs.state_dict().items()})
         rng = np.random.default_rng(0)
-        for _ in range(2):
+        for _ in range(3):
             x, dy = rng.normal(size=(2, 9, 6)).astype(dtype)
             y, backward = ours.forward(x)
             ours.zero_grad()

@@ -66,6 +66,14 @@ def test_max_pooling_of_a_tie_goes_to_the_first():
     y, backward = MaxPooling().forward(np.array([[[2.0], [7.0], [7.0]]]))
     assert y == 7
     np.testing.assert_array_equal(backward([[1.0]])[0, :, 0], [0, 1, 0])
+    tie_and_nan = np.array([[[2.0, 5.0], [7.0, np.nan], [7.0, 8.0]]])  # equal to their greatest are two, as without
+    _, backward = MaxPooling().forward(tie_and_nan)
+    np.testing.assert_array_equal(backward([[1.0, 2.0]]), [[[0, 0], [1, 2], [0, 0]]])
+    _, backward = MaxPooling().forward(np.array([[[2.0], [7.0], [7.0]]]), lengths=[1])
+    np.testing.assert_array_equal(backward([[1.0]])[0, :, 0], [1, 0, 0])
+    y, backward = MaxPooling().forward(np.full((1, 3, 1), -np.inf), lengths=[2])
+    assert y == -np.inf
+    np.testing.assert_array_equal(backward([[1.0]])[0, :, 0], [1, 0, 0])
 
 
 @pytest.mark.parametrize("kind", POOLING)

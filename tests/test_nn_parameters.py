@@ -64,6 +64,47 @@ def test_parameter_owns_its_memory():
     assert not np.shares_memory(p.value, given)
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_write_into_a_value_says_how_to_write(flat):
+    layer = Dense(3, 2, rng=0)
+    if flat:
+        layer.flatten()
+    p, before = layer.weight, layer.weight.value.copy()
+
+    def scale():
+        p.value *= 2
+
+    writes = [
+        lambda: p.value.__setitem__(slice(1), 1),
+        lambda: p.value[0].__setitem__(1, 1),
+        lambda: p.value.T.fill(3),
+        lambda: layer.flat_parameters.__setitem__(0, 1),
+        scale,
+    ]
+    for write in writes:
+        with pytest.raises(ValueError, match=r"read-only view.*write p\[index\] = a, p\.value = a"):
+            write()
+    with pytest.raises(ValueError, match="read-only"):
+        np.negative(p.value, out=p.value)
+    assert p.version == 0
+    np.testing.assert_array_equal(p.value, before)
+    stale = layer(np.ones((1, 3), np.float32))
+    p[:1] = 7
+    assert p.version == 1
+    np.testing.assert_allclose(layer(np.ones((1, 3), np.float32)) - stale, [[21 - before[0].sum(), 0]], rtol=1e-6)
+
+
+def test_what_is_made_of_a_value_is_a_plain_array():
+    value = Parameter(np.ones((2, 3), np.float32)).value
+    for made in (value.copy(), np.array(value), value + 1, 1 - value, np.exp(value), value.sum(0), value @ value.T):
+        assert type(made) is np.ndarray
+        made[...] = 5
+    assert type(value.sum()) is np.float32
+    assert repr(value) == repr(np.ones((2, 3), np.float32))
+    assert (value == 1).all()
+    assert Dense(2, 3, rng=0)(value.T).shape == (3, 3)
+
+
 def test_gradient_accumulates_through_augmented_assignment():
     p = Parameter(np.zeros(3, np.float32))
     grad = p.grad

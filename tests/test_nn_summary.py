@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import pkgutil
 
 import numpy as np
 import pytest
@@ -12,13 +13,10 @@ import fastact as fa
 from fastact import nn
 from fastact.nn import LSTM, BatchNorm, Dense, Dropout, Embedding, Flatten, Layer, LayerNorm, Residual, Sequential
 
-MODULES = [
-    *("activation", "base", "branches", "dense", "dropout", "embedding", "normalization", "over_time", "parameter"),
-    *("sequential", "shapes", "summary"),
-]
+MODULES = sorted(module.name for module in pkgutil.iter_modules(nn.__path__, "fastact.nn."))
 
 
-@pytest.mark.parametrize("module", [*(f"fastact.nn.{name}" for name in MODULES), "fastact.testing"])
+@pytest.mark.parametrize("module", [*MODULES, "fastact.testing"])
 def test_examples(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
@@ -74,9 +72,45 @@ def test_summary_of_fewer_levels_and_other_models():
     rows = Sequential(Own()).summary((7, 3)).rows
     assert [(row.name, row.output_shape, row.parameters) for row in rows[1:]] == [
         ("0", (7, 5), 3),
-        ("inner", None, 20),
+        ("inner", (7, 5), 20),
     ]
-    assert "?" in str(Sequential(Own()).summary((7, 3)))
+
+
+class Mixer(Layer):
+    """Calls one layer twice, one with two arguments, one never; has a state that forward moves."""
+
+    def __init__(self):
+        self.parts = {"first": Sequential(Dense(3, 4, rng=0), Dropout()), "norm": BatchNorm(4)}
+        self.attend = nn.Attention(4, kdim=2, vdim=2, rng=0)
+        self.never = Dense(9, 9, rng=0)
+
+    def forward(self, x):
+        y = self.parts["first"].forward(x[:, :2])[0] + self.parts["first"](x[:, 1:])
+        y = self.parts["norm"].forward(y)[0]
+        return self.attend(y, x[..., :2]), None
+
+
+def test_summary_of_a_layer_of_ones_own_changes_nothing():
+    layer = Mixer()
+    before, drawn = layer.state_dict(), fa.init.generator().bit_generator.state
+    text = str(layer.summary((None, 3, 3)))
+    rows = {row.name: row.output_shape for row in layer.summary((5, 3, 3)).rows}
+    assert rows == {
+        "": (5, 2, 4),
+        "parts.first": (5, 2, 4),
+        "0": (5, 2, 4),
+        "1": (5, 2, 4),
+        "parts.norm": (5, 2, 4),
+        "attend": None,
+        "out_proj": None,
+        "never": None,
+    }
+    assert "(None, 2, 4)" in text
+    assert "?" in text
+    for name, array in layer.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    assert fa.init.generator().bit_generator.state == drawn
+    assert type(layer.parts["norm"]) is BatchNorm
 
 
 def test_summary_refuses_a_shape_that_does_not_fit():

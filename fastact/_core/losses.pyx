@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 
 from fastact._core.runtime cimport active, fa_size
-from fastact._core.training cimport add_up, dense, fa_training_kernel, new_sums, run
+from fastact._core.training cimport add_up, dense, element_type, fa_training_kernel, new_sums, run
 
 cnp.import_array()
 
@@ -86,12 +86,7 @@ ROW = {fa_row_loss_name(loss).decode(): loss for loss in range(FA_ROW_LOSS_COUNT
 
 
 cdef const fa_loss_kernels *kernels_of(cnp.ndarray x) except NULL:
-    """The active kernels for the element type of x."""
-    if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
-        return &(<const fa_kernels *>active(0)).losses
-    if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64:
-        return &(<const fa_kernels *>active(1)).losses
-    raise TypeError(f"expected a float32 or float64 array, got {x.dtype}")
+    return &(<const fa_kernels *>active(element_type(x))).losses
 
 
 cdef void *data_of(cnp.ndarray a, str name, int type_number, fa_size size, bint writeable=False) except? NULL:

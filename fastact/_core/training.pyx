@@ -55,13 +55,17 @@ cdef extern from "kernels.h" nogil:
         fa_training_kernels training
 
 
-cdef const fa_training_kernels *kernels_of(cnp.ndarray x) except NULL:
-    """The active kernels for the element type of x."""
+cdef int element_type(cnp.ndarray x) except -1:
+    """Which table of kernels serves x, as ``active`` numbers them."""
     if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT32:
-        return &(<const fa_kernels *>active(0)).training
+        return 0
     if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT64:
-        return &(<const fa_kernels *>active(1)).training
+        return 1
     raise TypeError(f"expected a float32 or float64 array, got {x.dtype}")
+
+
+cdef const fa_training_kernels *kernels_of(cnp.ndarray x) except NULL:
+    return &(<const fa_kernels *>active(element_type(x))).training
 
 
 cdef int dense(cnp.ndarray a, str name, int type_number, int ndim, bint writeable=False) except -1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from fastact._arguments import as_entry
+from fastact._arguments import as_object
 from fastact.losses.base import Loss, LossBackward, Measure
 from fastact.losses.binary import BinaryCrossEntropy, BinaryFocal, Hinge
 from fastact.losses.classes import CategoricalCrossEntropy, CrossEntropy, Focal, MultiClassHinge
@@ -83,13 +83,4 @@ def as_loss(spec: str | Loss) -> Loss:
     >>> fa.losses.as_loss("smooth_l1")
     Huber(smooth_l1=True)
     """
-    if isinstance(spec, Loss):
-        return spec
-    if isinstance(spec, str):
-        return as_entry(spec, _BY_NAME, "loss")()
-    if isinstance(spec, type) and issubclass(spec, Loss):
-        raise TypeError(f"loss: expected a name or an object, got the class; write {spec.__name__}()")
-    raise TypeError(
-        f"loss: expected one of {', '.join(_BY_NAME)} or an object derived from fa.losses.Loss, got "
-        f"{type(spec).__name__}"
-    )
+    return as_object(spec, Loss, _BY_NAME, "loss", "fa.losses.Loss")

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastact._arguments import DTYPES, Array, as_floats
+from fastact._arguments import DTYPES, Array, as_floats, over_leading
+from fastact._core.workspace import empty
 from fastact.errors import BackwardError
 
 INT64 = np.dtype(np.int64)
@@ -61,7 +62,7 @@ class LossBackward:
             factors = as_floats(dloss, gradient.dtype, "dloss")
             if factors.shape != gradient.shape[: factors.ndim]:
                 raise ValueError(f"dloss: expected the shape of the loss, got {factors.shape}")
-            gradient *= factors.reshape(factors.shape + (1,) * (gradient.ndim - factors.ndim))
+            gradient *= over_leading(factors, gradient.ndim)
         self._gradient = None
         return gradient
 
@@ -87,11 +88,11 @@ class Loss:
 
     #: whether ``measure`` counts correct classes, from which a Trainer reports accuracy
     counts_correct: bool = False
+    #: whether the targets of a sequence go with its steps one to one; CTC's labels have a length of their own
+    aligned: bool = True
 
-    def measure(
-        self, prediction: Array, target: Any, gradient: Array | None = None, weight: Array | None = None
-    ) -> Measure:
-        """Loss of a batch.
+    def measure(self, prediction: Array, target: Any, /, *args: Any, **kwargs: Any) -> Measure:
+        """Loss of a batch: ``measure(prediction, target, gradient=None, weight=None)``.
 
         Parameters
         ----------
@@ -114,7 +115,7 @@ class Loss:
         ``weight`` is as in ``measure``. The loss is a float, with reduction "none" an array of the weighted losses.
         """
         values = as_prediction(prediction)
-        gradient = np.empty(values.shape, values.dtype)
+        gradient = empty(values.shape, values.dtype)
         if weight is None:
             return self.measure(values, target, gradient).mean, LossBackward(gradient)
         return self.measure(values, target, gradient, np.asarray(weight)).mean, LossBackward(gradient)
@@ -166,7 +167,7 @@ class KernelLoss(Loss):
         self, prediction: npt.ArrayLike, target: npt.ArrayLike, weight: npt.ArrayLike | None = None
     ) -> tuple[Any, LossBackward]:
         values = as_prediction(prediction)
-        gradient = np.empty(values.shape, values.dtype)
+        gradient = empty(values.shape, values.dtype)
         if self.reduction != "none":
             return self._compute(values, target, gradient, None, weight).mean, LossBackward(gradient)
         each = np.empty(self._positions(values.shape), values.dtype)
@@ -224,14 +225,8 @@ def as_weight(weight: Any, positions: tuple[int, ...], dtype: np.dtype[Any]) -> 
     return array
 
 
-def place_of(index: Any) -> int | tuple[int, ...]:
-    """A position for a message: a number in one dimension, else a tuple."""
-    where = tuple(int(i) for i in index)
-    return where[0] if len(where) == 1 else where
-
-
 def spread(weight: Array | None, shape: tuple[int, ...]) -> Array:
     """Whether each element of ``shape`` counts."""
     if weight is None:
         return np.ones(shape, bool)
-    return np.broadcast_to((weight != 0).reshape(weight.shape + (1,) * (len(shape) - weight.ndim)), shape)
+    return np.broadcast_to(over_leading(weight != 0, len(shape)), shape)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fastact._arguments import Array, as_floats, as_number
+from fastact._arguments import Array, as_floats, as_number, over_leading, place_of
 from fastact._core import losses as _core
-from fastact.losses.base import INT64, KernelLoss, Measure, as_dense, as_weight, place_of
+from fastact.losses.base import INT64, KernelLoss, Measure, as_dense, as_weight, spread
 from fastact.losses.elements import ANY, PROBABILITIES, ElementLoss
 
 INPUTS = ("logits", "probabilities", "log_probabilities")
@@ -72,7 +72,7 @@ class LabelLoss(RowLoss):
         labels = self.prepare(target, prediction.dtype)
         if labels.shape != shape[:-1] or not shape:
             raise ValueError(self._shape_message(shape, labels.shape))
-        weights = None if weight is None else as_weight(weight, shape[:-1], prediction.dtype)
+        weights = as_weight(weight, shape[:-1], prediction.dtype)
         loss, size, correct, bad = _core.rows(
             _core.ROW[self._kernel()],
             prediction,
@@ -89,9 +89,7 @@ class LabelLoss(RowLoss):
         )
         if bad >= 0:
             if weights is not None:  # what a mask hides may be anything
-                counts = np.broadcast_to(
-                    weights.reshape(weights.shape + (1,) * (labels.ndim - weights.ndim)) != 0, labels.shape
-                )
+                counts = spread(weights, labels.shape)
                 if not counts.reshape(-1)[bad]:
                     return self._compute(prediction, np.where(counts, labels, 0), gradient, each, weight)
             raise ValueError(self._range_message(labels, bad, shape[-1]))
@@ -144,6 +142,12 @@ class LabelLoss(RowLoss):
 
 class DenseLoss(RowLoss):
     """Against numbers in the shape of the prediction."""
+
+    def _operands(self, prediction: Array, target: Any, weight: Any) -> tuple[Array, Array | None]:
+        """Targets and weights as the kernels take them."""
+        targets = self.prepare(target, prediction.dtype)
+        self._check_shape(prediction.shape, targets.shape)
+        return targets, as_weight(weight, prediction.shape[:-1], prediction.dtype)
 
     def prepare(self, target: Any, dtype: np.dtype[Any]) -> Array:
         """``target`` as a C-contiguous array of ``dtype``."""
@@ -381,9 +385,7 @@ class CategoricalCrossEntropy(DenseLoss):
         self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any
     ) -> Measure:
         shape = prediction.shape
-        targets = self.prepare(target, prediction.dtype)
-        self._check_shape(shape, targets.shape)
-        weights = None if weight is None else as_weight(weight, shape[:-1], prediction.dtype)
+        targets, weights = self._operands(prediction, target, weight)
         mean = self.reduction == "mean"
         if self.inputs == "logits":
             weight_of = self._class_weights(prediction)
@@ -406,5 +408,4 @@ class CategoricalCrossEntropy(DenseLoss):
         found = prediction.argmax(-1) == targets.argmax(-1)
         if weights is None:
             return Measure(loss, size, float(found.sum()))
-        spread_weights = weights.reshape(weights.shape + (1,) * (found.ndim - weights.ndim))
-        return Measure(loss, size, float(np.sum(found * spread_weights, dtype=np.float64)))
+        return Measure(loss, size, float(np.sum(found * over_leading(weights, found.ndim), dtype=np.float64)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastact._arguments import Array, as_number
 from fastact._core import losses as _core
-from fastact.losses.base import Measure, as_weight
+from fastact.losses.base import Measure
 from fastact.losses.classes import DenseLoss
 from fastact.losses.elements import ANY, Bounds, ElementLoss
 
@@ -42,10 +42,7 @@ class Cosine(DenseLoss):
     def _compute(
         self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any
     ) -> Measure:
-        shape = prediction.shape
-        targets = self.prepare(target, prediction.dtype)
-        self._check_shape(shape, targets.shape)
-        weights = None if weight is None else as_weight(weight, shape[:-1], prediction.dtype)
+        targets, weights = self._operands(prediction, target, weight)
         loss, size, _, _ = _core.rows(
             _core.ROW["cosine"],
             prediction,

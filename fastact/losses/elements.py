@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastact._arguments import Array, as_floats
+from fastact._arguments import Array, as_floats, place_of
 from fastact._core import losses as _core
-from fastact.losses.base import KernelLoss, Measure, as_dense, as_weight, place_of, spread
+from fastact.losses.base import KernelLoss, Measure, as_dense, as_weight, spread
 
 
 class Bounds(NamedTuple):
@@ -66,7 +66,7 @@ class ElementLoss(KernelLoss):
         targets = self.prepare(target, prediction.dtype)
         if targets.shape != self._wanted(shape):
             raise ValueError(self._shape_message(shape, targets.shape))
-        weights = None if weight is None else as_weight(weight, self._positions(shape), prediction.dtype)
+        weights = as_weight(weight, self._positions(shape), prediction.dtype)
         terms = each if each is None or each.shape == shape else np.empty(shape, prediction.dtype)
         bounds, wanted = self._bounds()
         loss, size = _core.elements(

@@ -4,7 +4,6 @@ from fastact.nn.activation import Activation as Activation
 from fastact.nn.activation import PReLU as PReLU
 from fastact.nn.addressing import ContentAddressing as ContentAddressing
 from fastact.nn.addressing import Sharpening as Sharpening
-from fastact.nn.attention import Attention as Attention
 from fastact.nn.attention import DotProductAttention as DotProductAttention
 from fastact.nn.base import Backward as Backward
 from fastact.nn.base import Layer as Layer
@@ -18,6 +17,7 @@ from fastact.nn.dropout import VariationalDropout as VariationalDropout
 from fastact.nn.embedding import Embedding as Embedding
 from fastact.nn.gru import GRU as GRU
 from fastact.nn.lstm import LSTM as LSTM
+from fastact.nn.multi_head import Attention as Attention
 from fastact.nn.normalization import BatchNorm as BatchNorm
 from fastact.nn.normalization import LayerNorm as LayerNorm
 from fastact.nn.normalization import RMSNorm as RMSNorm

@@ -118,7 +118,7 @@ class PReLU(Layer):
         return x
 
     def _slopes(self) -> Array:
-        weight = self.weight.value
+        weight = self.weight._view
         return weight if self.num_features > 1 else weight.reshape(())
 
     def __call__(self, x: npt.ArrayLike, /) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastact import init
 from fastact._activations import Activation, activations
 from fastact._arguments import Array, as_floats, as_size
 from fastact.errors import BackwardError
-from fastact.nn.parameter import Arena, Buffer, Parameter
+from fastact.nn.parameter import Arena, Buffer, Parameter, ReadView
 from fastact.nn.streams import PlainStream
 
 if TYPE_CHECKING:
@@ -150,6 +152,11 @@ class Layer:
     _transient: ClassVar[tuple[str, ...]] = ()  # attributes that are caches: no members, and None in copies and pickles
     _arena: Arena | None = None
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Parameter:
+            """``add_parameter`` makes attributes that no checker of types can see; other unknown names pass as them."""
+
     # -- computing ------------------------------------------------------------------------------------------------
 
     def forward(self, x: Any, /, *args: Any, **kwargs: Any) -> tuple[Any, Callable[..., Any]]:
@@ -159,6 +166,16 @@ class Layer:
     def __call__(self, x: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Output for x (and what else ``forward`` takes). Nothing is kept."""
         return self.forward(x, *args, **kwargs)[0]
+
+    def run(self, x: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Inference that gives more than the output: layers with a state have it, and attention.
+
+        Raises
+        ------
+        TypeError
+            For any other layer.
+        """
+        raise TypeError(f"{type(self).__name__}: expected a layer with a state, or attention, to run; call it instead")
 
     def predict(self, x: npt.ArrayLike, batch_size: int | None = None, lengths: npt.ArrayLike | None = None) -> Array:
         """Raw outputs for all of x, ``batch_size`` rows at a time (None: all in one call).
@@ -348,15 +365,20 @@ class Layer:
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the output for an input of this shape; here by a call with zeros, in the parameters' dtype.
 
-        A layer that takes something else, such as integers, defines it.
+        The call is one of a copy: without ``__call__`` it is ``forward``, which may move statistics and draw numbers. A
+        layer that takes something else, such as integers, defines it.
         """
         dtypes = [p.dtype for p in self.parameters().values()]
-        return np.shape(self(np.zeros(shape, dtypes[0] if dtypes else np.float32)))
+        with init.seeded(0):
+            return np.shape(copy.deepcopy(self)(np.zeros(shape, dtypes[0] if dtypes else np.float32)))
 
     def _parts(self, shape: tuple[int, ...]) -> Iterator[tuple[str, Layer, tuple[int, ...] | None]]:
-        """Inner layers with the shapes of their inputs, None where only this layer's own ``forward`` knows them."""
+        """Inner layers with the shapes of their inputs, None where nothing tells; here by a call with zeros."""
+        from fastact.nn.summary import inputs_of_members
+
+        given = inputs_of_members(self, shape)
         for name, child in self.children().items():
-            yield name, child, None
+            yield name, child, given.get(name)
 
     def summary(self, input_shape: tuple[int | None, ...], depth: int | None = None) -> Summary:
         """A table of the layers, the shapes of their outputs and their parameters; ``print`` shows it.
@@ -446,7 +468,7 @@ class Layer:
     @property
     def flat_parameters(self) -> Array:
         """All values as one read-only flat array, segments padded with zeros to 64 bytes. Assigning writes them."""
-        view = self.arena.values.view()
+        view = self.arena.values.view(ReadView)
         view.flags.writeable = False
         return view
 

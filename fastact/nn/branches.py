@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fastact._arguments import Array, as_floats, as_real
 from fastact.nn.base import Backward, Layer, RunResult
-from fastact.nn.parameter import Buffer
+from fastact.nn.members import Members, each_state, pass_back, with_lengths
 from fastact.nn.recurrent import Recurrent
 from fastact.nn.sequences import as_lengths
 
@@ -38,7 +38,7 @@ class BranchesBackward(Backward):
     def __call__(self, dy: Any, input_gradient: bool = True, dstate: tuple[Any, ...] | None = None) -> Any:
         """Gradient of x for the gradient dy of y and, per recurrent branch, ``dstate`` of its final state."""
         dy = self._check(dy)
-        pending = _states(dstate, len(self.state), "dstate")
+        pending = each_state(dstate, len(self.state), "dstate")
         dx, self.dstate = self._begin()(dy, input_gradient, pending)
         return dx
 
@@ -66,21 +66,21 @@ class Branches(Layer):
     def __call__(self, x: Any, /, lengths: npt.ArrayLike | None = None) -> Array:
         """y of the shape of x but for the last axis; ``lengths`` goes to the branches that take it."""
         self._refuse_lengths(lengths)
-        return self._merged([layer(x, **_more(layer, lengths)) for layer in self.branches])
+        return self._merged([layer(x, **with_lengths(layer, lengths)) for layer in self.branches])
 
     def run(self, x: Any, /, state: tuple[Any, ...] | None = None, lengths: npt.ArrayLike | None = None) -> RunResult:
         """Inference that takes and gives the states of the recurrent branches."""
         self._refuse_lengths(lengths)
         branches = self.branches
-        states = iter(_states(state, sum(layer.stateful for layer in branches), "state"))
+        states = iter(each_state(state, sum(layer.stateful for layer in branches)))
         found, final = [], []
         for layer in branches:
             if layer.stateful:
-                result = layer.run(x, state=next(states), **_more(layer, lengths))  # type: ignore[attr-defined]
+                result = layer.run(x, state=next(states), **with_lengths(layer, lengths))
                 final.append(result.state)
                 found.append(result.y)
             else:
-                found.append(layer(x, **_more(layer, lengths)))
+                found.append(layer(x, **with_lengths(layer, lengths)))
         return RunResult(self._merged(found), tuple(final))
 
     def forward(
@@ -98,11 +98,11 @@ class Branches(Layer):
         """
         self._refuse_lengths(lengths)
         branches = self.branches
-        states = iter(_states(state, sum(layer.stateful for layer in branches), "state"))
+        states = iter(each_state(state, sum(layer.stateful for layer in branches)))
         found: list[Array] = []
         backwards: list[Any] = []
         for layer in branches:
-            more = _more(layer, lengths)
+            more = with_lengths(layer, lengths)
             if layer.stateful:
                 more["state"] = next(states)
             y, backward = layer.forward(x, **more)
@@ -115,10 +115,8 @@ class Branches(Layer):
         def run(dy: Array, input_gradient: bool, dstate: Any) -> tuple[Any, tuple[Any, ...]]:
             dx, dinitial, pending = None, [], iter(dstate)
             for layer, backward, part in zip(branches, backwards, self._split(dy, widths), strict=True):
-                more = _wanted(backward, input_gradient)
-                if layer.stateful:
-                    more["dstate"] = next(pending)
-                d = backward(part, **more)
+                more = {"dstate": next(pending)} if layer.stateful else {}
+                d = pass_back(backward, part, input_gradient, **more)
                 if layer.stateful:
                     dinitial.append(backward.dstate)
                 dx = d if dx is None else dx if d is None else dx + d
@@ -158,7 +156,7 @@ class Branches(Layer):
             yield name, child, shape
 
 
-class Concatenate(Branches):
+class Concatenate(Members, Branches):
     """Several layers over one input, their outputs joined on the last axis.
 
     Parameters
@@ -191,20 +189,6 @@ class Concatenate(Branches):
     @property
     def branches(self) -> tuple[Layer, ...]:
         return self.layers
-
-    def _members(self) -> Iterator[tuple[str, Buffer | Layer]]:
-        for name, member in super()._members():
-            yield name.removeprefix("layers."), member
-
-    def config(self) -> dict[str, Any]:
-        return {"layers": list(self.layers)}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Concatenate:
-        return cls(*config["layers"])
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
 
 
 class Residual(Branches):
@@ -241,7 +225,7 @@ class Residual(Branches):
 
     def stream(self, batch_size: int = 1, state: Any = None) -> ResidualStream:
         """``inner.stream`` with x added; ``state`` is a tuple of one for a recurrent ``inner``, as in ``forward``."""
-        more = {"state": _states(state, 1, "state")[0]} if self.inner.stateful else {}
+        more = {"state": each_state(state, 1)[0]} if self.inner.stateful else {}
         return ResidualStream(self.inner.stream(batch_size, **more), self.inner.stateful)
 
 
@@ -272,7 +256,7 @@ class ResidualStream:
     @state.setter
     def state(self, state: tuple[Any, ...] | None) -> None:
         if self._stateful:
-            self._inner.state = _states(state, 1, "state")[0]
+            self._inner.state = each_state(state, 1)[0]
 
 
 class Bidirectional(Branches):
@@ -324,7 +308,7 @@ class Bidirectional(Branches):
     def branches(self) -> tuple[Layer, ...]:
         layer = self.backward_layer
         reverses = isinstance(layer, Recurrent) and layer.reverse
-        return self.forward_layer, layer if reverses or not isinstance(layer, Layer) else _Mirrored(layer)  # type: ignore[return-value]
+        return self.forward_layer, layer if reverses or not isinstance(layer, Layer) else _Mirrored(layer)
 
 
 def _all(layer: Layer) -> list[Layer]:
@@ -373,7 +357,7 @@ class _Mirrored(Layer):
         if lengths is not None:
             time = 0 if getattr(self.inner, "time_major", False) else 1
             lengths = as_lengths(lengths, x.shape[1 - time], x.shape[time])
-        return x, lengths, _more(self.inner, lengths)
+        return x, lengths, with_lengths(self.inner, lengths)
 
     def _mirror_x(self, x: Array, lengths: Array | None) -> Array:
         return self._mirror(x if x.ndim > 2 else x[..., None], x, lengths).reshape(x.shape)
@@ -384,51 +368,33 @@ class _Mirrored(Layer):
 
     def run(self, x: Any, /, state: Any = None, lengths: Any = None) -> RunResult:
         x, lengths, more = self._given(x, lengths)
-        result = self.inner.run(self._mirror_x(x, lengths), state=state, **more)  # type: ignore[attr-defined]
+        result = self.inner.run(self._mirror_x(x, lengths), state=state, **more)
         return RunResult(self._mirror(result.y, x, lengths), result.state)
 
     def forward(self, x: Any, /, lengths: Any = None, **state: Any) -> tuple[Array, Any]:
         x, lengths, more = self._given(x, lengths)
         y, inner = self.inner.forward(self._mirror_x(x, lengths), **more, **state)
-        return self._mirror(y, x, lengths), _MirroredBackward(self, inner, x, lengths)
+        y = self._mirror(y, x, lengths)
+        return y, _MirroredBackward(self, inner, x, lengths, y)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.inner.output_shape(shape)
 
 
-class _MirroredBackward:
-    """Backward of ``_Mirrored``: a closure with attributes of its own would live until the next garbage collection."""
+class _MirroredBackward(Backward):
+    """Backward of ``_Mirrored``."""
 
-    __slots__ = ("_inner", "_layer", "_lengths", "_x", "dstate", "state")
+    __slots__ = ("_layer", "_lengths", "_x", "dstate", "state")
 
-    def __init__(self, layer: _Mirrored, inner: Any, x: Array, lengths: Array | None) -> None:
-        self._layer, self._inner, self._x, self._lengths = layer, inner, x, lengths
+    def __init__(self, layer: _Mirrored, inner: Any, x: Array, lengths: Array | None, y: Array) -> None:
+        super().__init__(inner, y.shape, y.dtype)
+        self._layer, self._x, self._lengths = layer, x, lengths
         self.state = getattr(inner, "state", None)
         self.dstate: Any = None
 
-    def __call__(self, dy: Array, input_gradient: bool = True, **dstate: Any) -> Any:
-        layer, inner, lengths = self._layer, self._inner, self._lengths
-        dx = inner(layer._mirror(dy, self._x, lengths), **_wanted(inner, input_gradient), **dstate)
+    def __call__(self, dy: npt.ArrayLike, input_gradient: bool = True, **dstate: Any) -> Any:
+        dy = self._check(dy)
+        layer, inner = self._layer, self._begin()
+        dx = pass_back(inner, layer._mirror(dy, self._x, self._lengths), input_gradient, **dstate)
         self.dstate = getattr(inner, "dstate", None)
-        return None if dx is None else layer._mirror_x(dx, lengths)
-
-
-def _wanted(backward: Any, input_gradient: bool) -> dict[str, Any]:
-    """What a backward is told of dx: a plain function of the user's takes dy alone."""
-    if input_gradient or not isinstance(backward, (Backward, _MirroredBackward)):
-        return {}
-    return {"input_gradient": False}
-
-
-def _more(layer: Layer, lengths: Any) -> dict[str, Any]:
-    return {"lengths": lengths} if lengths is not None and layer.takes_lengths else {}
-
-
-def _states(state: Any, expected: int, name: str) -> tuple[Any, ...]:
-    """A tuple of one for each recurrent branch."""
-    if state is None:
-        return (None,) * expected
-    if not isinstance(state, (tuple, list)) or len(state) != expected:
-        got = f"{len(state)}" if isinstance(state, (tuple, list)) else f"a {type(state).__name__}"
-        raise ValueError(f"{name}: expected a tuple of {expected}, one for each recurrent branch, got {got}")
-    return tuple(state)
+        return None if dx is None else layer._mirror_x(dx, self._lengths)

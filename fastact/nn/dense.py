@@ -32,12 +32,12 @@ class Dense(Layer):
         Of the parameters and of y; x is converted.
     rng : numpy.random.Generator, int or None
         Source of the initial weights. None: see ``fa.seed``.
-    weight_init : str or callable, optional
+    weight_init : float, str or callable, optional
         A name of ``fa.init``, or a function ``f(shape, dtype=, rng=)``; "auto" is ``fa.init.for_activation`` with the
-        layer's own, which keeps the variance of a signal through many layers. Without, uniform on ±1/sqrt(I), as in
-        ``torch.nn.Linear``.
+        layer's own, which keeps the variance of a signal through many layers. A number is the same for all, and units
+        that begin alike remain so. Without, uniform on ±1/sqrt(I), as in ``torch.nn.Linear``.
     bias_init : float, str or callable, optional
-        A number is the same for all: 0.01 lets every ReLU be active in the beginning. Without, as the weights without.
+        The same; 0.01 lets every ReLU be active in the beginning. Without, as the weights without.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Dense(Layer):
         bias: bool = True,
         dtype: npt.DTypeLike = np.float32,
         rng: init.Rng = None,
-        weight_init: str | init.Initializer | None = None,
+        weight_init: float | str | init.Initializer | None = None,
         bias_init: float | str | init.Initializer | None = None,
     ) -> None:
         self.in_features = as_size(in_features, "in_features")
@@ -135,22 +135,22 @@ class Dense(Layer):
         weight, bias, packed = self.weight, self.bias, self._packed  # read once: another thread may replace the pack
         if packed is None or packed[0] is not weight or packed[1] != weight.version:
             # Saves 5 to 45 % of a call at (784, 512), 30 to 40 % at (64, 32). Not in forward: its weights change soon.
-            packed = self._packed = weight, weight.version, PackedMatrix(weight.value.T)
-        return matmul(rows, packed[2], out, None if bias is None else bias.value, self.activation)
+            packed = self._packed = weight, weight.version, PackedMatrix(weight._view.T)
+        return matmul(rows, packed[2], out, None if bias is None else bias._view, self.activation)
 
     def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """y of shape (..., H) for x of shape (..., I), and its backward."""
         rows, shape = self._rows(x)
         weight, bias, function = self.weight, self.bias, self.activation
-        b = None if bias is None else bias.value
+        b = None if bias is None else bias._view
         if function is None:
-            y, dz_of = matmul(rows, weight.value.T, None, b), None
+            y, dz_of = matmul(rows, weight._view.T, None, b), None
         elif function.backward_from == "x":
-            z = matmul(rows, weight.value.T, None, b)
+            z = matmul(rows, weight._view.T, None, b)
             y = function(z, out=room(z))
             dz_of = backward_of(function, z, y)
         else:
-            y = matmul(rows, weight.value.T, None, b, function)
+            y = matmul(rows, weight._view.T, None, b, function)
             dz_of = backward_of(function, None, y)
 
         y_shape = y.shape  # (rows, H)
@@ -165,7 +165,7 @@ class Dense(Layer):
                 add_column_sums(dz, bias.grad)
             if not input_gradient:
                 return None
-            dx = matmul(dz, weight.value)
+            dx = matmul(dz, weight._view)
             return dx if shape is None else dx.reshape(*shape[:-1], self.in_features)
 
         if shape is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact import init
-from fastact._arguments import Array, as_dtype, as_size
+from fastact._arguments import Array, as_dtype, as_size, place_of
 from fastact._core.training import embedding_backward, embedding_forward
 from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
@@ -99,13 +99,12 @@ class Embedding(Layer):
                 f"got {y.dtype}, {y.shape}"
             )
         try:
-            embedding_forward(self.weight.value, indices, y.reshape(-1, self.embedding_dim))
+            embedding_forward(self.weight._view, indices, y.reshape(-1, self.embedding_dim))
         except IndexError:
             outside = int(np.argmax((indices < 0) | (indices >= self.num_embeddings)))
-            where = tuple(map(int, np.unravel_index(outside, shape)))
             raise IndexError(
                 f"x: expected indices from 0 to {self.num_embeddings - 1} (num_embeddings is {self.num_embeddings}), "
-                f"got {indices[outside]} at position {where[0] if len(where) == 1 else where}"
+                f"got {indices[outside]} at position {place_of(np.unravel_index(outside, shape))}"
             ) from None
         return y
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,10 @@ class LSTM(Recurrent):
     forget_bias : float or None
         Initial bias of the forget gate, written once: ``bias_ih`` holds it and ``bias_hh`` zero there. None draws it
         like the others. Of no effect without bias.
+    gate_bias : mapping of str to float, or None
+        The same for any of the gates i, f, g and o by letter: ``{"i": -2.0, "o": -1.0}`` keeps cells shut until
+        training opens them, which Hochreiter and Schmidhuber (1997, section 4) advise against drift of the cell state
+        (i) and its abuse as a bias (o). "f" goes before ``forget_bias``.
     gate_activation : str or Activation
         Of all three gates; ``input_gate_activation``, ``forget_gate_activation``, ``output_gate_activation`` give one
         its own. Any elementwise activation of the catalogue; ``fa.hard_sigmoid.with_params(slope=0.2)`` has parameters.
@@ -205,6 +209,7 @@ class LSTM(Recurrent):
         time_major: bool = False,
         return_sequences: bool = True,
         forget_bias: float | None = 1.0,
+        gate_bias: Mapping[str, float] | None = None,
         gate_activation: str | Activation = "sigmoid",
         input_gate_activation: str | Activation | None = None,
         forget_gate_activation: str | Activation | None = None,
@@ -233,6 +238,7 @@ class LSTM(Recurrent):
         self._blocks = len(self._rows)
         self.peepholes = bool(peepholes)
         self.cell_clip = None if cell_clip is None else as_number(cell_clip, "cell_clip", 0, above=True)
+        self.gate_bias = None if gate_bias is None else self._checked_bias(gate_bias)
         if self.coupled_gates and not (self.input_gate and self.forget_gate):
             raise ValueError(
                 "coupled_gates: expected an input and a forget gate, as the forget gate is 1 - i; leave input_gate and "
@@ -313,6 +319,17 @@ class LSTM(Recurrent):
             raise ValueError(f"name: expected one of {', '.join(VARIANTS)}, got {name!r}")
         return cls(input_size, hidden_size, *args, **(VARIANTS[name] | options))
 
+    def _checked_bias(self, gate_bias: Any) -> dict[str, float]:
+        if not isinstance(gate_bias, Mapping) or not set(gate_bias) <= set(self._rows):
+            raise ValueError(
+                f"gate_bias: expected a mapping of some of {', '.join(self._rows)}, the gates that there are, to "
+                f"numbers, got {gate_bias!r}"
+            )
+        return {
+            letter: as_number(bias, f"gate_bias[{letter!r}]", -math.inf, above=True)
+            for letter, bias in gate_bias.items()
+        }
+
     # -- the cell -------------------------------------------------------------------------------------------------
 
     @property
@@ -364,9 +381,12 @@ class LSTM(Recurrent):
 
     def _initial(self, name: str, shape: tuple[int, ...], hidden: int, rng: np.random.Generator) -> Array:
         value = super()._initial(name, shape, hidden, rng)
-        if name.startswith("bias_") and "_norm_" not in name and self.forget_bias is not None and "f" in self._rows:
-            begin = self._rows.index("f") * hidden
-            value[begin : begin + hidden] = self.forget_bias if name.startswith("bias_ih") else 0
+        if name.startswith("bias_") and "_norm_" not in name:
+            forget = {} if self.forget_bias is None else {"f": self.forget_bias}
+            for letter, bias in (forget | (self.gate_bias or {})).items():
+                if letter in self._rows:
+                    begin = self._rows.index(letter) * hidden
+                    value[begin : begin + hidden] = bias if name.startswith("bias_ih") else 0
         return value
 
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:

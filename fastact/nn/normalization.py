@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -14,6 +15,8 @@ from fastact._core.norm import batch_backward, batch_forward, rows_backward, row
 from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
 from fastact.nn.parameter import Buffer, Parameter
+
+Maybe = Array | None
 
 
 class Normalization(Layer):
@@ -59,15 +62,24 @@ class Normalization(Layer):
     def _values(self) -> tuple[Array | None, Array | None]:
         """Gain and bias as the kernels take them."""
         weight, bias = self.weight, self.bias
-        return None if weight is None else weight.value, None if bias is None else bias.value
+        return None if weight is None else weight._view, None if bias is None else bias._view
 
-    def _gradients(self) -> tuple[Array | None, Array | None]:
-        """Those of gain and bias, where they are trained."""
+    def _backward(self, rows: Array, shape: tuple[int, ...], kernel: Callable[..., None]) -> Backward:
+        """By ``kernel(dy, weight, dx, dweight, dbias)``: dx and the gradients that are not wanted are None."""
         weight, bias = self.weight, self.bias
-        return (
-            None if weight is None or not weight.trainable else weight.grad,
-            None if bias is None or not bias.trainable else bias.grad,
-        )
+
+        def run(dy: Array, input_gradient: bool) -> Array | None:
+            dx = empty(rows.shape, rows.dtype) if input_gradient else None
+            kernel(
+                np.ascontiguousarray(dy).reshape(rows.shape),
+                None if weight is None else weight._view,
+                dx,
+                None if weight is None or not weight.trainable else weight.grad,
+                None if bias is None or not bias.trainable else bias.grad,
+            )
+            return None if dx is None else dx.reshape(shape)
+
+        return Backward(run, shape, self.dtype)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if not shape or shape[-1] != self.num_features:
@@ -94,13 +106,10 @@ class _RowNorm(Normalization):
         gain, bias = self._values()
         rows_forward(self._centred, rows, gain, bias, y.reshape(rows.shape), statistics, self.eps)
 
-        def run(dy: Array, input_gradient: bool) -> Array | None:
-            dy = np.ascontiguousarray(dy).reshape(rows.shape)
-            dx = empty(rows.shape, rows.dtype) if input_gradient else None
-            rows_backward(self._centred, rows, dy, self._values()[0], statistics, dx, *self._gradients())
-            return None if dx is None else dx.reshape(shape)
+        def kernel(dy: Array, weight: Maybe, dx: Maybe, dweight: Maybe, dbias: Maybe) -> None:
+            rows_backward(self._centred, rows, dy, weight, statistics, dx, dweight, dbias)
 
-        return y, Backward(run, shape, self.dtype)
+        return y, self._backward(rows, shape, kernel)
 
 
 class LayerNorm(_RowNorm):
@@ -211,8 +220,9 @@ class BatchNorm(Normalization):
     ----------
     num_features : int
         N. x is (B, N) or (..., N); padded steps of sequences count like any other.
-    momentum : float
-        Share of the batch in the running statistics: 0.1 as in PyTorch is 0.9 in Keras's reckoning.
+    momentum : float or None
+        Share of the batch in the running statistics: 0.1 as in PyTorch is 0.9 in Keras's reckoning. None, as in
+        PyTorch: 1 / n for the n-th batch, so that they are the means over all batches so far.
     eps : float
         1e-5 as in PyTorch; Keras 1e-3.
     affine : bool
@@ -226,6 +236,8 @@ class BatchNorm(Normalization):
         Ones and zeros in the beginning.
     running_mean, running_var : Buffer of shape (N,)
         Zeros and ones in the beginning.
+    num_batches_tracked : Buffer of shape ()
+        n, with ``momentum=None`` alone.
 
     Examples
     --------
@@ -242,25 +254,29 @@ class BatchNorm(Normalization):
 
     running_mean: Buffer
     running_var: Buffer
+    num_batches_tracked: Buffer
 
     def __init__(
         self,
         num_features: int,
-        momentum: float = 0.1,
+        momentum: float | None = 0.1,
         eps: float = 1e-5,
         affine: bool = True,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.momentum = as_number(momentum, "momentum", 0.0, 1.0 + 1e-9)
+        self.momentum = None if momentum is None else as_number(momentum, "momentum", 0.0, 1.0 + 1e-9)
         self.affine = bool(affine)
         super().__init__(num_features, eps, self.affine, self.affine, dtype)
         shape = (self.num_features,)
         self.add_buffer("running_mean", init.drawn(0.0, "running_mean", shape, self.dtype, None))
         self.add_buffer("running_var", init.drawn(1.0, "running_var", shape, self.dtype, None))
+        if self.momentum is None:
+            self.add_buffer("num_batches_tracked", np.zeros((), self.dtype))
 
     def adapt_state(self, state: dict[str, Any]) -> dict[str, Any]:
-        """PyTorch's count of batches has no use here."""
-        state.pop("num_batches_tracked", None)
+        """PyTorch's count of batches has no use here with a momentum."""
+        if self.momentum is not None:
+            state.pop("num_batches_tracked", None)
         return state
 
     def _into(self, x: npt.ArrayLike, out: Array | None) -> Array:
@@ -270,13 +286,22 @@ class BatchNorm(Normalization):
         return y
 
     def _run(self, rows: Array, y: Array, statistics: Array, running: bool) -> None:
+        """y by the running statistics, or by those of the rows, which then move the running ones."""
         mean, variance = self.running_mean, self.running_var
-        held = (mean.value, variance.value) if running else (mean._data, variance._data)
+        running_mean, running_var = (mean._view, variance._view) if running else (mean._data, variance._data)
+        share = 0.0 if running else self._share()
         y = y.reshape(rows.shape)
-        batch_forward(rows, *self._values(), y, statistics, *held, self.eps, self.momentum, running)
+        batch_forward(rows, *self._values(), y, statistics, running_mean, running_var, self.eps, share, running)
         if not running:
             mean.version += 1
             variance.version += 1
+
+    def _share(self) -> float:
+        """Of the batch at hand in the running statistics."""
+        if self.momentum is not None:
+            return self.momentum
+        self.num_batches_tracked.value = self.num_batches_tracked.value + 1
+        return 1 / float(self.num_batches_tracked.value)
 
     def forward(self, x: npt.ArrayLike, /) -> tuple[Array, Backward]:
         """y of the shape of x (..., N) by the statistics of x itself, and its backward.
@@ -297,10 +322,7 @@ class BatchNorm(Normalization):
         statistics = empty((2, self.num_features), self.dtype)
         self._run(rows, y, statistics, running)
 
-        def run(dy: Array, input_gradient: bool) -> Array | None:
-            dy = np.ascontiguousarray(dy).reshape(rows.shape)
-            dx = empty(rows.shape, rows.dtype) if input_gradient else None
-            batch_backward(rows, dy, self._values()[0], statistics, dx, *self._gradients(), running)
-            return None if dx is None else dx.reshape(shape)
+        def kernel(dy: Array, weight: Maybe, dx: Maybe, dweight: Maybe, dbias: Maybe) -> None:
+            batch_backward(rows, dy, weight, statistics, dx, dweight, dbias, running)
 
-        return y, Backward(run, shape, self.dtype)
+        return y, self._backward(rows, shape, kernel)

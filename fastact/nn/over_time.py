@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fastact._arguments import Array, as_real, as_signal
 from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
+from fastact.nn.members import pass_back
 from fastact.nn.sequences import as_lengths
 
 
@@ -83,8 +84,7 @@ class TimeDistributed(Layer):
         y = self._back(rows, array.shape, there)
 
         def run(dy: Array, input_gradient: bool) -> Any:
-            wanted = {} if input_gradient or not isinstance(inner, Backward) else {"input_gradient": False}
-            dx = inner(self._rows(dy, there), **wanted)
+            dx = pass_back(inner, self._rows(dy, there), input_gradient)
             return None if dx is None or not input_gradient else self._back(dx, array.shape, there)
 
         return y, Backward(run, y.shape, y.dtype)
@@ -199,17 +199,22 @@ class MaxPooling(Pooling):
     """
 
     def _pooled(self, x: Array, lengths: Array | None) -> tuple[Array, Callable[[Array, Array], Any]]:
+        there: Any = True
         if lengths is not None:
             there = steps_there(lengths, x.shape[1]).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
-            x = np.where(there, x, -np.inf).astype(x.dtype, copy=False)
-        index = np.expand_dims(x.argmax(axis=1), 1)
-        y = np.take_along_axis(x, index, 1)
+        y = np.asarray(np.maximum.reduce(x, axis=1, where=there, initial=None if lengths is None else -np.inf))
 
         def fill(dy: Array, dx: Array) -> None:
+            greatest = (x == y[:, None]) & there
             dx.fill(0)
-            np.put_along_axis(dx, index, dy[:, None], 1)
+            # argmax along a strided axis takes longer than all the rest, and only ties and NaN need it.
+            if np.count_nonzero(greatest) == y.size and not np.isnan(y).any():
+                np.copyto(dx, dy[:, None], where=greatest)
+            else:
+                index = np.expand_dims(np.where(there, x, -np.inf).argmax(axis=1), 1)
+                np.put_along_axis(dx, index, dy[:, None], 1)
 
-        return y[:, 0], fill
+        return y, fill
 
 
 class LastStep(Pooling):

@@ -11,7 +11,7 @@ is what keeps packed copies of weights honest.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,42 @@ def padded_size(size: int, dtype: np.dtype[Any]) -> int:
     return -(-size // block) * block
 
 
+class ReadView(np.ndarray[Any, Any]):
+    """What ``Parameter.value`` and ``Layer.flat_parameters`` show: an array whose errors tell how to write.
+
+    What is computed from it is a plain array. Kernels are given ``Buffer._view``, the same without the Python methods.
+    """
+
+    __slots__ = ()
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        return array[()] if return_scalar else np.asarray(array)
+
+    def __repr__(self) -> str:
+        return repr(np.asarray(self))
+
+    def copy(self, order: Any = "C") -> Array:
+        return np.array(self, order=order)
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    inherited = getattr(np.ndarray, name)
+
+    def method(self: ReadView, *args: Any) -> Any:
+        if not self.flags.writeable:
+            raise ValueError(
+                "value: expected to be read, got a write into its read-only view, which packed copies of the weights "
+                "would not notice; write p[index] = a, p.value = a or model.flat_parameters = a"
+            )
+        return inherited(self, *args)
+
+    return method
+
+
+for _name in ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "fill"):
+    setattr(ReadView, _name, _refusing(_name))
+
+
 class Buffer:
     """An array that belongs to a layer and is saved and copied with it, but is not trained: running statistics, say.
 
@@ -56,7 +92,7 @@ class Buffer:
         False after ``Layer.freeze``: then training does not change it.
     """
 
-    __slots__ = ("__weakref__", "_data", "_trainable", "_view", "dtype", "name", "shape", "size", "version")
+    __slots__ = ("__weakref__", "_data", "_shown", "_trainable", "_view", "dtype", "name", "shape", "size", "version")
 
     def __init__(self, value: npt.ArrayLike, name: str = "buffer") -> None:
         array = np.asarray(value)
@@ -74,21 +110,25 @@ class Buffer:
         self._data = segment[: self.size].reshape(self.shape)
         self._view = self._data.view()
         self._view.flags.writeable = False
+        self._shown = self._view.view(ReadView)
 
     @property
     def value(self) -> Array:
         """Read-only view of the current value."""
-        return self._view
+        return self._shown
 
     @value.setter
     def value(self, new: npt.ArrayLike) -> None:
-        array = as_floats(new, self.dtype, self.name)
+        self._data[...] = self._fitting(new, self.name)
+        self.version += 1
+
+    def _fitting(self, new: npt.ArrayLike, name: str) -> Array:
+        array = as_floats(new, self.dtype, name)
         if array.shape != self.shape:
             raise ValueError(
-                f"{self.name}: expected shape {self.shape}, got {array.shape}; p[...] = a broadcasts as NumPy does"
+                f"{name}: expected shape {self.shape}, got {array.shape}; {name}[...] = a broadcasts as NumPy does"
             )
-        self._data[...] = array
-        self.version += 1
+        return array
 
     def __setitem__(self, index: Any, new: npt.ArrayLike) -> None:
         self._data[index] = as_floats(new, self.dtype, self.name)
@@ -139,9 +179,9 @@ class Parameter(Buffer):
     Notes
     -----
     Reading: ``p.value`` is a read-only view. Writing: ``p.value = a`` (same shape) or ``p[...] = a`` (as NumPy
-    assigns); both raise ``p.version``. A view taken before ``Layer.flatten`` shows the old memory: take ``p.value``
-    anew at each use. ``p.grad`` is a writable view that backward passes add to; its memory is made at first use, so a
-    model that only predicts has none.
+    assigns), so ``p[:n] = a`` and not ``p.value[:n] = a``; both raise ``p.version``. A view taken before
+    ``Layer.flatten`` shows the old memory: take ``p.value`` anew at each use. ``p.grad`` is a writable view that
+    backward passes add to; its memory is made at first use, so a model that only predicts has none.
 
     With ``p.trainable = False`` optimisers leave it as it is, and layers save the work of its gradient, which then
     means nothing; ``layer.freeze()`` sets that for a whole layer.
@@ -198,12 +238,8 @@ class Parameter(Buffer):
     @grad.setter
     def grad(self, new: npt.ArrayLike) -> None:
         grad = self.grad
-        if new is grad:  # the last step of `p.grad += a`
-            return
-        array = as_floats(new, self.dtype, f"{self.name}.grad")
-        if array.shape != self.shape:
-            raise ValueError(f"{self.name}.grad: expected shape {self.shape}, got {array.shape}")
-        grad[...] = array
+        if new is not grad:  # the last step of `p.grad += a`
+            grad[...] = self._fitting(new, f"{self.name}.grad")
 
 
 @dataclass(frozen=True, slots=True)

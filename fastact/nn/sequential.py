@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from fastact._arguments import Array
 from fastact.nn.base import Backward, Layer, RunResult
-from fastact.nn.parameter import Buffer
+from fastact.nn.members import Members, each_state, pass_back, with_lengths
 
 
-class Sequential(Layer):
+class Sequential(Members):
     """A chain of layers, each given the output of the one before.
 
     Parameters
@@ -69,20 +69,6 @@ class Sequential(Layer):
                 + "; give all layers the same dtype="
             )
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Sequential:
-        return cls(*config["layers"])
-
-    def config(self) -> dict[str, Any]:
-        return {"layers": list(self.layers)}
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(repr, self.layers))})"
-
-    def _members(self) -> Iterator[tuple[str, Buffer | Layer]]:
-        for name, member in super()._members():
-            yield name.removeprefix("layers."), member
-
     def __len__(self) -> int:
         return len(self.layers)
 
@@ -93,10 +79,10 @@ class Sequential(Layer):
         return iter(self.layers)
 
     @overload
-    def __getitem__(self, index: int) -> Layer: ...
+    def __getitem__(self, index: int) -> Any: ...  # whose attributes depend on which layer stands there
     @overload
     def __getitem__(self, index: slice) -> Sequential: ...
-    def __getitem__(self, index: int | slice) -> Layer | Sequential:
+    def __getitem__(self, index: int | slice) -> Any:
         return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
 
     def __call__(self, x: Any, /, lengths: npt.ArrayLike | None = None) -> Array:
@@ -116,7 +102,7 @@ class Sequential(Layer):
                 if lengths is None or not layer.takes_lengths:  # noqa: SIM108
                     x = layer(x)
                 else:
-                    x = layer(x, lengths=lengths)  # type: ignore[call-arg]
+                    x = layer(x, lengths=lengths)
         except _NAMED as error:
             raise _in_layer(i, self.layers[i], error) from error
         return x
@@ -129,9 +115,9 @@ class Sequential(Layer):
         i = 0
         try:
             for i, layer in enumerate(self.layers):  # noqa: B007
-                more = {} if lengths is None or not layer.takes_lengths else {"lengths": lengths}
+                more = with_lengths(layer, lengths)
                 if layer.stateful:
-                    result = layer.run(x, state=next(states), **more)  # type: ignore[attr-defined]
+                    result = layer.run(x, state=next(states), **more)
                     final.append(result.state)
                     x = result.y
                 else:
@@ -238,13 +224,7 @@ class Sequential(Layer):
             shape = layer.output_shape(shape)
 
     def _states(self, state: tuple[Any, ...] | None) -> Iterator[Any]:
-        expected = sum(layer.stateful for layer in self.layers) if self.stateful else 0
-        if state is None:
-            return iter((None,) * expected)
-        if not isinstance(state, (tuple, list)) or len(state) != expected:
-            got = f"{len(state)}" if isinstance(state, (tuple, list)) else f"a {type(state).__name__}"
-            raise ValueError(f"state: expected a tuple of {expected} states, one for each recurrent layer, got {got}")
-        return iter(state)
+        return iter(each_state(state, sum(layer.stateful for layer in self.layers) if self.stateful else 0))
 
 
 class ChainBackward(Backward):
@@ -271,25 +251,18 @@ class ChainBackward(Backward):
     def __call__(self, dy: Any, input_gradient: bool = True, dstate: tuple[Any, ...] | None = None) -> Any:
         """Gradient of x for the gradient dy of y and, per recurrent member, ``dstate`` of its final state."""
         dy = self._check(dy)
-        if dstate is None:
-            dstate = (None,) * len(self.state)
-        elif not isinstance(dstate, (tuple, list)) or len(dstate) != len(self.state):
-            raise ValueError(
-                f"dstate: expected a tuple of {len(self.state)}, laid out as backward.state, got {dstate!r}"
-            )
-        pending = list(dstate)
+        pending = list(each_state(dstate, len(self.state), "dstate"))
         found = []
         steps = self._begin()
         last = 0 if input_gradient else max(0, min(self._first, len(steps) - 1))
         while len(steps) > last:
             layer, backward = steps.pop()  # what it holds is free after its own step
-            more = input_gradient or len(steps) > last or not isinstance(backward, Backward)
-            wanted = {} if more else {"input_gradient": False}
+            wanted = input_gradient or len(steps) > last
             if layer.stateful:
-                dy = backward(dy, dstate=pending.pop(), **wanted)
+                dy = pass_back(backward, dy, wanted, dstate=pending.pop())
                 found.append(backward.dstate)
             else:
-                dy = backward(dy, **wanted)
+                dy = pass_back(backward, dy, wanted)
         self.dstate = (*[None] * len(pending), *reversed(found))
         return dy if input_gradient else None
 
@@ -338,9 +311,7 @@ class ChainStream:
 
     @state.setter
     def state(self, state: tuple[Any, ...] | None) -> None:
-        states = (None,) * len(self._stateful) if state is None else state
-        if not isinstance(states, (tuple, list)) or len(states) != len(self._stateful):
-            raise ValueError(f"state: expected a tuple of {len(self._stateful)}, one for each recurrent layer")
+        states = each_state(state, len(self._stateful))
         before = self.state
         try:
             for stream, each in zip(self._stateful, states, strict=True):

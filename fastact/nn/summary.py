@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fastact._arguments import as_size
 
@@ -28,7 +33,7 @@ class Row:
     depth : int
         0 for the model.
     output_shape : tuple or None
-        None where only the layer above knows what goes in.
+        None where nothing tells what goes in: a layer of one's own that does not call it, or takes no zeros.
     parameters : int
         Of its own and, in the last row of a branch, of the layers within; those of an earlier row do not count again.
     frozen : int
@@ -128,6 +133,39 @@ def summarise(layer: Layer, input_shape: Shape, depth: int | None) -> Summary:
         sum(b.size for b in layer.buffers().values()),
         sum(p.size * p.dtype.itemsize for p in parameters),
     )
+
+
+def inputs_of_members(layer: Layer, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Shapes of what a layer of the user's own first gives its inner layers, by one call of a copy with zeros.
+
+    In the copy, each inner layer is of a class derived from its own that notes what it is called with. One that cannot
+    tell by the shape of x alone what comes out, as it takes more, is left out.
+    """
+    copied = copy.deepcopy(layer)
+    noted: dict[str, tuple[int, ...]] = {}
+    for name, child in copied.children().items():
+        child.__class__ = _noting(type(child), functools.partial(noted.setdefault, name))
+    with suppress(Exception):  # whatever the user's code raises: the shapes that it got to remain
+        copied.output_shape(shape)
+    found = {}
+    for name, child in layer.children().items():
+        with suppress(Exception):
+            child.output_shape(noted[name])
+            found[name] = noted[name]
+    return found
+
+
+def _noting(kind: type[Layer], note: Callable[[tuple[int, ...]], Any]) -> type[Layer]:
+    class Noting(kind):  # type: ignore[misc,valid-type]
+        def __call__(self, x: Any, /, *args: Any, **kwargs: Any) -> Any:
+            note(np.shape(x))
+            return super().__call__(x, *args, **kwargs)
+
+        def forward(self, x: Any, /, *args: Any, **kwargs: Any) -> Any:
+            note(np.shape(x))
+            return super().forward(x, *args, **kwargs)
+
+    return Noting
 
 
 def _size(nbytes: int) -> str:
