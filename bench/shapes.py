@@ -118,7 +118,7 @@ MLP_SHAPES = [
     MLPShape((64, 32, 10), 32),
 ]
 
-NORM_SHAPES = (NormShape(4096, 256), NormShape(32, 1024), NormShape(32, 64))
+NORM_SHAPES = [NormShape(4096, 256), NormShape(32, 1024), NormShape(32, 64)]
 
 LANGUAGE_MODEL = LanguageModelShape(V=128, E=32, H=256, B=32, T=100)
 
@@ -142,6 +142,6 @@ TINY_ACTIVATION_SIZES = {"100": 100}
 TINY_ROWS_SHAPES = [RowsShape(6, total=48), RowsShape(4, axis=0, total=12)]
 TINY_LSTM_SHAPES = [RecurrentShape(5, 2, 3, 4)]
 TINY_PRODUCTS = [ProductShape(7, 5, 9), ProductShape(4, 3, 2, "TT")]
-TINY_NORM_SHAPES = (NormShape(5, 7),)
+TINY_NORM_SHAPES = [NormShape(5, 7)]
 TINY_MLP_SHAPES = [MLPShape((6, 5, 3), 4)]
 TINY_LANGUAGE_MODEL = LanguageModelShape(V=7, E=3, H=5, B=2, T=6)

@@ -3,7 +3,7 @@ LSTM language model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,15 @@ import fastact as fa
 
 from . import timing
 from .numpy_lstm import adam_state, adam_update, cross_entropy, language_model_step
-from .peers import Peer, Run, offered
+from .peers import Peer, offered
 from .recurrent import random_weights
 from .shapes import LanguageModelShape, MLPShape
-from .timing import Case, Contender
+from .timing import Case, Run, contenders, first_results
 
 Array = NDArray[Any]
 
 RATE = 1e-3
 CLIP = 1.0
-CHECKED_STEPS = 3  # losses of the first steps are compared, so a wrong gradient or update shows
 TOLERANCE = {"float32": 5e-4, "float64": 1e-6}  # scikit-learn adds Adam's eps elsewhere: 2e-8, 2.3e-4 at 1024 wide
 INFERENCE_TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of a probability
 
@@ -142,13 +141,6 @@ def _numpy_language_model_step(weights: dict[str, Array], x: Array, y: Array) ->
     return lambda: language_model_step(weights, x, y, None, adam, RATE, CLIP)[0]
 
 
-def first_losses(run: Run) -> Callable[[Any], list[Array]]:
-    """The first losses, of the call that was made and of further ones, as one array to compare."""
-    return lambda loss: [
-        np.array([float(value) for value in (loss, *(run() for _ in range(CHECKED_STEPS - 1)))], np.float64)
-    ]
-
-
 def _case(
     name: str, shape: str, dtype: str, runs: dict[str, Run | None], expected: Run, flops: int, threads: int
 ) -> Case:
@@ -157,13 +149,13 @@ def _case(
         name=name,
         shape=shape,
         dtype=dtype,
-        contenders=[Contender(n, run, first_losses(run)) for n, run in runs.items() if run is not None],
+        contenders=contenders(runs, in_turn=True),
         work=1,
         unit="ms",
         tolerance=TOLERANCE[dtype],
         limit_ns=flops / timing.peak(dtype, threads),
         limit="FMA",
-        expected=first_losses(expected)(expected()),
+        expected=first_results(expected)(expected()),
     )
 
 
@@ -198,7 +190,7 @@ def cases(
             name="MLP inference",
             shape=label,
             dtype=dtype,
-            contenders=[Contender(name, run) for name, run in runs.items() if run is not None],
+            contenders=contenders(runs),
             work=1,
             unit="ms",
             tolerance=INFERENCE_TOLERANCE[dtype],

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fastact as fa
@@ -42,33 +42,69 @@ class Level:
     streams: list[shapes.RecurrentShape]
     mlps: list[shapes.MLPShape]
     language_models: list[shapes.LanguageModelShape]
-    norms: tuple[shapes.NormShape, ...] = shapes.NORM_SHAPES
+    norms: list[shapes.NormShape]
 
 
 _FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY
+_DEFAULT = Level(
+    rounds=2,
+    seconds=0.03,
+    activations=activations.MAIN,
+    sizes=shapes.ACTIVATION_SIZES,
+    rows=shapes.ROWS_SHAPES,
+    products=_FIXED_PRODUCTS + shapes.sampled_products(8),
+    lstms=shapes.LSTM_SHAPES,
+    recurrent=shapes.RECURRENT_SHAPES,
+    variants=shapes.VARIANT_SHAPES,
+    rounded=shapes.ROUNDED_SHAPES,
+    streams=shapes.STREAM_SHAPES,
+    mlps=shapes.MLP_SHAPES,
+    language_models=[shapes.LANGUAGE_MODEL],
+    norms=shapes.NORM_SHAPES,
+)
 LEVELS = {
     "tiny": Level(
-        1, 0, None, shapes.TINY_ACTIVATION_SIZES, shapes.TINY_ROWS_SHAPES, shapes.TINY_PRODUCTS,
-        shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES,
-        shapes.TINY_LSTM_SHAPES, shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL], shapes.TINY_NORM_SHAPES,
+        rounds=1,
+        seconds=0,
+        activations=None,
+        sizes=shapes.TINY_ACTIVATION_SIZES,
+        rows=shapes.TINY_ROWS_SHAPES,
+        products=shapes.TINY_PRODUCTS,
+        lstms=shapes.TINY_LSTM_SHAPES,
+        recurrent=shapes.TINY_LSTM_SHAPES,
+        variants=shapes.TINY_LSTM_SHAPES,
+        rounded=shapes.TINY_LSTM_SHAPES,
+        streams=shapes.TINY_LSTM_SHAPES,
+        mlps=shapes.TINY_MLP_SHAPES,
+        language_models=[shapes.TINY_LANGUAGE_MODEL],
+        norms=shapes.TINY_NORM_SHAPES,
     ),
-    "quick": Level(
-        1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, [], shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
-        shapes.QUICK_RECURRENT_SHAPES, shapes.VARIANT_SHAPES[:1], shapes.ROUNDED_SHAPES[:1], shapes.STREAM_SHAPES[:2],
-        shapes.MLP_SHAPES[-1:], [],
+    "quick": replace(
+        _DEFAULT,
+        rounds=1,
+        seconds=0.02,
+        sizes=shapes.QUICK_ACTIVATION_SIZES,
+        rows=[],
+        products=shapes.QUICK_PRODUCTS,
+        lstms=shapes.QUICK_LSTM_SHAPES,
+        recurrent=shapes.QUICK_RECURRENT_SHAPES,
+        variants=shapes.VARIANT_SHAPES[:1],
+        rounded=shapes.ROUNDED_SHAPES[:1],
+        streams=shapes.STREAM_SHAPES[:2],
+        mlps=shapes.MLP_SHAPES[-1:],
+        language_models=[],
+        norms=shapes.NORM_SHAPES[-1:],
     ),
-    "default": Level(
-        2, 0.03, activations.MAIN, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES,
-        _FIXED_PRODUCTS + shapes.sampled_products(8), shapes.LSTM_SHAPES,
-        shapes.RECURRENT_SHAPES, shapes.VARIANT_SHAPES, shapes.ROUNDED_SHAPES, shapes.STREAM_SHAPES,
-        shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
+    "default": _DEFAULT,
+    "full": replace(
+        _DEFAULT,
+        rounds=5,
+        seconds=0.05,
+        activations=None,
+        products=_FIXED_PRODUCTS + shapes.sampled_products(60),
+        recurrent=shapes.RECURRENT_GRID,
     ),
-    "full": Level(
-        5, 0.05, None, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES, _FIXED_PRODUCTS + shapes.sampled_products(60),
-        shapes.LSTM_SHAPES, shapes.RECURRENT_GRID, shapes.VARIANT_SHAPES, shapes.ROUNDED_SHAPES, shapes.STREAM_SHAPES,
-        shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
-    ),
-}  # fmt: skip
+}
 
 
 def cases(

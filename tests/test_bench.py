@@ -282,7 +282,7 @@ def test_a_stream_that_goes_wrong_after_its_first_step_is_reported():
     case = next(recurrent.stream_cases(["GRU"], [shapes.RecurrentShape(1, 2, 3, 4)], "float64", 1, []))
     good = case.contenders[0].run
     kept = good().copy()
-    broken = timing.Contender("other", lambda: kept, recurrent._first_steps(lambda: kept))
+    broken = timing.Contender("other", lambda: kept, timing.first_results(lambda: kept))
     fresh = next(recurrent.stream_cases(["GRU"], [shapes.RecurrentShape(1, 2, 3, 4)], "float64", 1, []))
     fresh.contenders.append(broken)
     measured = timing.measure(fresh, 1, 1, 0)

@@ -1,0 +1,92 @@
+"""What a peer may offer: ``Peer``, a library that offers nothing.
+
+Each method sets a piece of work up and returns a function that does it once, or None where the library has no such
+thing. Arrays written through `out` are shared with the caller. Weights have PyTorch's names, shapes and gate order
+(i, f, g, o); sequences are time-major.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..shapes import LanguageModelShape, MLPShape
+from ..timing import Run
+
+Array = NDArray[Any]
+Weights = Mapping[str, Array]
+UNIT_SLOPE = float(np.sqrt(np.pi) / 2)  # of erf in the catalogue
+
+# The methods by which a library takes part in a section.
+METHODS = {
+    "activations": ("forward", "backward"),
+    "calls": ("forward", "backward"),
+    "values": (),
+    "product": ("product",),
+    "normalization": ("normalization",),
+    "lstm": ("recurrent_inference", "recurrent_training"),
+    "recurrent": ("recurrent_inference", "recurrent_training"),
+    "variants": (),
+    "rounded": (),
+    "streams": ("recurrent_step",),
+    "training": ("mlp_step", "mlp_inference", "language_model_step"),
+}
+
+
+class Peer:
+    """Base: a library that offers nothing. Subclasses import it in `__init__`; an ImportError means: not here."""
+
+    name = ""
+
+    def __init__(self, threads: int) -> None:
+        self.version = ""
+
+    @classmethod
+    def offers(cls, section: str) -> bool:
+        """Whether it takes part in any row of that section."""
+        return any(getattr(cls, method) is not getattr(Peer, method) for method in METHODS[section])
+
+    def forward(self, activation: str, x: Array, out: Array, axis: int = -1) -> Run | None:
+        """The activation of x into out, over rows along the axis."""
+        return None
+
+    def backward(self, activation: str, x: Array, y: Array, dy: Array, out: Array, axis: int = -1) -> Run | None:
+        """Gradient of the input, from dy and x or y, into out."""
+        return None
+
+    def product(self, a: Array, b: Array, out: Array) -> Run | None:
+        """A (M, K) times B (K, N) into out (M, N)."""
+        return None
+
+    def normalization(self, kind: str, x: Array, gain: Array, bias: Array, dy: Array | None, eps: float) -> Run | None:
+        """LayerNorm, RMSNorm or BatchNorm of x (R, N): y, or with dy y and the gradients of x and gain."""
+        return None
+
+    def recurrent_inference(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        """x (T, B, I) to y (T, B, H) from a zero state; returns y. The cell is "LSTM", "GRU" or "RNN"."""
+        return None
+
+    def recurrent_training(self, cell: str, weights: Weights, x: Array, dy: Array) -> Run | None:
+        """Forward and backward; returns y and the gradients of x, weight_ih, weight_hh and bias_ih."""
+        return None
+
+    def recurrent_step(self, cell: str, weights: Weights, x: Array) -> Run | None:
+        """Each call is the next step, for x (B, I); returns h. The first begins from zeros."""
+        return None
+
+    def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
+        """Forward, cross-entropy, backward, Adam; returns the loss."""
+        return None
+
+    def mlp_inference(self, shape: MLPShape, weights: Weights, x: Array) -> Run | None:
+        """Class probabilities of x (B, I)."""
+        return None
+
+    def language_model_step(
+        self, shape: LanguageModelShape, weights: Weights, x: Array, y: Array, rate: float, clip: float
+    ) -> Run | None:
+        """Embedding, LSTM, dense, cross-entropy, backward, clipping by global norm, Adam; returns the loss."""
+        return None
