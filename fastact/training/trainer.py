@@ -33,8 +33,8 @@ from fastact.training.callbacks import Callback, as_callbacks
 from fastact.training.data import Data, as_data, as_validation, is_fraction
 from fastact.training.fitting import Fit
 from fastact.training.history import History
-from fastact.training.measuring import Measuring, as_metrics, evaluated
-from fastact.training.nonfinite import find_cause
+from fastact.training.measuring import Measuring, Totals, adds_up, as_metrics, evaluated, measured
+from fastact.training.nonfinite import find_cause, find_gradient
 from fastact.training.run import Run
 
 Function = Callable[["Trainer"], Any]
@@ -140,7 +140,8 @@ class Trainer:
         self._callback_states: dict[str, Any] = {}  # of an interrupted fit, for the callbacks that resume it
         self._metric_states: list[Any] = []  # the same for what metrics have seen of its epoch
         self._fit: Fit | None = None  # under way
-        self._pending: list[Measure] = []  # of batches whose gradients ``step`` has added up so far
+        self._added = 0  # batches whose gradients ``step`` has added up for the update to come
+        self._pending = Totals()  # what it found on them
         self._factor: tuple[int, float] = (-1, 1.0)  # of a schedule that goes by the history: its epochs, the factor
         self._gradient = np.empty(0, model.arena.dtype)  # of the loss by the output, reused from batch to batch
 
@@ -201,20 +202,17 @@ class Trainer:
         batch = Batch(x, y, weight, lengths)  # type: ignore[arg-type]
         if self.accumulate == 1:
             return self._update([batch], state).mean
-        pending = self._pending
-        if not pending:
+        if self._added == 0:
             _core.zero(self.model.arena.gradients)
-        try:
-            measure, final, _ = self._add_gradient(batch, state, len(pending), summed=True)
-            pending.append(measure)
-            if len(pending) == self.accumulate:
-                self._apply(batch, self._share(pending), final)
-        except BaseException:
-            pending.clear()  # some of its gradient may be there already
-            raise
+            self._pending = Totals(sums=adds_up(self.loss))
+        number, self._added = self._added, 0  # if this batch fails, some of its gradient may be there: begin anew
+        measure, final, _ = self._add_gradient(batch, state, number, summed=True)
+        self._pending.add(measure)
+        if number + 1 == self.accumulate:
+            self._apply(self._pending.share)
+        else:
+            self._added = number + 1
         self.last_loss, self.state = measure.mean, final
-        if len(pending) == self.accumulate:
-            pending.clear()
         return measure.mean
 
     def _update(self, batches: Sequence[Batch], state: Any = None, measuring: Measuring | None = None) -> Measure:
@@ -223,17 +221,17 @@ class Trainer:
         if len(batches) == 1:
             batch = batches[0]
             measure, final, output = self._add_gradient(batch, state)
-            self._apply(batch, 1.0, final)
+            self._apply(1.0)
             outputs = [output]
         else:
-            measures, outputs = [], []
+            totals, outputs = Totals(sums=adds_up(self.loss)), []
             for i, batch in enumerate(batches):
                 measure, final, output = self._add_gradient(batch, state, i, summed=True)
-                measures.append(measure)
+                totals.add(measure)
                 if measuring is not None:
                     outputs.append(output)
-            self._apply(batch, self._share(measures), final)
-            measure = self._joined(measures)
+            self._apply(totals.share)
+            measure = Measure(totals.loss, totals.size, totals.correct)
         self.last_loss, self.state = measure.mean, final
         if measuring is not None:
             for batch, output in zip(batches, outputs, strict=True):
@@ -247,24 +245,18 @@ class Trainer:
 
         Returns the loss, the final state and the output.
         """
-        x, y, weight, lengths = batch
-        given = {}
-        if state is not None:
-            given["state"] = state
-        if lengths is not None:
-            given["lengths"] = lengths
+        given = batch.arguments(state)
         with init.seeded(self.seed, self.optimizer.steps, number, 1):
-            output, backward = self.model.forward(x, **given)
+            output, backward = self.model.forward(batch.x, **given)
         gradient = self._gradient
         if gradient.shape != output.shape or gradient.dtype != output.dtype:
             gradient = self._gradient = np.empty(output.shape, output.dtype)
-        if weight is None:
-            measure = self.loss.measure(output, y, gradient)
-        else:
-            measure = self.loss.measure(output, y, gradient, weight=weight)  # type: ignore[call-arg]
+        measure = measured(self.loss, output, batch, gradient)
         if not math.isfinite(measure.mean):
-            raise self._non_finite("loss", measure.mean, batch, given, number)
-        if summed and not self._adds_up:
+            seeds = (self.seed, self.steps, number, 1)
+            cause = find_cause(self.model, batch.x, batch.y, seeds, **given)
+            raise self._non_finite("loss", measure.mean, cause)
+        if summed and not adds_up(self.loss):
             gradient *= measure.size
         if isinstance(backward, Backward):
             backward(gradient, input_gradient=False)
@@ -272,23 +264,7 @@ class Trainer:
             backward(gradient)
         return measure, getattr(backward, "state", None), output
 
-    @property
-    def _adds_up(self) -> bool:
-        """Whether the loss of a batch is a sum over it rather than a mean."""
-        return getattr(self.loss, "reduction", "mean") == "sum"
-
-    def _share(self, measures: list[Measure]) -> float:
-        """What the gradients of several batches, added up, are multiplied with."""
-        return 1.0 if self._adds_up else 1.0 / (sum(m.size for m in measures) or 1.0)
-
-    def _joined(self, measures: list[Measure]) -> Measure:
-        """What the loss would have found on all the batches at once."""
-        size, correct = sum(m.size for m in measures), sum(m.correct for m in measures)
-        if self._adds_up:
-            return Measure(sum(m.mean for m in measures), size, correct)
-        return Measure(sum(m.mean * m.size for m in measures) / (size or 1.0), size, correct)
-
-    def _apply(self, batch: Batch, scale: float, state: Any) -> None:
+    def _apply(self, scale: float) -> None:
         """Clip ``scale`` times the gradients, and let the optimiser use them."""
         model, optimizer = self.model, self.optimizer
         if self.average is not None and self.average.in_use:
@@ -298,7 +274,7 @@ class Trainer:
         if self.clip_norm is not None:
             norm = self.last_gradient_norm = global_norm(model) * scale
             if not math.isfinite(norm):
-                raise self._non_finite("norm of the gradient", norm, batch, {}, 0)
+                raise self._non_finite("norm of the gradient", norm, find_gradient(model))
             scale *= clip_scale(norm, self.clip_norm)
         if self.schedule is None:
             self.last_lr = optimizer.lr
@@ -313,12 +289,10 @@ class Trainer:
         if self.average is not None:
             self.average.update(model.arena)
 
-    def _non_finite(self, what: str, value: float, batch: Batch, given: dict[str, Any], number: int) -> NonFiniteError:
-        bad = None if self._fit is None else self._fit.data.first_bad()
-        if bad is not None:
+    def _non_finite(self, what: str, value: float, cause: str) -> NonFiniteError:
+        """The error for a batch in which ``what`` is not finite, as ``cause`` says; or as the data of the fit say."""
+        if self._fit is not None and (bad := self._fit.data.first_bad()):
             cause = f"The data have {bad} first: clean them."
-        else:
-            cause = find_cause(self.model, batch.x, batch.y, (self.seed, self.steps, number, 1), **given)
         lower = f"lower the learning rate (lr={self.lr:g} now, try {self.lr / 10:g})"
         clip = "set clip_norm=1.0" if self.clip_norm is None else f"lower clip_norm ({self.clip_norm:g} now)"
         return NonFiniteError(
@@ -409,6 +383,7 @@ class Trainer:
             steps_per_epoch=None if steps_per_epoch is None else int(steps_per_epoch),
             weighted=(sample_weight is not None, class_weight is not None),
             first_step=self.steps,
+            sums=adds_up(self.loss),
         )
         called = as_callbacks(callbacks, on_step, on_epoch)
         return self._continue(run, Fit(self, run, data, held, called, progress, checkpoint))
@@ -628,7 +603,7 @@ class Trainer:
         self.state = trees["state"]
         self._run = None if facts["run"] is None else Run(**facts["run"])
         self._callback_states, self._metric_states = trees.get("callbacks", {}), trees.get("metrics", [])
-        self._pending.clear()
+        self._added = 0
         self._factor = -1, 1.0
         return facts["extra"]
 
