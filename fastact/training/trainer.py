@@ -2,23 +2,21 @@
 
 What it orchestrates has files of its own: data (``data``, ``batches``, ``ragged``, ``iterables``, ``weights``), the
 loop over epochs (``fitting``), callbacks, measuring, the average of the weights, the search for what is not finite,
-checkpoints.
+what a checkpoint holds (``snapshots``) and its file.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastact import init, losses, schedules
+from fastact import init, io
 from fastact._arguments import Array, as_number, as_size
 from fastact._core import training as _core
 from fastact.errors import NonFiniteError
@@ -26,7 +24,7 @@ from fastact.losses import Loss, Measure, as_loss
 from fastact.nn.base import Backward, Layer
 from fastact.optim import Adam, Optimizer, clip_by_value, clip_scale, global_norm
 from fastact.schedules import Schedule, as_schedule
-from fastact.training import checkpoints
+from fastact.training import checkpoints, snapshots
 from fastact.training.averaging import WeightAverage
 from fastact.training.batches import Batch, as_batch_size, as_inputs
 from fastact.training.callbacks import Callback, as_callbacks
@@ -529,31 +527,7 @@ class Trainer:
         extra : mapping, optional
             Facts of your own, of JSON's types; ``restore`` returns them.
         """
-        optimizer = self.optimizer.state_dict()
-        facts = {
-            "loss": {"name": type(self.loss).__name__, "settings": self.loss.config()},
-            "optimizer": {k: optimizer[k] for k in ("name", "settings", "steps")},
-            "schedule": None if self.schedule is None else _described(self.schedule),
-            "accumulate": self.accumulate,
-            "clip_norm": self.clip_norm,
-            "clip_value": self.clip_value,
-            "average": None if self.average is None else self.average.decay,
-            "last_lr": self.last_lr,
-            "seed": self.seed,
-            "epochs": self.epochs,
-            "history": {name: list(column) for name, column in self.history.items()},
-            "run": None if self._run is None else asdict(self._run),
-            "extra": dict(extra or {}),
-        }
-        callbacks, metrics = self._states()
-        trees = {
-            "optimizer": optimizer["arrays"],
-            "state": self.state,
-            "average": None if self.average is None else self.average.values,
-            "callbacks": callbacks,
-            "metrics": metrics,
-        }
-        checkpoints.write(path, self.model, facts, trees)
+        checkpoints.write(path, self.model, *snapshots.taken(self, extra))
 
     def _states(self) -> tuple[dict[str, Any], list[Any]]:
         """What callbacks and metrics must know to finish an interrupted fit."""
@@ -576,52 +550,7 @@ class Trainer:
         ValueError
             If it does not fit this trainer. Nothing is changed then.
         """
-        weights, facts, trees = checkpoints.read(path)
-        return self._take(weights, facts, trees)
-
-    def _take(self, weights: dict[str, Array], facts: dict[str, Any], trees: dict[str, Any]) -> dict[str, Any]:
-        if facts["loss"]["name"] != type(self.loss).__name__:
-            raise ValueError(
-                f"loss: expected {facts['loss']['name']}, with which the checkpoint was trained, got {self.loss!r}"
-            )
-        schedule = self._schedule_of(facts)
-        average = None if facts.get("average") is None else WeightAverage(facts["average"])
-        if average is not None and trees["average"] is not None:
-            average.set(trees["average"])
-        optimizer = copy.copy(self.optimizer)
-        optimizer.load_state_dict({**facts["optimizer"], "arrays": trees["optimizer"] or {}})
-        optimizer._bind(self.model.arena)
-        self.model.load_state_dict(weights)
-        vars(self.optimizer).update(vars(optimizer))
-        self.schedule, self.average = schedule, average
-        self.accumulate = facts.get("accumulate", 1)
-        self.clip_norm, self.clip_value = facts["clip_norm"], facts.get("clip_value")
-        self.last_lr = facts.get("last_lr", self.optimizer.lr)
-        self.seed = facts["seed"]
-        self.epochs = facts["epochs"]
-        self.history = History(facts["history"])
-        self.state = trees["state"]
-        self._run = None if facts["run"] is None else Run(**facts["run"])
-        self._callback_states, self._metric_states = trees.get("callbacks", {}), trees.get("metrics", [])
-        self._added = 0
-        self._factor = -1, 1.0
-        return facts["extra"]
-
-    def _schedule_of(self, facts: dict[str, Any]) -> Schedule | None:
-        """The schedule of a checkpoint; where that is code, this trainer's own stands for it."""
-        described = facts.get("schedule")
-        if described is None:
-            return None
-        kind = getattr(schedules, described["name"], None)
-        if described["settings"] is not None and isinstance(kind, type) and issubclass(kind, Schedule):
-            schedule = kind(**described["settings"])
-            return schedule.per_epoch() if described["unit"] == "epoch" else schedule
-        if self.schedule is not None and type(self.schedule).__name__ == described["name"]:
-            return self.schedule
-        raise ValueError(
-            f"schedule: the checkpoint was trained with one of your own ({described['name']}), which a file cannot "
-            "hold; pass schedule= to Trainer or Trainer.load"
-        )
+        return snapshots.put(self, *checkpoints.read(path))
 
     @classmethod
     def load(
@@ -653,25 +582,10 @@ class Trainer:
         ValueError
             If loss or optimiser are your own: pass the one; for the other make a Trainer and ``restore``.
         """
-        from fastact import io, optim
-
         weights, facts, trees = checkpoints.read(path)
-        if loss is None:
-            name = facts["loss"]["name"]
-            kind = getattr(losses, name, None)
-            if not (isinstance(kind, type) and issubclass(kind, Loss)):
-                raise ValueError(f"loss: the checkpoint was trained with {name}, which is not in fa.losses; pass loss=")
-            loss = kind(**facts["loss"]["settings"])
-        name = facts["optimizer"]["name"]
-        rule = getattr(optim, name, None)
-        if not (isinstance(rule, type) and issubclass(rule, Optimizer)):
-            raise ValueError(
-                f"optimizer: the checkpoint was trained with {name}, which is not in fa.optim; make the Trainer with "
-                "one, then trainer.restore(path)"
-            )
-        optimizer = rule(**facts["optimizer"]["settings"])
-        trainer = cls(io.load(path, custom), loss, optimizer, schedule=schedule, metrics=metrics)
-        trainer._take(weights, facts, trees)
+        made = loss or snapshots.loss_of(facts), snapshots.optimizer_of(facts)
+        trainer = cls(io.load(path, custom), *made, schedule=schedule, metrics=metrics)
+        snapshots.put(trainer, weights, facts, trees)
         return trainer
 
     def __repr__(self) -> str:
@@ -683,10 +597,3 @@ class Trainer:
             f"Trainer({type(self.model).__name__} of {self.model.num_parameters} parameters, loss={self.loss!r}, "
             f"optimizer={self.optimizer!r}{more}, seed={self.seed}; {self.epochs} epochs, {self.steps} steps)"
         )
-
-
-def _described(schedule: Schedule) -> dict[str, Any]:
-    """A schedule for a checkpoint; one of the user's own by its name alone."""
-    kind = type(schedule)
-    known = getattr(schedules, kind.__name__, None) is kind and kind is not schedules.Function
-    return {"name": kind.__name__, "unit": schedule.unit, "settings": schedule.config() if known else None}
