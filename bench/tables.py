@@ -24,6 +24,7 @@ SECTIONS = {
     "rounded": "Recurrent layers with rounded weights (limit: float32 weights)",
     "streams": "Streams, one step a call",
     "training": "Training steps",
+    "convergence": "Wall time to equal validation loss",
 }
 _CELL = 16
 _LABEL = 44

@@ -109,6 +109,7 @@ class Row:
     times_ns: dict[str, float] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # (seconds, loss) of training runs
 
 
 def _difference(got: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> float:

@@ -15,14 +15,26 @@ from typing import Any
 
 import fastact as fa
 
-from . import activations, calls, normalization, peers, product, recurrent, shapes, timing, training, values
+from . import (
+    activations,
+    calls,
+    convergence,
+    normalization,
+    peers,
+    product,
+    recurrent,
+    shapes,
+    timing,
+    training,
+    values,
+)
 
 SECTIONS = (
     *("activations", "calls", "values", "product", "normalization"),
-    *("lstm", "recurrent", "variants", "rounded", "streams", "training"),
+    *("lstm", "recurrent", "variants", "rounded", "streams", "training", "convergence"),
 )
-WITHOUT_NUMPY = ("recurrent", "variants", "rounded", "streams")
-FLOAT32_ALONE = ("rounded",)
+WITHOUT_NUMPY = ("recurrent", "variants", "rounded", "streams", "convergence")
+FLOAT32_ALONE = ("rounded", "convergence")
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,7 @@ class Level:
     mlps: list[shapes.MLPShape]
     language_models: list[shapes.LanguageModelShape]
     norms: list[shapes.NormShape]
+    runs: list[shapes.DigitsRun | shapes.TextRun]
 
 
 _FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY
@@ -61,6 +74,7 @@ _DEFAULT = Level(
     mlps=shapes.MLP_SHAPES,
     language_models=[shapes.LANGUAGE_MODEL],
     norms=shapes.NORM_SHAPES,
+    runs=shapes.TRAINING_RUNS,
 )
 LEVELS = {
     "tiny": Level(
@@ -78,6 +92,7 @@ LEVELS = {
         mlps=shapes.TINY_MLP_SHAPES,
         language_models=[shapes.TINY_LANGUAGE_MODEL],
         norms=shapes.TINY_NORM_SHAPES,
+        runs=shapes.TINY_TRAINING_RUNS,
     ),
     "quick": replace(
         _DEFAULT,
@@ -94,6 +109,7 @@ LEVELS = {
         mlps=shapes.MLP_SHAPES[-1:],
         language_models=[],
         norms=shapes.NORM_SHAPES[-1:],
+        runs=shapes.TRAINING_RUNS[:1],
     ),
     "default": _DEFAULT,
     "full": replace(
@@ -142,6 +158,24 @@ def cases(
         yield from training.cases(level.mlps, level.language_models, dtype, threads, others)
 
 
+def rows(
+    section: str,
+    level: Level,
+    dtype: str,
+    threads: int,
+    others: list[peers.Peer],
+    names: tuple[str, ...] | None,
+    only: tuple[str, ...],
+) -> Iterator[timing.Row]:
+    """What is measured of a section."""
+    if section == "convergence":
+        if dtype == "float32":
+            yield from convergence.rows(level.runs, level.rounds, threads, others)
+        return
+    for case in cases(section, level, dtype, threads, others, names, only):
+        yield timing.measure(case, threads, level.rounds, level.seconds)
+
+
 def run(
     sections: tuple[str, ...] = SECTIONS,
     threads: int = 1,
@@ -179,8 +213,8 @@ def run(
             numpy = [] if section in WITHOUT_NUMPY else ["NumPy"]
             yield {"columns": ["fastact", *numpy, *(peer.name for peer in others if peer.offers(section))]}
             for dtype in dtypes:
-                for case in cases(section, chosen, dtype, threads, others, names, only):
-                    yield {"row": dataclasses.asdict(timing.measure(case, threads, chosen.rounds, chosen.seconds))}
+                for row in rows(section, chosen, dtype, threads, others, names, only):
+                    yield {"row": dataclasses.asdict(row)}
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..timing import Run
-from .base import Peer
+from .base import Learner as Learner
+from .base import Peer as Peer
 from .jax import JAX
 from .numexpr import Numexpr
 from .onnx_runtime import ONNXRuntime

@@ -7,8 +7,8 @@ thing. Arrays written through `out` are shared with the caller. Weights have PyT
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,27 @@ METHODS = {
     "variants": (),
     "rounded": (),
     "streams": ("recurrent_step",),
+    "convergence": ("mlp", "language_model"),
     "training": ("mlp_step", "mlp_inference", "language_model_step"),
 }
+
+
+class Learner(NamedTuple):
+    """A net in training, whose steps go on from each other.
+
+    Attributes
+    ----------
+    prepare : callable
+        What a batch is for the library; not timed.
+    step : callable
+        An update from what ``prepare`` returned; returns the loss.
+    weights : callable
+        A copy of the weights.
+    """
+
+    prepare: Callable[..., tuple[Any, ...]]
+    step: Callable[..., Any]
+    weights: Callable[[], dict[str, Array]]
 
 
 class Peer:
@@ -47,7 +66,12 @@ class Peer:
     @classmethod
     def offers(cls, section: str) -> bool:
         """Whether it takes part in any row of that section."""
-        return any(getattr(cls, method) is not getattr(Peer, method) for method in METHODS[section])
+        return any(cls.has(method) for method in METHODS[section])
+
+    @classmethod
+    def has(cls, method: str) -> bool:
+        """Whether it defines that method."""
+        return getattr(cls, method) is not getattr(Peer, method)
 
     def forward(self, activation: str, x: Array, out: Array, axis: int = -1) -> Run | None:
         """The activation of x into out, over rows along the axis."""
@@ -76,6 +100,17 @@ class Peer:
     def recurrent_step(self, cell: str, weights: Weights, x: Array) -> Run | None:
         """Each call is the next step, for x (B, I); returns h. The first begins from zeros."""
         return None
+
+    def mlp(self, shape: MLPShape, weights: Weights, rate: float) -> Learner:
+        """Cross-entropy and Adam; a batch is (x, y)."""
+        raise NotImplementedError
+
+    def language_model(
+        self, shape: LanguageModelShape, weights: Weights, rate: float, clip: float, betas: tuple[float, float]
+    ) -> Learner:
+        """Embedding, LSTM, dense, cross-entropy, clipping by global norm, Adam; a batch is (x, y, first, rate) with x
+        and y (B, T), whose state goes on from the batch before unless it is the first of an epoch."""
+        raise NotImplementedError
 
     def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
         """Forward, cross-entropy, backward, Adam; returns the loss."""

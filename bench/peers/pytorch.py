@@ -9,7 +9,7 @@ import numpy as np
 
 from ..shapes import LanguageModelShape, MLPShape
 from ..timing import Run
-from .base import UNIT_SLOPE, Array, Peer, Weights
+from .base import UNIT_SLOPE, Array, Learner, Peer, Weights
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 GATES = ("glu", "swiglu", "geglu", "geglu_tanh", "reglu")
@@ -223,23 +223,37 @@ class PyTorch(Peer):
         return run
 
     def mlp_step(self, shape: MLPShape, weights: Weights, x: Array, y: Array, rate: float) -> Run | None:
-        torch = self.torch
-        model = self._mlp(shape, weights)
-        optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
-        tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+        learner = self.mlp(shape, weights, rate)
+        return functools.partial(learner.step, *learner.prepare(x, y))
 
-        def run() -> Any:
+    def mlp(self, shape: MLPShape, weights: Weights, rate: float) -> Learner:
+        torch, model = self.torch, self._mlp(shape, weights)
+        optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
+
+        def step(x: Any, y: Any) -> Any:
             optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(model(tx), ty)
+            loss = torch.nn.functional.cross_entropy(model(x), y)
             loss.backward()
             optimizer.step()
             return loss
 
-        return run
+        def copies() -> dict[str, Array]:
+            return dict(zip(weights, self._copies(model).values(), strict=True))
+
+        return Learner(lambda x, y: (torch.from_numpy(x), torch.from_numpy(y)), step, copies)
+
+    def _copies(self, model: Any) -> dict[str, Array]:
+        return {name: value.numpy().copy() for name, value in model.state_dict().items()}
 
     def language_model_step(
         self, shape: LanguageModelShape, weights: Weights, x: Array, y: Array, rate: float, clip: float
     ) -> Run | None:
+        learner = self.language_model(shape, weights, rate, clip, (0.9, 0.999))
+        return functools.partial(learner.step, *learner.prepare(x, y, True, rate))
+
+    def language_model(
+        self, shape: LanguageModelShape, weights: Weights, rate: float, clip: float, betas: tuple[float, float]
+    ) -> Learner:
         torch, dtype = self.torch, self._dtype(weights["2.weight"])
         model = torch.nn.ModuleList(
             [
@@ -250,17 +264,23 @@ class PyTorch(Peer):
         )
         model.load_state_dict(self._tensors(weights))
         embedding, lstm, dense = model
-        optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
-        tx, ty = (torch.from_numpy(np.ascontiguousarray(a.T)) for a in (x, y))
+        optimizer = torch.optim.Adam(model.parameters(), rate, betas, fused=True)
         parameters = list(model.parameters())
+        state: Any = None
 
-        def run() -> Any:
+        def prepare(x: Array, y: Array, first: bool, rate: float) -> tuple[Any, ...]:
+            return *(torch.from_numpy(np.ascontiguousarray(a.T)) for a in (x, y)), first, rate
+
+        def step(x: Any, y: Any, first: bool, rate: float) -> Any:
+            nonlocal state
+            optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad()
-            hidden, _ = lstm(embedding(tx))
-            loss = torch.nn.functional.cross_entropy(dense(hidden).view(-1, shape.V), ty.view(-1))
+            hidden, final = lstm(embedding(x), None if first else state)
+            loss = torch.nn.functional.cross_entropy(dense(hidden).view(-1, shape.V), y.view(-1))
             loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, clip)
             optimizer.step()
+            state = tuple(part.detach() for part in final)
             return loss
 
-        return run
+        return Learner(prepare, step, lambda: self._copies(model))
