@@ -128,6 +128,23 @@ def test_padding_and_masks_give_the_lengths(isa):
         np.testing.assert_array_equal(again(), gradient)
 
 
+def test_a_list_of_sequences_is_padded(isa):
+    rng = np.random.default_rng(9)
+    z, labels, steps, lengths = batch(rng, 5, 9, 4, 3)
+    lengths[:] = 3, 0, 2, 3, 1
+    expected = CTC().measure(z, labels, target_lengths=lengths)
+    sequences = [row[:n] for row, n in zip(labels, lengths, strict=True)]
+    for given in (sequences, tuple(map(list, sequences)), np.array(sequences, object)):
+        assert CTC().measure(z, given) == expected
+        padded = CTC(2).prepare(given, z.dtype)
+        assert padded.dtype == np.int64
+        assert padded.shape == (5, 3)
+        assert [row[row >= 0].tolist() for row in padded] == [row.tolist() for row in sequences]
+    assert CTC().prepare([[], []], z.dtype).shape == (2, 0)
+    assert CTC.aligned is False
+    assert fa.losses.CrossEntropy.aligned is True
+
+
 def test_what_cannot_be_spelt(isa, dtype):
     z = np.zeros((2, 2, 3), dtype)
     labels = np.array([[1, 1], [1, 2]])  # 1 1 needs a blank between, three steps
@@ -217,7 +234,9 @@ def test_a_trainer_takes_it():
         (lambda: CTC().forward(np.zeros((2, 3)), [[1]]), ValueError, ["prediction", "(B, T, C)", "(2, 3)"]),
         (lambda: CTC().forward(np.zeros((2, 4, 3)), [[1]]), ValueError, ["target", "B = 2", "(1, 1)"]),
         (lambda: CTC().forward(np.zeros((1, 4, 3)), [[1, 3]]), ValueError, ["class < 3", "got 3", "(0, 1)"]),
-        (lambda: CTC().forward(np.zeros((1, 4, 3)), [[1.5]]), TypeError, ["target", "integers"]),
+        (lambda: CTC().forward(np.zeros((1, 4, 3)), np.array([[1.5]])), TypeError, ["target:", "integers"]),
+        (lambda: CTC().forward(np.zeros((2, 4, 3)), [[1], [1.5]]), TypeError, ["target[1]", "integers", "float64"]),
+        (lambda: CTC().forward(np.zeros((2, 4, 3)), [1, 2]), ValueError, ["target[0]", "sequence of labels", "()"]),
         (lambda: CTC(3).forward(np.zeros((1, 4, 3)), [[1]]), ValueError, ["blank", "got 3"]),
         (lambda: CTC(-1), ValueError, ["blank"]),
         (

@@ -87,6 +87,8 @@ class Loss:
 
     #: whether ``measure`` counts correct classes, from which a Trainer reports accuracy
     counts_correct: bool = False
+    #: whether the targets of a sequence go with its steps one to one; CTC's labels have a length of their own
+    aligned: bool = True
 
     def measure(
         self, prediction: Array, target: Any, gradient: Array | None = None, weight: Array | None = None

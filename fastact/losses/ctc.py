@@ -29,8 +29,8 @@ class CTC(KernelLoss):
     Graves et al., Connectionist Temporal Classification, 2006. The prediction (B, T, C) holds logits, batch first;
     PyTorch's CTCLoss takes log-probabilities, time first. The gradient is that by the logits.
 
-    A target row (B, S) ends at its first blank or negative number, so that rows of different length are padded with
-    either; a prediction ends where its weight (B, T) becomes 0. ``forward`` and ``measure`` also take the lengths.
+    Targets are a list of B sequences of labels, or an array (B, S) whose rows end at their first blank or negative
+    number; a prediction ends where its weight (B, T) becomes 0. ``forward`` and ``measure`` also take the lengths.
 
     Examples
     --------
@@ -45,6 +45,8 @@ class CTC(KernelLoss):
             [ 0.067, -0.033, -0.033],
             [ 0.067,  0.167, -0.233]]])
     """
+
+    aligned = False
 
     def __init__(self, blank: int = 0, zero_infinity: bool = False, reduction: str = "mean") -> None:
         super().__init__(reduction)
@@ -67,7 +69,7 @@ class CTC(KernelLoss):
         ----------
         prediction : array of shape (B, T, C)
             Logits.
-        target : integer array of shape (B, S)
+        target : integer array of shape (B, S), or list of B integer sequences of any lengths
         gradient : array of shape (B, T, C), optional
             C-contiguous; overwritten with the derivative of the loss.
         weight : array of shape (B,) or (B, T), optional
@@ -171,11 +173,17 @@ class CTC(KernelLoss):
         return weights[:, 0].copy(), as_dense(counts, INT64)
 
     def prepare(self, target: Any, dtype: np.dtype[Any]) -> Array:
-        """``target`` as a C-contiguous int64 array."""
-        array = np.asarray(target)
-        if array.dtype.kind not in "iu" and array.size:
-            raise TypeError(f"target: expected integers (class numbers), got {array.dtype}")
-        return as_dense(array, INT64)
+        """``target`` as a C-contiguous int64 array (B, S), sequences of different lengths padded with -1."""
+        if not isinstance(target, (list, tuple)) and not (isinstance(target, np.ndarray) and target.dtype == object):
+            return _integers(target, "target")
+        rows = [_integers(row, f"target[{i}]") for i, row in enumerate(target)]
+        for i, row in enumerate(rows):
+            if row.ndim != 1:
+                raise ValueError(f"target[{i}]: expected a sequence of labels, got shape {row.shape}")
+        labels = np.full((len(rows), max(map(len, rows), default=0)), -1, np.int64)
+        for padded, row in zip(labels, rows, strict=True):
+            padded[: len(row)] = row
+        return labels
 
     def check(self, row: tuple[int, ...], target: Array) -> None:
         """Refuse targets that are no rows of labels, or labels out of range."""
@@ -184,6 +192,13 @@ class CTC(KernelLoss):
                 f"target: expected shape (B, S) for predictions (B, T, C), got {target.shape} for rows of {row}"
             )
         self._check_labels(target, self._label_counts(target, None), row[1])
+
+
+def _integers(labels: Any, name: str) -> Array:
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"{name}: expected integers (class numbers), got {array.dtype}")
+    return as_dense(array, INT64)
 
 
 def _none(labels: Array) -> Array:
