@@ -130,7 +130,7 @@ def test_padding_and_masks_give_the_lengths(isa):
 
 def test_a_list_of_sequences_is_padded(isa):
     rng = np.random.default_rng(9)
-    z, labels, steps, lengths = batch(rng, 5, 9, 4, 3)
+    z, labels, _, lengths = batch(rng, 5, 9, 4, 3)
     lengths[:] = 3, 0, 2, 3, 1
     expected = CTC().measure(z, labels, target_lengths=lengths)
     sequences = [row[:n] for row, n in zip(labels, lengths, strict=True)]
