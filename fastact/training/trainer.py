@@ -33,6 +33,7 @@ from fastact.training.fitting import Fit
 from fastact.training.history import History
 from fastact.training.measuring import Measuring, Totals, adds_up, as_metrics, evaluated, measured
 from fastact.training.nonfinite import find_cause, find_gradient
+from fastact.training.ragged import is_ragged, predicted
 from fastact.training.run import Run
 
 Function = Callable[["Trainer"], Any]
@@ -329,7 +330,7 @@ class Trainer:
             length; the model takes ``lengths``. Batches are (x, y), (x, y, weight) or (x, y, weight, lengths); a
             function that makes the iterable is called for each epoch, an iterator goes on from epoch to epoch.
         y : array of shape (rows, ...), or list of arrays of shape (T_i, ...)
-            Not with an iterable of batches.
+            For CTC a list of label sequences, whose lengths are their own. Not with an iterable of batches.
         epochs : int
             How many more.
         batch_size : int, "auto" or None
@@ -479,8 +480,30 @@ class Trainer:
         with self.averaged() if averaged else nullcontext():
             return evaluated(self.model, self.loss, self.metrics, data.batches(size))
 
-    def predict(self, x: npt.ArrayLike, batch_size: int | None = None) -> Array:
-        """``model.predict``: raw outputs for all of x."""
+    def predict(self, x: Any, batch_size: int | None = None) -> Array | list[Array]:
+        """Raw outputs for all of x, in its order; ``batch_size`` rows at a time.
+
+        Parameters
+        ----------
+        x : array of shape (rows, ...), or list of sequences of different lengths (T_i, ...)
+        batch_size : int, optional
+            Without, all rows in one call; of sequences 64, those of like length together.
+
+        Returns
+        -------
+        array of shape (rows, ...), or list of arrays of shape (T_i, ...)
+            The list for sequences of different lengths, where the model puts out something at each step.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastact as fa
+        >>> trainer = fa.Trainer(fa.nn.Sequential(fa.nn.GRU(2, 3, rng=0)), "mse")
+        >>> [y.shape for y in trainer.predict([np.ones((5, 2)), np.ones((4, 2))])]
+        [(5, 3), (4, 3)]
+        """
+        if self.model.takes_lengths and is_ragged(x):
+            return predicted(self.model, x, batch_size)
         return self.model.predict(as_inputs(x, self.model.arena.dtype), batch_size)
 
     def averaged(self) -> AbstractContextManager[None]:
