@@ -65,6 +65,32 @@ class MLPShape(NamedTuple):
         return 3 * sum(layers) - layers[0] if training else sum(layers)
 
 
+class CTCShape(NamedTuple):
+    B: int
+    T: int
+    C: int
+    S: int  # labels of a sequence
+
+
+class AttentionShape(NamedTuple):
+    B: int
+    h: int  # heads
+    T: int  # queries, and as many keys
+    D: int  # features of a head
+
+    @property
+    def label(self) -> str:
+        return f"B={self.B} h={self.h} T={self.T} D={self.D}"
+
+    def flops(self, training: bool, projections: bool = False) -> int:
+        """Of q k' and p v, in training of their four gradients (the scores made again are not counted), and of the
+        four projections; a causal mask could do with half."""
+        count = 4 * self.B * self.h * self.T * self.T * self.D
+        if projections:
+            count += 8 * self.B * self.T * (self.h * self.D) ** 2
+        return count * (3 if training else 1)
+
+
 class DigitsRun(NamedTuple):
     """A perceptron on scikit-learn's digits."""
 
@@ -146,6 +172,9 @@ NORM_SHAPES = [NormShape(4096, 256), NormShape(32, 1024), NormShape(32, 64)]
 
 LANGUAGE_MODEL = LanguageModelShape(V=128, E=32, H=256, B=32, T=100)
 
+LOSS_SHAPES = [NormShape(32, 10), NormShape(1600, 128), NormShape(256, 10_000), CTCShape(16, 100, 32, 20)]
+ATTENTION_SHAPES = [AttentionShape(1, 4, 32, 16), AttentionShape(8, 8, 128, 64), AttentionShape(2, 8, 512, 64)]
+
 TRAINING_RUNS = [DigitsRun(MLPShape((64, 100, 10), 32), 20), TextRun(300, 15)]
 
 SQUARES = [ProductShape(n, n, n) for n in (64, 128, 256, 512, 1024, 2048)]
@@ -171,5 +200,7 @@ TINY_PRODUCTS = [ProductShape(7, 5, 9), ProductShape(4, 3, 2, "TT")]
 TINY_NORM_SHAPES = [NormShape(5, 7)]
 TINY_MLP_SHAPES = [MLPShape((6, 5, 3), 4)]
 TINY_LANGUAGE_MODEL = LanguageModelShape(V=7, E=3, H=5, B=2, T=6)
+TINY_LOSS_SHAPES = [NormShape(5, 7), CTCShape(3, 6, 4, 2)]
+TINY_ATTENTION_SHAPES = [AttentionShape(2, 2, 5, 3)]
 _TINY_SETTINGS = (("hidden", 8), ("embedding", 4), ("batch_size", 2), ("window", 6))
 TINY_TRAINING_RUNS = [DigitsRun(MLPShape((64, 8, 10), 64), 2), TextRun(40, 20, 3, _TINY_SETTINGS)]

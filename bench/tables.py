@@ -18,6 +18,8 @@ SECTIONS = {
     "values": "Special values (limit: ordinary ones)",
     "product": "Matrix product",
     "normalization": "Normalisation layers",
+    "losses": "Losses",
+    "attention": "Attention",
     "lstm": "LSTM, one layer, time-major",
     "recurrent": "Recurrent layers, time-major",
     "variants": "Variants of the recurrent cells (limit: the plain cell)",

@@ -17,8 +17,10 @@ import fastact as fa
 
 from . import (
     activations,
+    attention,
     calls,
     convergence,
+    losses,
     normalization,
     peers,
     product,
@@ -30,10 +32,10 @@ from . import (
 )
 
 SECTIONS = (
-    *("activations", "calls", "values", "product", "normalization"),
+    *("activations", "calls", "values", "product", "normalization", "losses", "attention"),
     *("lstm", "recurrent", "variants", "rounded", "streams", "training", "convergence"),
 )
-WITHOUT_NUMPY = ("recurrent", "variants", "rounded", "streams", "convergence")
+WITHOUT_NUMPY = ("recurrent", "variants", "rounded", "streams", "convergence", "losses", "attention")
 FLOAT32_ALONE = ("rounded", "convergence")
 
 
@@ -55,6 +57,8 @@ class Level:
     mlps: list[shapes.MLPShape]
     language_models: list[shapes.LanguageModelShape]
     norms: list[shapes.NormShape]
+    losses: list[shapes.NormShape | shapes.CTCShape]
+    attention: list[shapes.AttentionShape]
     runs: list[shapes.DigitsRun | shapes.TextRun]
 
 
@@ -74,6 +78,8 @@ _DEFAULT = Level(
     mlps=shapes.MLP_SHAPES,
     language_models=[shapes.LANGUAGE_MODEL],
     norms=shapes.NORM_SHAPES,
+    losses=shapes.LOSS_SHAPES,
+    attention=shapes.ATTENTION_SHAPES,
     runs=shapes.TRAINING_RUNS,
 )
 LEVELS = {
@@ -92,6 +98,8 @@ LEVELS = {
         mlps=shapes.TINY_MLP_SHAPES,
         language_models=[shapes.TINY_LANGUAGE_MODEL],
         norms=shapes.TINY_NORM_SHAPES,
+        losses=shapes.TINY_LOSS_SHAPES,
+        attention=shapes.TINY_ATTENTION_SHAPES,
         runs=shapes.TINY_TRAINING_RUNS,
     ),
     "quick": replace(
@@ -109,6 +117,8 @@ LEVELS = {
         mlps=shapes.MLP_SHAPES[-1:],
         language_models=[],
         norms=shapes.NORM_SHAPES[-1:],
+        losses=shapes.LOSS_SHAPES[:1],
+        attention=shapes.ATTENTION_SHAPES[:1],
         runs=shapes.TRAINING_RUNS[:1],
     ),
     "default": _DEFAULT,
@@ -154,6 +164,10 @@ def cases(
         yield from recurrent.stream_cases(tuple(shapes.GATES), level.streams, dtype, threads, others, only)
     elif section == "normalization":
         yield from normalization.cases(level.norms, dtype, threads, others)
+    elif section == "losses":
+        yield from losses.cases(level.losses, dtype, threads, others)
+    elif section == "attention":
+        yield from attention.cases(level.attention, dtype, threads, others)
     else:
         yield from training.cases(level.mlps, level.language_models, dtype, threads, others)
 

@@ -134,5 +134,5 @@ def test_predict_refuses():
         trainer.predict([np.ones((3, 5)), np.ones((4, 6))])
     with pytest.raises(ValueError, match="batch_size"):
         trainer.predict([np.ones((3, 5)), np.ones((4, 5))], 0)
-    with pytest.raises(TypeError, match="x: expected an array of numbers.*pad rows"):  # Dense takes no lengths
+    with pytest.raises(TypeError, match=r"x: expected an array of numbers.*pad rows"):  # Dense takes no lengths
         fa.Trainer(fa.nn.Sequential(fa.nn.Dense(5, 2))).predict([np.ones((3, 5)), np.ones((4, 5))])

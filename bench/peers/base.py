@@ -27,6 +27,8 @@ METHODS = {
     "values": (),
     "product": ("product",),
     "normalization": ("normalization",),
+    "losses": ("loss",),
+    "attention": ("dot_product_attention", "attention_layer"),
     "lstm": ("recurrent_inference", "recurrent_training"),
     "recurrent": ("recurrent_inference", "recurrent_training"),
     "variants": (),
@@ -87,6 +89,18 @@ class Peer:
 
     def normalization(self, kind: str, x: Array, gain: Array, bias: Array, dy: Array | None, eps: float) -> Run | None:
         """LayerNorm, RMSNorm or BatchNorm of x (R, N): y, or with dy y and the gradients of x and gain."""
+        return None
+
+    def loss(self, name: str, prediction: Array, target: Array, gradient: bool) -> Run | None:
+        """The loss of that name in fastact, mean over all terms, and its gradient by the prediction if wanted."""
+        return None
+
+    def dot_product_attention(self, q: Array, k: Array, v: Array, dy: Array | None, causal: bool) -> Run | None:
+        """softmax(q k' / sqrt(D)) v of arrays (B, h, T, D): y, or with dy y and the gradients of q, k and v."""
+        return None
+
+    def attention_layer(self, weights: Weights, heads: int, x: Array, dy: Array | None) -> Run | None:
+        """Self-attention of x (B, T, E): y, or with dy y and the gradients of x and of the weights in their order."""
         return None
 
     def recurrent_inference(self, cell: str, weights: Weights, x: Array) -> Run | None:

@@ -156,6 +156,76 @@ class PyTorch(Peer):
 
         return run
 
+    def loss(self, name: str, prediction: Array, target: Array, gradient: bool) -> Run | None:
+        torch, functions = self.torch, self.torch.nn.functional
+        t, p = torch.from_numpy(target), torch.from_numpy(prediction.copy())
+        if name == "ctc":
+            p = p.transpose(0, 1).contiguous()  # its order: time first
+        steps, labels = (torch.full((len(t),), count) for count in (len(p), t.shape[-1]))
+        losses: dict[str, Run] = {
+            "cross_entropy": lambda: functions.cross_entropy(p, t),
+            "mse": lambda: functions.mse_loss(p, t),
+            "mae": lambda: functions.l1_loss(p, t),
+            "huber": lambda: functions.huber_loss(p, t),
+            "smooth_l1": lambda: functions.smooth_l1_loss(p, t),
+            "binary_cross_entropy": lambda: functions.binary_cross_entropy(p, t),
+            "binary_cross_entropy_with_logits": lambda: functions.binary_cross_entropy_with_logits(p, t),
+            "ctc": lambda: functions.ctc_loss(functions.log_softmax(p, 2), t, steps, labels),
+        }
+        loss = losses[name]
+        p.requires_grad_(gradient)
+
+        def alone() -> Any:
+            with torch.inference_mode():
+                return [loss()]
+
+        def both() -> Any:
+            value = loss()
+            (dp,) = torch.autograd.grad(value, p)
+            return value, dp.transpose(0, 1) if name == "ctc" else dp
+
+        return both if gradient else alone
+
+    def dot_product_attention(self, q: Array, k: Array, v: Array, dy: Array | None, causal: bool) -> Run | None:
+        torch, attend = self.torch, self.torch.nn.functional.scaled_dot_product_attention
+        operands = [torch.from_numpy(a.copy()).requires_grad_(dy is not None) for a in (q, k, v)]
+        if dy is None:
+
+            def infer() -> Any:
+                with torch.inference_mode():
+                    return attend(*operands, is_causal=causal)
+
+            return infer
+        d = torch.from_numpy(dy)
+
+        def run() -> Any:
+            y = attend(*operands, is_causal=causal)
+            return y, *torch.autograd.grad(y, operands, d)
+
+        return run
+
+    def attention_layer(self, weights: Weights, heads: int, x: Array, dy: Array | None) -> Run | None:
+        torch = self.torch
+        layer = torch.nn.MultiheadAttention(x.shape[-1], heads, batch_first=True, dtype=self._dtype(x))
+        layer.load_state_dict(self._tensors(weights))
+        tx = torch.from_numpy(x.copy())
+        if dy is None:
+            layer.eval()
+
+            def infer() -> Any:
+                with torch.inference_mode():
+                    return layer(tx, tx, tx, need_weights=False)[0]
+
+            return infer
+        d, named = torch.from_numpy(dy), dict(layer.named_parameters())
+        wanted = [tx.requires_grad_(), *(named[name] for name in weights)]
+
+        def run() -> Any:
+            y = layer(tx, tx, tx, need_weights=False)[0]
+            return y, *torch.autograd.grad(y, wanted, d)
+
+        return run
+
     def _recurrent(self, kind: str, weights: Weights) -> Any:
         weight = weights["weight_ih_l0"]
         make = getattr(self.torch.nn, kind)
