@@ -120,7 +120,7 @@ def bench(
     roofline_path: Path | None,
     plot: Path | None,
 ) -> None:
-    """Measure activations, products, LSTMs and training steps against NumPy and other libraries.
+    """Measure activations, products, layers, losses and training against NumPy and other libraries.
 
     Every row is checked for equal results, then timed in turns; the figure is the minimum. In brackets stands how many
     times faster fastact was; "!" marks where it was slower.

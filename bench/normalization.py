@@ -12,9 +12,9 @@ import fastact as fa
 from fastact import reference
 
 from . import timing
-from .peers import Peer, Run, offered
+from .peers import Peer, offered
 from .shapes import NormShape
-from .timing import Case, Contender
+from .timing import Case, Run, contenders
 
 Array = NDArray[Any]
 
@@ -95,7 +95,7 @@ def _case(
         name=f"{kind} {mode}",
         shape=f"R={shape.R} N={shape.N}",
         dtype=dtype,
-        contenders=[Contender(key, run) for key, run in runs.items() if run is not None],
+        contenders=contenders(runs),
         work=1,
         unit="us",
         tolerance=TOLERANCE[dtype],

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 import fastact as fa
 
 from . import timing
-from .peers import Peer, Run, offered
+from .peers import Peer, offered
 from .shapes import ProductShape
-from .timing import Case, Contender
+from .timing import Case, Run, contenders
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-13}
 
@@ -44,7 +44,7 @@ def cases(shapes: Sequence[ProductShape], dtype: str, threads: int, peers: Seque
             name="product" if shape.layout == "NN" else f"product {shape.layout}",
             shape=f"{shape.M}x{shape.K}x{shape.N}",
             dtype=dtype,
-            contenders=[Contender(name, run) for name, run in runs.items() if run is not None],
+            contenders=contenders(runs),
             work=operations,
             unit="GF/s",
             tolerance=TOLERANCE[dtype],

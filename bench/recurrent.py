@@ -14,9 +14,9 @@ from fastact import reference
 
 from . import timing
 from .numpy_lstm import LSTMLayer
-from .peers import Peer, Run, offered
+from .peers import Peer, offered
 from .shapes import GATES, RecurrentShape
-from .timing import Case, Contender
+from .timing import CHECKED_CALLS, Case, Contender, Run, contenders
 
 Array = NDArray[Any]
 
@@ -24,7 +24,6 @@ TOLERANCE = {"float32": 2e-5, "float64": 1e-11}  # of the largest value of each 
 NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 KINDS = ("inference", "training")
 REFERENCE_FLOPS = 2e9  # up to here results are held against the reference (a second or two), above against fastact's
-CHECKED_STEPS = 3  # of a stream
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "LSTM peepholes": ("LSTM", {"peepholes": True}),
     "LSTM coupled": ("LSTM", {"coupled_gates": True}),
@@ -84,7 +83,7 @@ def cases(
                     name=name,
                     shape=label,
                     dtype=dtype,
-                    contenders=[Contender(name, run) for name, run in runs.items() if run is not None],
+                    contenders=contenders(runs),
                     work=1,
                     unit="ms",
                     tolerance=TOLERANCE[dtype],
@@ -239,13 +238,13 @@ def stream_cases(
             step = _layer(cell, weights).stream(shape.B).step
             runs: dict[str, Run | None] = {"fastact": lambda step=step, x=x: step(x)}
             runs |= offered(peers, "recurrent_step", cell, weights, x)
-            sequence = np.broadcast_to(x, (CHECKED_STEPS, *x.shape))
+            sequence = np.broadcast_to(x, (CHECKED_CALLS, *x.shape))
             yield Case(
                 section="streams",
                 name=f"{cell} step",
                 shape=label,
                 dtype=dtype,
-                contenders=[Contender(n, run, _first_steps(run)) for n, run in runs.items() if run is not None],
+                contenders=contenders(runs, in_turn=True),
                 work=1,
                 unit="us",
                 tolerance=TOLERANCE[dtype],
@@ -253,15 +252,3 @@ def stream_cases(
                 limit="FMA",
                 expected=[*_expected(cell, weights, sequence, x, False)[0]],
             )
-
-
-def _first_steps(run: Run) -> Any:
-    """The results of the call that was made and of further ones, to compare."""
-
-    def arrays(h: Any) -> list[Array]:
-        found = [np.array(h)]
-        while len(found) < CHECKED_STEPS:
-            found.append(np.array(run()))
-        return found
-
-    return arrays

@@ -37,6 +37,10 @@ class LanguageModelShape(NamedTuple):
     B: int
     T: int
 
+    @property
+    def label(self) -> str:
+        return f"V={self.V} E={self.E} H={self.H} B={self.B} T={self.T}"
+
     def flops(self) -> int:
         recurrent = RecurrentShape(self.T, self.B, self.E, self.H).flops(training=True)
         return recurrent + 6 * self.T * self.B * self.H * self.V
@@ -51,10 +55,56 @@ class MLPShape(NamedTuple):
     widths: tuple[int, ...]
     B: int
 
+    @property
+    def label(self) -> str:
+        return f"{'-'.join(map(str, self.widths))} B={self.B}"
+
     def flops(self, training: bool = True) -> int:
         """Forward and, in training, weight gradients and gradients of every layer's input but the first's."""
         layers = [2 * self.B * a * b for a, b in zip(self.widths, self.widths[1:], strict=False)]
         return 3 * sum(layers) - layers[0] if training else sum(layers)
+
+
+class CTCShape(NamedTuple):
+    B: int
+    T: int
+    C: int
+    S: int  # labels of a sequence
+
+
+class AttentionShape(NamedTuple):
+    B: int
+    h: int  # heads
+    T: int  # queries, and as many keys
+    D: int  # features of a head
+
+    @property
+    def label(self) -> str:
+        return f"B={self.B} h={self.h} T={self.T} D={self.D}"
+
+    def flops(self, training: bool, projections: bool = False) -> int:
+        """Of q k' and p v, in training of their four gradients (the scores made again are not counted), and of the
+        four projections; a causal mask could do with half."""
+        count = 4 * self.B * self.h * self.T * self.T * self.D
+        if projections:
+            count += 8 * self.B * self.T * (self.h * self.D) ** 2
+        return count * (3 if training else 1)
+
+
+class DigitsRun(NamedTuple):
+    """A perceptron on scikit-learn's digits."""
+
+    net: MLPShape
+    epochs: int
+
+
+class TextRun(NamedTuple):
+    """The first steps of `fastact train`, with other settings than its defaults if need be."""
+
+    steps: int
+    every: int  # steps between two looks at the loss; a divisor of `steps`
+    files: int | None = None  # of the standard library; None: all
+    settings: tuple[tuple[str, int], ...] = ()
 
 
 # 16K elements live in L1 and L2, 1M in L3, 32M in memory.
@@ -118,9 +168,14 @@ MLP_SHAPES = [
     MLPShape((64, 32, 10), 32),
 ]
 
-NORM_SHAPES = (NormShape(4096, 256), NormShape(32, 1024), NormShape(32, 64))
+NORM_SHAPES = [NormShape(4096, 256), NormShape(32, 1024), NormShape(32, 64)]
 
 LANGUAGE_MODEL = LanguageModelShape(V=128, E=32, H=256, B=32, T=100)
+
+LOSS_SHAPES = [NormShape(32, 10), NormShape(1600, 128), NormShape(256, 10_000), CTCShape(16, 100, 32, 20)]
+ATTENTION_SHAPES = [AttentionShape(1, 4, 32, 16), AttentionShape(8, 8, 128, 64), AttentionShape(2, 8, 512, 64)]
+
+TRAINING_RUNS = [DigitsRun(MLPShape((64, 100, 10), 32), 20), TextRun(300, 15)]
 
 SQUARES = [ProductShape(n, n, n) for n in (64, 128, 256, 512, 1024, 2048)]
 LAYOUTS = [ProductShape(1024, 1024, 1024, layout) for layout in ("NT", "TN", "TT")]
@@ -142,6 +197,10 @@ TINY_ACTIVATION_SIZES = {"100": 100}
 TINY_ROWS_SHAPES = [RowsShape(6, total=48), RowsShape(4, axis=0, total=12)]
 TINY_LSTM_SHAPES = [RecurrentShape(5, 2, 3, 4)]
 TINY_PRODUCTS = [ProductShape(7, 5, 9), ProductShape(4, 3, 2, "TT")]
-TINY_NORM_SHAPES = (NormShape(5, 7),)
+TINY_NORM_SHAPES = [NormShape(5, 7)]
 TINY_MLP_SHAPES = [MLPShape((6, 5, 3), 4)]
 TINY_LANGUAGE_MODEL = LanguageModelShape(V=7, E=3, H=5, B=2, T=6)
+TINY_LOSS_SHAPES = [NormShape(5, 7), CTCShape(3, 6, 4, 2)]
+TINY_ATTENTION_SHAPES = [AttentionShape(2, 2, 5, 3)]
+_TINY_SETTINGS = (("hidden", 8), ("embedding", 4), ("batch_size", 2), ("window", 6))
+TINY_TRAINING_RUNS = [DigitsRun(MLPShape((64, 8, 10), 64), 2), TextRun(40, 20, 3, _TINY_SETTINGS)]

@@ -18,12 +18,15 @@ SECTIONS = {
     "values": "Special values (limit: ordinary ones)",
     "product": "Matrix product",
     "normalization": "Normalisation layers",
+    "losses": "Losses",
+    "attention": "Attention",
     "lstm": "LSTM, one layer, time-major",
     "recurrent": "Recurrent layers, time-major",
     "variants": "Variants of the recurrent cells (limit: the plain cell)",
     "rounded": "Recurrent layers with rounded weights (limit: float32 weights)",
     "streams": "Streams, one step a call",
     "training": "Training steps",
+    "convergence": "Wall time to equal validation loss",
 }
 _CELL = 16
 _LABEL = 44

@@ -12,7 +12,7 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastact._core import probe, runtime
+
+Run = Callable[[], Any]
+"""A piece of work that is set up: a call does it once."""
 
 # Seconds. An idle OpenBLAS worker spins for 2^28 ticks of the clock, about 0.1 s: after a pause of 0.05 s the first
 # calls of the next contender were measured at 8 to 16 ms instead of 0.04.
@@ -38,8 +41,33 @@ class Contender:
     """One way to do a case's work: `run` does it once, `arrays` gives its results for the check."""
 
     name: str
-    run: Callable[[], Any]
+    run: Run
     arrays: Callable[[Any], Sequence[NDArray[Any]]] = as_arrays
+
+
+CHECKED_CALLS = 3
+
+
+def first_results(run: Run) -> Callable[[Any], list[NDArray[Any]]]:
+    """`arrays` of a contender whose calls go on from each other: the results of the first few, so that a wrong
+    gradient, update or state shows."""
+
+    def arrays(result: Any) -> list[NDArray[Any]]:
+        found = [np.array(array) for array in as_arrays(result)]
+        for _ in range(CHECKED_CALLS - 1):
+            found += [np.array(array) for array in as_arrays(run())]
+        return found
+
+    return arrays
+
+
+def contenders(runs: Mapping[str, Run | None], in_turn: bool = False) -> list[Contender]:
+    """Those that have the work at all, by name; `in_turn` where each call goes on from the one before."""
+    return [
+        Contender(name, run, first_results(run) if in_turn else as_arrays)
+        for name, run in runs.items()
+        if run is not None
+    ]
 
 
 @dataclass
@@ -81,6 +109,7 @@ class Row:
     times_ns: dict[str, float] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # (seconds, loss) of training runs
 
 
 def _difference(got: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> float:
@@ -100,7 +129,7 @@ def _difference(got: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -
     return worst
 
 
-def shortest(run: Callable[[], Any], seconds: float) -> float:
+def shortest(run: Run, seconds: float) -> float:
     """Shortest time of a call within so many seconds, in nanoseconds; short calls are timed in bunches."""
     clock = time.perf_counter_ns
     once = _timed(run)
@@ -163,11 +192,11 @@ def measure(case: Case, threads: int, rounds: int = 3, seconds: float = 0.03) ->
     return row
 
 
-def _best(run: Callable[[], Any], repeats: int) -> float:
+def _best(run: Run, repeats: int) -> float:
     return min(_timed(run) for _ in range(repeats))
 
 
-def _timed(run: Callable[[], Any]) -> float:
+def _timed(run: Run) -> float:
     start = time.perf_counter_ns()
     run()
     return time.perf_counter_ns() - start

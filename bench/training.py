@@ -3,7 +3,7 @@ LSTM language model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,15 @@ import fastact as fa
 
 from . import timing
 from .numpy_lstm import adam_state, adam_update, cross_entropy, language_model_step
-from .peers import Peer, Run, offered
+from .peers import Peer, offered
 from .recurrent import random_weights
 from .shapes import LanguageModelShape, MLPShape
-from .timing import Case, Contender
+from .timing import Case, Run, contenders, first_results
 
 Array = NDArray[Any]
 
 RATE = 1e-3
 CLIP = 1.0
-CHECKED_STEPS = 3  # losses of the first steps are compared, so a wrong gradient or update shows
 TOLERANCE = {"float32": 5e-4, "float64": 1e-6}  # scikit-learn adds Adam's eps elsewhere: 2e-8, 2.3e-4 at 1024 wide
 INFERENCE_TOLERANCE = {"float32": 2e-5, "float64": 1e-12}  # of a probability
 
@@ -90,7 +89,7 @@ def numpy_mlp_inference(weights: dict[str, Array], x: Array) -> Run:
     return run
 
 
-def _fastact_mlp(shape: MLPShape, weights: dict[str, Array], last: str | None) -> fa.nn.Sequential:
+def fastact_mlp(shape: MLPShape, weights: dict[str, Array], last: str | None) -> fa.nn.Sequential:
     """Dense layers with relu between them; ``last`` is the activation of the last one."""
     functions = ["relu"] * (len(shape.widths) - 2) + [last]
     dtype = weights["0.weight"].dtype
@@ -101,13 +100,13 @@ def _fastact_mlp(shape: MLPShape, weights: dict[str, Array], last: str | None) -
 
 
 def _fastact_mlp_step(shape: MLPShape, weights: dict[str, Array], x: Array, y: Array) -> Run:
-    model = _fastact_mlp(shape, weights, None)
+    model = fastact_mlp(shape, weights, None)
     trainer = fa.Trainer(model, loss="cross_entropy", optimizer=fa.optim.Adam(RATE))
     return lambda: trainer.step(x, y)
 
 
 def _fastact_mlp_inference(shape: MLPShape, weights: dict[str, Array], x: Array) -> Run:
-    model = _fastact_mlp(shape, weights, "softmax")
+    model = fastact_mlp(shape, weights, "softmax")
     return lambda: model(x)
 
 
@@ -123,15 +122,20 @@ def language_model_weights(shape: LanguageModelShape, dtype: str, rng: np.random
     }
 
 
-def _fastact_language_model_step(
-    shape: LanguageModelShape, weights: dict[str, Array], x: Array, y: Array, dtype: str
-) -> Run:
+def fastact_language_model(shape: LanguageModelShape, weights: dict[str, Array]) -> fa.nn.Sequential:
+    """Embedding, LSTM and dense layer with these weights."""
+    dtype = weights["0.weight"].dtype
     model = fa.nn.Sequential(
         fa.nn.Embedding(shape.V, shape.E, dtype=dtype),
         fa.nn.LSTM(shape.E, shape.H, dtype=dtype),
         fa.nn.Dense(shape.H, shape.V, dtype=dtype),
     )
     model.load_state_dict(weights)
+    return model
+
+
+def _fastact_language_model_step(shape: LanguageModelShape, weights: dict[str, Array], x: Array, y: Array) -> Run:
+    model = fastact_language_model(shape, weights)
     trainer = fa.Trainer(model, loss="cross_entropy", optimizer=fa.optim.Adam(RATE), clip_norm=CLIP)
     return lambda: trainer.step(x, y)
 
@@ -142,13 +146,6 @@ def _numpy_language_model_step(weights: dict[str, Array], x: Array, y: Array) ->
     return lambda: language_model_step(weights, x, y, None, adam, RATE, CLIP)[0]
 
 
-def first_losses(run: Run) -> Callable[[Any], list[Array]]:
-    """The first losses, of the call that was made and of further ones, as one array to compare."""
-    return lambda loss: [
-        np.array([float(value) for value in (loss, *(run() for _ in range(CHECKED_STEPS - 1)))], np.float64)
-    ]
-
-
 def _case(
     name: str, shape: str, dtype: str, runs: dict[str, Run | None], expected: Run, flops: int, threads: int
 ) -> Case:
@@ -157,13 +154,13 @@ def _case(
         name=name,
         shape=shape,
         dtype=dtype,
-        contenders=[Contender(n, run, first_losses(run)) for n, run in runs.items() if run is not None],
+        contenders=contenders(runs, in_turn=True),
         work=1,
         unit="ms",
         tolerance=TOLERANCE[dtype],
         limit_ns=flops / timing.peak(dtype, threads),
         limit="FMA",
-        expected=first_losses(expected)(expected()),
+        expected=first_results(expected)(expected()),
     )
 
 
@@ -186,8 +183,7 @@ def cases(
         }
         runs |= offered(peers, "mlp_step", shape, weights, x, y, RATE)
         expected = numpy_mlp_step({n: w.astype("f8") for n, w in weights.items()}, x.astype("f8"), y)
-        label = f"{'-'.join(map(str, shape.widths))} B={shape.B}"
-        yield _case("MLP step", label, dtype, runs, expected, shape.flops(), threads)
+        yield _case("MLP step", shape.label, dtype, runs, expected, shape.flops(), threads)
         runs = {
             "fastact": _fastact_mlp_inference(shape, weights, x),
             "NumPy": numpy_mlp_inference(weights, x),
@@ -196,9 +192,9 @@ def cases(
         yield Case(
             section="training",
             name="MLP inference",
-            shape=label,
+            shape=shape.label,
             dtype=dtype,
-            contenders=[Contender(name, run) for name, run in runs.items() if run is not None],
+            contenders=contenders(runs),
             work=1,
             unit="ms",
             tolerance=INFERENCE_TOLERANCE[dtype],
@@ -211,10 +207,9 @@ def cases(
         weights = language_model_weights(model, dtype, rng)
         x, y = rng.integers(0, model.V, (2, model.B, model.T))
         runs = {
-            "fastact": _fastact_language_model_step(model, weights, x, y, dtype),
+            "fastact": _fastact_language_model_step(model, weights, x, y),
             "NumPy": _numpy_language_model_step(weights, x, y),
         }
         runs |= offered(peers, "language_model_step", model, weights, x, y, RATE, CLIP)
         expected = _numpy_language_model_step({n: w.astype("f8") for n, w in weights.items()}, x, y)
-        label = f"V={model.V} E={model.E} H={model.H} B={model.B} T={model.T}"
-        yield _case("language model step", label, dtype, runs, expected, model.flops(), threads)
+        yield _case("language model step", model.label, dtype, runs, expected, model.flops(), threads)

@@ -10,19 +10,33 @@ import dataclasses
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import fastact as fa
 
-from . import activations, calls, normalization, peers, product, recurrent, shapes, timing, training, values
+from . import (
+    activations,
+    attention,
+    calls,
+    convergence,
+    losses,
+    normalization,
+    peers,
+    product,
+    recurrent,
+    shapes,
+    timing,
+    training,
+    values,
+)
 
 SECTIONS = (
-    *("activations", "calls", "values", "product", "normalization"),
-    *("lstm", "recurrent", "variants", "rounded", "streams", "training"),
+    *("activations", "calls", "values", "product", "normalization", "losses", "attention"),
+    *("lstm", "recurrent", "variants", "rounded", "streams", "training", "convergence"),
 )
-WITHOUT_NUMPY = ("recurrent", "variants", "rounded", "streams")
-FLOAT32_ALONE = ("rounded",)
+WITHOUT_NUMPY = ("recurrent", "variants", "rounded", "streams", "convergence", "losses", "attention")
+FLOAT32_ALONE = ("rounded", "convergence")
 
 
 @dataclass(frozen=True)
@@ -42,33 +56,81 @@ class Level:
     streams: list[shapes.RecurrentShape]
     mlps: list[shapes.MLPShape]
     language_models: list[shapes.LanguageModelShape]
-    norms: tuple[shapes.NormShape, ...] = shapes.NORM_SHAPES
+    norms: list[shapes.NormShape]
+    losses: list[shapes.NormShape | shapes.CTCShape]
+    attention: list[shapes.AttentionShape]
+    runs: list[shapes.DigitsRun | shapes.TextRun]
 
 
 _FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY
+_DEFAULT = Level(
+    rounds=2,
+    seconds=0.03,
+    activations=activations.MAIN,
+    sizes=shapes.ACTIVATION_SIZES,
+    rows=shapes.ROWS_SHAPES,
+    products=_FIXED_PRODUCTS + shapes.sampled_products(8),
+    lstms=shapes.LSTM_SHAPES,
+    recurrent=shapes.RECURRENT_SHAPES,
+    variants=shapes.VARIANT_SHAPES,
+    rounded=shapes.ROUNDED_SHAPES,
+    streams=shapes.STREAM_SHAPES,
+    mlps=shapes.MLP_SHAPES,
+    language_models=[shapes.LANGUAGE_MODEL],
+    norms=shapes.NORM_SHAPES,
+    losses=shapes.LOSS_SHAPES,
+    attention=shapes.ATTENTION_SHAPES,
+    runs=shapes.TRAINING_RUNS,
+)
 LEVELS = {
     "tiny": Level(
-        1, 0, None, shapes.TINY_ACTIVATION_SIZES, shapes.TINY_ROWS_SHAPES, shapes.TINY_PRODUCTS,
-        shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES, shapes.TINY_LSTM_SHAPES,
-        shapes.TINY_LSTM_SHAPES, shapes.TINY_MLP_SHAPES, [shapes.TINY_LANGUAGE_MODEL], shapes.TINY_NORM_SHAPES,
+        rounds=1,
+        seconds=0,
+        activations=None,
+        sizes=shapes.TINY_ACTIVATION_SIZES,
+        rows=shapes.TINY_ROWS_SHAPES,
+        products=shapes.TINY_PRODUCTS,
+        lstms=shapes.TINY_LSTM_SHAPES,
+        recurrent=shapes.TINY_LSTM_SHAPES,
+        variants=shapes.TINY_LSTM_SHAPES,
+        rounded=shapes.TINY_LSTM_SHAPES,
+        streams=shapes.TINY_LSTM_SHAPES,
+        mlps=shapes.TINY_MLP_SHAPES,
+        language_models=[shapes.TINY_LANGUAGE_MODEL],
+        norms=shapes.TINY_NORM_SHAPES,
+        losses=shapes.TINY_LOSS_SHAPES,
+        attention=shapes.TINY_ATTENTION_SHAPES,
+        runs=shapes.TINY_TRAINING_RUNS,
     ),
-    "quick": Level(
-        1, 0.02, activations.MAIN, shapes.QUICK_ACTIVATION_SIZES, [], shapes.QUICK_PRODUCTS, shapes.QUICK_LSTM_SHAPES,
-        shapes.QUICK_RECURRENT_SHAPES, shapes.VARIANT_SHAPES[:1], shapes.ROUNDED_SHAPES[:1], shapes.STREAM_SHAPES[:2],
-        shapes.MLP_SHAPES[-1:], [],
+    "quick": replace(
+        _DEFAULT,
+        rounds=1,
+        seconds=0.02,
+        sizes=shapes.QUICK_ACTIVATION_SIZES,
+        rows=[],
+        products=shapes.QUICK_PRODUCTS,
+        lstms=shapes.QUICK_LSTM_SHAPES,
+        recurrent=shapes.QUICK_RECURRENT_SHAPES,
+        variants=shapes.VARIANT_SHAPES[:1],
+        rounded=shapes.ROUNDED_SHAPES[:1],
+        streams=shapes.STREAM_SHAPES[:2],
+        mlps=shapes.MLP_SHAPES[-1:],
+        language_models=[],
+        norms=shapes.NORM_SHAPES[-1:],
+        losses=shapes.LOSS_SHAPES[:1],
+        attention=shapes.ATTENTION_SHAPES[:1],
+        runs=shapes.TRAINING_RUNS[:1],
     ),
-    "default": Level(
-        2, 0.03, activations.MAIN, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES,
-        _FIXED_PRODUCTS + shapes.sampled_products(8), shapes.LSTM_SHAPES,
-        shapes.RECURRENT_SHAPES, shapes.VARIANT_SHAPES, shapes.ROUNDED_SHAPES, shapes.STREAM_SHAPES,
-        shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
+    "default": _DEFAULT,
+    "full": replace(
+        _DEFAULT,
+        rounds=5,
+        seconds=0.05,
+        activations=None,
+        products=_FIXED_PRODUCTS + shapes.sampled_products(60),
+        recurrent=shapes.RECURRENT_GRID,
     ),
-    "full": Level(
-        5, 0.05, None, shapes.ACTIVATION_SIZES, shapes.ROWS_SHAPES, _FIXED_PRODUCTS + shapes.sampled_products(60),
-        shapes.LSTM_SHAPES, shapes.RECURRENT_GRID, shapes.VARIANT_SHAPES, shapes.ROUNDED_SHAPES, shapes.STREAM_SHAPES,
-        shapes.MLP_SHAPES, [shapes.LANGUAGE_MODEL],
-    ),
-}  # fmt: skip
+}
 
 
 def cases(
@@ -102,8 +164,30 @@ def cases(
         yield from recurrent.stream_cases(tuple(shapes.GATES), level.streams, dtype, threads, others, only)
     elif section == "normalization":
         yield from normalization.cases(level.norms, dtype, threads, others)
+    elif section == "losses":
+        yield from losses.cases(level.losses, dtype, threads, others)
+    elif section == "attention":
+        yield from attention.cases(level.attention, dtype, threads, others)
     else:
         yield from training.cases(level.mlps, level.language_models, dtype, threads, others)
+
+
+def rows(
+    section: str,
+    level: Level,
+    dtype: str,
+    threads: int,
+    others: list[peers.Peer],
+    names: tuple[str, ...] | None,
+    only: tuple[str, ...],
+) -> Iterator[timing.Row]:
+    """What is measured of a section."""
+    if section == "convergence":
+        if dtype == "float32":
+            yield from convergence.rows(level.runs, level.rounds, threads, others)
+        return
+    for case in cases(section, level, dtype, threads, others, names, only):
+        yield timing.measure(case, threads, level.rounds, level.seconds)
 
 
 def run(
@@ -143,8 +227,8 @@ def run(
             numpy = [] if section in WITHOUT_NUMPY else ["NumPy"]
             yield {"columns": ["fastact", *numpy, *(peer.name for peer in others if peer.offers(section))]}
             for dtype in dtypes:
-                for case in cases(section, chosen, dtype, threads, others, names, only):
-                    yield {"row": dataclasses.asdict(timing.measure(case, threads, chosen.rounds, chosen.seconds))}
+                for row in rows(section, chosen, dtype, threads, others, names, only):
+                    yield {"row": dataclasses.asdict(row)}
 
 
 def main() -> None:

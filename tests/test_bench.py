@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from fastact.bench import (
     catalogue,
     cli,
+    convergence,
     formulas,
     numpy_lstm,
     peers,
@@ -282,7 +284,7 @@ def test_a_stream_that_goes_wrong_after_its_first_step_is_reported():
     case = next(recurrent.stream_cases(["GRU"], [shapes.RecurrentShape(1, 2, 3, 4)], "float64", 1, []))
     good = case.contenders[0].run
     kept = good().copy()
-    broken = timing.Contender("other", lambda: kept, recurrent._first_steps(lambda: kept))
+    broken = timing.Contender("other", lambda: kept, timing.first_results(lambda: kept))
     fresh = next(recurrent.stream_cases(["GRU"], [shapes.RecurrentShape(1, 2, 3, 4)], "float64", 1, []))
     fresh.contenders.append(broken)
     measured = timing.measure(fresh, 1, 1, 0)
@@ -341,3 +343,41 @@ def test_peers_agree(name):
     assert any(name in measured["times_ns"] for measured in rows)
     for measured in rows:
         assert name not in measured["failed"], (measured["name"], measured["failed"])
+
+
+def racers(monkeypatch, paces):
+    """A run of 4 steps whose loss is 10 less the progress; by name the seconds of a step and the progress it makes."""
+    clock = [0.0]
+    monkeypatch.setattr(convergence, "time", SimpleNamespace(perf_counter=lambda: clock[0], sleep=lambda _: None))
+
+    def learner(seconds, progress):
+        weights = {"w": np.zeros(())}
+
+        def step(number):
+            clock[0] += seconds
+            weights["w"] = weights["w"] + progress
+
+        return peers.Learner(lambda number: (number,), step, weights.copy)
+
+    learners = {name: (lambda pace=pace: learner(*pace)) for name, pace in paces.items()}
+    batches = [(number,) for number in range(6)]
+    return convergence.Run("n", "s", batches, 4, 2, learners, lambda weights: 10 - float(weights["w"]), 1)
+
+
+def test_time_to_the_loss_that_pytorch_reaches(monkeypatch):
+    run = racers(monkeypatch, {"fastact": (1.0, 1.0), "PyTorch": (3.0, 1.0)})
+    row = convergence.measured(run, 2, 1)
+    assert row.times_ns == {"fastact": 4e9, "PyTorch": 12e9}
+    assert row.shape == "s, loss 6.0000"
+    assert row.curves["fastact"] == [(0.0, 10.0), (2.0, 8.0), (4.0, 6.0), (6.0, 4.0)]
+
+
+def test_who_is_behind_at_the_end_may_go_on(monkeypatch):
+    row = convergence.measured(racers(monkeypatch, {"fastact": (1.0, 0.995), "PyTorch": (3.0, 1.0)}), 1, 1)
+    assert row.times_ns == {"fastact": 6e9, "PyTorch": 12e9}
+    row = convergence.measured(racers(monkeypatch, {"fastact": (1.0, 1.0), "PyTorch": (3.0, 0.5)}), 1, 1)
+    assert "after 2 steps its loss is 9.0000" in row.failed["PyTorch"]  # it does other work
+    run = racers(monkeypatch, {"fastact": (1.0, 1.0), "PyTorch": (3.0, 1.0)})
+    losses = iter([10.0, 8.0, 6.5, 6.4, 10.0, 8.0, 6.0, 4.0])
+    run.loss = lambda weights: next(losses)
+    assert "never below 6.0000: 6.4000 at best" in convergence.measured(run, 1, 1).failed["fastact"]

@@ -58,6 +58,17 @@ def test_accumulated_batches_are_one_large_batch(settings):
         assert parts.last_gradient_norm == pytest.approx(whole.last_gradient_norm, rel=1e-12)
 
 
+def test_a_loss_that_is_a_sum_is_one_over_any_batches():
+    """History and evaluation have the sum over all rows, and accumulated batches the gradient of one large batch."""
+    trainers = [fa.Trainer(model(), fa.losses.CrossEntropy(reduction="sum"), fa.optim.SGD(1e-3)) for _ in range(2)]
+    (whole, parts), expected = trainers, 48 * fa.losses.CrossEntropy().measure(model()(X), Y).mean
+    parts.accumulate = 3
+    assert [parts.evaluate(X, Y, size)["loss"] for size in (None, 20, 7)] == pytest.approx([expected] * 3, rel=1e-12)
+    for t, size in ((whole, 48), (parts, 16)):
+        assert t.fit(X, Y, 2, size)["loss"][0] == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(parts.model.flat_parameters, whole.model.flat_parameters, rtol=0, atol=1e-12)
+
+
 def test_an_accumulating_fit_is_that_of_larger_batches():
     whole = fa.Trainer(model(), optimizer=fa.optim.Adam(0.05))
     parts = fa.Trainer(model(), optimizer=fa.optim.Adam(0.05), accumulate=4)

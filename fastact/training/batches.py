@@ -43,6 +43,13 @@ class Batch(NamedTuple):
     weight: Array | None = None
     lengths: Array | None = None
 
+    def arguments(self, state: Any = None) -> dict[str, Any]:
+        """What the model is called with besides x."""
+        given = {} if state is None else {"state": state}
+        if self.lengths is not None:
+            given["lengths"] = self.lengths
+        return given
+
 
 class ArrayData:
     """Arrays of as many rows.

@@ -48,20 +48,25 @@ def as_data(
         raise ValueError("steps_per_epoch: expected None with arrays, whose rows are all read in each epoch")
     dtype = model.arena.dtype
     weighted = sample_weight is not None or class_weight is not None
-    if getattr(model, "takes_lengths", False) and is_ragged(x):
+    if class_weight is not None and not loss.aligned:
+        raise ValueError(
+            f"class_weight: expected None with {type(loss).__name__}, whose labels have no steps of their own, got "
+            f"{class_weight!r}; sample_weight serves"
+        )
+    if model.takes_lengths and is_ragged(x):
         sequences, targets = as_sequences(x, y, model, loss, names[:2])
         every_step = not isinstance(targets, np.ndarray)
-        if weighted or every_step:
+        if weighted or every_step or not loss.aligned:
             _takes_weight(loss)
         weight = as_weight(sample_weight, (len(sequences),), dtype, names[2])
-        labels = np.concatenate(targets) if every_step else targets
-        return RaggedData(sequences, targets, weight, as_class_weights(class_weight, labels, dtype))  # type: ignore[arg-type]
+        labels = targets if isinstance(targets, np.ndarray) else np.concatenate(targets)
+        return RaggedData(sequences, targets, weight, as_class_weights(class_weight, labels, dtype), loss.aligned)
     if is_ragged(x) and not isinstance(x, np.ndarray):
         as_real(x, names[0])  # says what is wrong with it
     inputs, found = as_arrays(x, y, model, loss, names[:2])
     if weighted:
         _takes_weight(loss)
-    weight = as_weight(sample_weight, found.shape, dtype, names[2])
+    weight = as_weight(sample_weight, found.shape if loss.aligned else found.shape[:1], dtype, names[2])
     return ArrayData(inputs, found, model, loss, weight, as_class_weights(class_weight, found, dtype))
 
 

@@ -109,7 +109,7 @@ class Fit:
         for group in _groups(batches, trainer.accumulate):
             run.add(trainer._update(group, None, measuring))
             run.seconds += time.perf_counter() - begin
-            bar.update(sum([len(batch.x) for batch in group]), run.mean)
+            bar.update(sum([len(batch.x) for batch in group]), run.loss)
             for on_step in called:
                 on_step(trainer)
             if trainer.stopping:
@@ -120,10 +120,8 @@ class Fit:
     def _end_epoch(self) -> None:
         """Measure, write it down, and tell the callbacks."""
         trainer, run = self.trainer, self.run
-        row: dict[str, Any] = {"epoch": trainer.epochs + 1, "step": trainer.steps, "loss": run.mean}
-        if trainer.loss.counts_correct:
-            row["accuracy"] = run.correct / (run.size or 1)
-        row.update(self.measuring.results())
+        row: dict[str, Any] = {"epoch": trainer.epochs + 1, "step": trainer.steps}
+        row |= run.results(trainer.loss) | self.measuring.results()
         if self.held is not None:
             batches = self.held.batches(run.batch_size)
             with nullcontext() if trainer.average is None else trainer.averaged():

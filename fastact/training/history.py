@@ -52,7 +52,8 @@ class History(Mapping[str, list[Any]]):
         """Add one epoch."""
         before = self.epochs
         for name in row:
-            self._columns.setdefault(name, [None] * before)
+            if name not in self._columns:  # what an epoch adds must not grow with the number of those before
+                self._columns[name] = [None] * before
         for name, column in self._columns.items():
             column.append(row.get(name))
 

@@ -4,12 +4,68 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from fastact.losses import Loss
+from fastact._arguments import Array
+from fastact.losses import Loss, Measure
+from fastact.metrics import as_metric
 from fastact.nn.base import Layer
 from fastact.training.batches import Batch
 from fastact.training.interrupts import InterruptGuard
+
+
+def measured(loss: Loss, output: Array, batch: Batch, gradient: Array | None = None) -> Measure:
+    """What the loss finds on a batch; one of the user's own may know no weights."""
+    if batch.weight is None:
+        return loss.measure(output, batch.y, gradient)
+    return loss.measure(output, batch.y, gradient, weight=batch.weight)
+
+
+@dataclass(kw_only=True)
+class Totals:
+    """What the loss would have found on several batches at once.
+
+    Attributes
+    ----------
+    sums : bool
+        Whether the loss of a batch is a sum over it rather than a mean.
+    total : float
+        Sum of the loss over all terms, each times its weight.
+    size, correct : float
+        The sum of the weights, and the part of it that is right.
+    """
+
+    sums: bool = False
+    total: float = 0.0
+    size: float = 0
+    correct: float = 0
+
+    def add(self, measure: Measure) -> None:
+        self.total += measure.mean if self.sums else measure.mean * measure.size
+        self.size += measure.size
+        self.correct += measure.correct
+
+    @property
+    def share(self) -> float:
+        """What ``total``, and the gradients of the batches' sums added up, are multiplied with to be the loss's."""
+        return 1.0 if self.sums else 1.0 / (self.size or 1.0)
+
+    @property
+    def loss(self) -> float:
+        return self.total if self.sums else self.total / (self.size or 1.0)
+
+    def results(self, loss: Loss) -> dict[str, float]:
+        """For the history."""
+        found = {"loss": self.loss}
+        if loss.counts_correct:
+            found["accuracy"] = self.correct / (self.size or 1.0)
+        return found
+
+
+def adds_up(loss: Loss) -> bool:
+    """Whether the loss of a batch is a sum over it rather than a mean."""
+    return getattr(loss, "reduction", "mean") == "sum"
 
 
 class Measuring:
@@ -27,8 +83,7 @@ class Measuring:
         self.reset()
         if metrics and model is not None and data.rows is not None:
             batch = next(data.batches(1))
-            given = {} if batch.lengths is None else {"lengths": batch.lengths}
-            self.update(model(batch.x, **given), batch)
+            self.update(model(batch.x, **batch.arguments()), batch)
             self.reset()
 
     def reset(self) -> None:
@@ -59,22 +114,15 @@ def evaluated(
     model: Layer, loss: Loss, metrics: list[Any], batches: Iterable[Batch], guard: InterruptGuard | None = None
 ) -> dict[str, float]:
     """Loss, for classifiers accuracy, and metrics of a model over batches. Nothing is changed, the metrics neither."""
-    total, size, correct = 0.0, 0.0, 0.0
+    totals = Totals(sums=adds_up(loss))
     measuring = Measuring(copy.deepcopy(metrics))
     for batch in batches:
-        x, y, weight, lengths = batch
-        output = model(x) if lengths is None else model(x, lengths=lengths)  # type: ignore[call-arg]
-        measure = loss.measure(output, y) if weight is None else loss.measure(output, y, weight=weight)  # type: ignore[call-arg]
-        total += measure.mean * measure.size
-        size += measure.size
-        correct += measure.correct
+        output = model(batch.x, **batch.arguments())
+        totals.add(measured(loss, output, batch))
         measuring.update(output, batch)
         if guard is not None:
             guard.check()
-    found = {"loss": total / (size or 1)}
-    if loss.counts_correct:
-        found["accuracy"] = correct / (size or 1)
-    return found | measuring.results()
+    return totals.results(loss) | measuring.results()
 
 
 def as_metrics(metrics: Sequence[Any]) -> list[Any]:
@@ -91,8 +139,6 @@ def as_metrics(metrics: Sequence[Any]) -> list[Any]:
         )
     if not metrics:
         return []
-    from fastact.metrics import as_metric  # type: ignore[import-not-found,unused-ignore]
-
     found = [as_metric(metric) for metric in metrics]
     names = [metric.name for metric in found]
     if twice := {name for name in names if names.count(name) > 1}:

@@ -56,6 +56,14 @@ def find_cause(model: Layer, x: Any, y: Any, seeds: tuple[int, ...] = (0,), **gi
     return f"Data, parameters and outputs are finite (largest output {largest:.3g}): the loss itself overflowed."
 
 
+def find_gradient(model: Layer) -> str:
+    """One sentence on the first gradient that is not finite."""
+    for name, parameter in model.parameters().items():
+        if bad := first_bad(parameter.grad):
+            return f"The loss is finite, but the gradient of {name} is {bad}."
+    return "Every gradient is finite: their squares overflowed."
+
+
 def _watch(name: str, layer: Layer, found: list[str]) -> None:
     """Let ``layer.forward`` note in ``found`` when it puts out what is not finite."""
     forward = layer.forward

@@ -2,23 +2,21 @@
 
 What it orchestrates has files of its own: data (``data``, ``batches``, ``ragged``, ``iterables``, ``weights``), the
 loop over epochs (``fitting``), callbacks, measuring, the average of the weights, the search for what is not finite,
-checkpoints.
+what a checkpoint holds (``snapshots``) and its file.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastact import init, losses, schedules
+from fastact import init, io
 from fastact._arguments import Array, as_number, as_size
 from fastact._core import training as _core
 from fastact.errors import NonFiniteError
@@ -26,15 +24,16 @@ from fastact.losses import Loss, Measure, as_loss
 from fastact.nn.base import Backward, Layer
 from fastact.optim import Adam, Optimizer, clip_by_value, clip_scale, global_norm
 from fastact.schedules import Schedule, as_schedule
-from fastact.training import checkpoints
+from fastact.training import checkpoints, snapshots
 from fastact.training.averaging import WeightAverage
 from fastact.training.batches import Batch, as_batch_size, as_inputs
 from fastact.training.callbacks import Callback, as_callbacks
 from fastact.training.data import Data, as_data, as_validation, is_fraction
 from fastact.training.fitting import Fit
 from fastact.training.history import History
-from fastact.training.measuring import Measuring, as_metrics, evaluated
-from fastact.training.nonfinite import find_cause
+from fastact.training.measuring import Measuring, Totals, adds_up, as_metrics, evaluated, measured
+from fastact.training.nonfinite import find_cause, find_gradient
+from fastact.training.ragged import is_ragged, predicted
 from fastact.training.run import Run
 
 Function = Callable[["Trainer"], Any]
@@ -140,7 +139,8 @@ class Trainer:
         self._callback_states: dict[str, Any] = {}  # of an interrupted fit, for the callbacks that resume it
         self._metric_states: list[Any] = []  # the same for what metrics have seen of its epoch
         self._fit: Fit | None = None  # under way
-        self._pending: list[Measure] = []  # of batches whose gradients ``step`` has added up so far
+        self._added = 0  # batches whose gradients ``step`` has added up for the update to come
+        self._pending = Totals()  # what it found on them
         self._factor: tuple[int, float] = (-1, 1.0)  # of a schedule that goes by the history: its epochs, the factor
         self._gradient = np.empty(0, model.arena.dtype)  # of the loss by the output, reused from batch to batch
 
@@ -201,20 +201,17 @@ class Trainer:
         batch = Batch(x, y, weight, lengths)  # type: ignore[arg-type]
         if self.accumulate == 1:
             return self._update([batch], state).mean
-        pending = self._pending
-        if not pending:
+        if self._added == 0:
             _core.zero(self.model.arena.gradients)
-        try:
-            measure, final, _ = self._add_gradient(batch, state, len(pending), summed=True)
-            pending.append(measure)
-            if len(pending) == self.accumulate:
-                self._apply(batch, self._share(pending), final)
-        except BaseException:
-            pending.clear()  # some of its gradient may be there already
-            raise
+            self._pending = Totals(sums=adds_up(self.loss))
+        number, self._added = self._added, 0  # if this batch fails, some of its gradient may be there: begin anew
+        measure, final, _ = self._add_gradient(batch, state, number, summed=True)
+        self._pending.add(measure)
+        if number + 1 == self.accumulate:
+            self._apply(self._pending.share)
+        else:
+            self._added = number + 1
         self.last_loss, self.state = measure.mean, final
-        if len(pending) == self.accumulate:
-            pending.clear()
         return measure.mean
 
     def _update(self, batches: Sequence[Batch], state: Any = None, measuring: Measuring | None = None) -> Measure:
@@ -223,17 +220,17 @@ class Trainer:
         if len(batches) == 1:
             batch = batches[0]
             measure, final, output = self._add_gradient(batch, state)
-            self._apply(batch, 1.0, final)
+            self._apply(1.0)
             outputs = [output]
         else:
-            measures, outputs = [], []
+            totals, outputs = Totals(sums=adds_up(self.loss)), []
             for i, batch in enumerate(batches):
                 measure, final, output = self._add_gradient(batch, state, i, summed=True)
-                measures.append(measure)
+                totals.add(measure)
                 if measuring is not None:
                     outputs.append(output)
-            self._apply(batch, self._share(measures), final)
-            measure = self._joined(measures)
+            self._apply(totals.share)
+            measure = Measure(totals.loss, totals.size, totals.correct)
         self.last_loss, self.state = measure.mean, final
         if measuring is not None:
             for batch, output in zip(batches, outputs, strict=True):
@@ -247,24 +244,18 @@ class Trainer:
 
         Returns the loss, the final state and the output.
         """
-        x, y, weight, lengths = batch
-        given = {}
-        if state is not None:
-            given["state"] = state
-        if lengths is not None:
-            given["lengths"] = lengths
+        given = batch.arguments(state)
         with init.seeded(self.seed, self.optimizer.steps, number, 1):
-            output, backward = self.model.forward(x, **given)
+            output, backward = self.model.forward(batch.x, **given)
         gradient = self._gradient
         if gradient.shape != output.shape or gradient.dtype != output.dtype:
             gradient = self._gradient = np.empty(output.shape, output.dtype)
-        if weight is None:
-            measure = self.loss.measure(output, y, gradient)
-        else:
-            measure = self.loss.measure(output, y, gradient, weight=weight)  # type: ignore[call-arg]
+        measure = measured(self.loss, output, batch, gradient)
         if not math.isfinite(measure.mean):
-            raise self._non_finite("loss", measure.mean, batch, given, number)
-        if summed and not self._adds_up:
+            seeds = (self.seed, self.steps, number, 1)
+            cause = find_cause(self.model, batch.x, batch.y, seeds, **given)
+            raise self._non_finite("loss", measure.mean, cause)
+        if summed and not adds_up(self.loss):
             gradient *= measure.size
         if isinstance(backward, Backward):
             backward(gradient, input_gradient=False)
@@ -272,23 +263,7 @@ class Trainer:
             backward(gradient)
         return measure, getattr(backward, "state", None), output
 
-    @property
-    def _adds_up(self) -> bool:
-        """Whether the loss of a batch is a sum over it rather than a mean."""
-        return getattr(self.loss, "reduction", "mean") == "sum"
-
-    def _share(self, measures: list[Measure]) -> float:
-        """What the gradients of several batches, added up, are multiplied with."""
-        return 1.0 if self._adds_up else 1.0 / (sum(m.size for m in measures) or 1.0)
-
-    def _joined(self, measures: list[Measure]) -> Measure:
-        """What the loss would have found on all the batches at once."""
-        size, correct = sum(m.size for m in measures), sum(m.correct for m in measures)
-        if self._adds_up:
-            return Measure(sum(m.mean for m in measures), size, correct)
-        return Measure(sum(m.mean * m.size for m in measures) / (size or 1.0), size, correct)
-
-    def _apply(self, batch: Batch, scale: float, state: Any) -> None:
+    def _apply(self, scale: float) -> None:
         """Clip ``scale`` times the gradients, and let the optimiser use them."""
         model, optimizer = self.model, self.optimizer
         if self.average is not None and self.average.in_use:
@@ -298,7 +273,7 @@ class Trainer:
         if self.clip_norm is not None:
             norm = self.last_gradient_norm = global_norm(model) * scale
             if not math.isfinite(norm):
-                raise self._non_finite("norm of the gradient", norm, batch, {}, 0)
+                raise self._non_finite("norm of the gradient", norm, find_gradient(model))
             scale *= clip_scale(norm, self.clip_norm)
         if self.schedule is None:
             self.last_lr = optimizer.lr
@@ -313,12 +288,10 @@ class Trainer:
         if self.average is not None:
             self.average.update(model.arena)
 
-    def _non_finite(self, what: str, value: float, batch: Batch, given: dict[str, Any], number: int) -> NonFiniteError:
-        bad = None if self._fit is None else self._fit.data.first_bad()
-        if bad is not None:
+    def _non_finite(self, what: str, value: float, cause: str) -> NonFiniteError:
+        """The error for a batch in which ``what`` is not finite, as ``cause`` says; or as the data of the fit say."""
+        if self._fit is not None and (bad := self._fit.data.first_bad()):
             cause = f"The data have {bad} first: clean them."
-        else:
-            cause = find_cause(self.model, batch.x, batch.y, (self.seed, self.steps, number, 1), **given)
         lower = f"lower the learning rate (lr={self.lr:g} now, try {self.lr / 10:g})"
         clip = "set clip_norm=1.0" if self.clip_norm is None else f"lower clip_norm ({self.clip_norm:g} now)"
         return NonFiniteError(
@@ -357,7 +330,7 @@ class Trainer:
             length; the model takes ``lengths``. Batches are (x, y), (x, y, weight) or (x, y, weight, lengths); a
             function that makes the iterable is called for each epoch, an iterator goes on from epoch to epoch.
         y : array of shape (rows, ...), or list of arrays of shape (T_i, ...)
-            Not with an iterable of batches.
+            For CTC a list of label sequences, whose lengths are their own. Not with an iterable of batches.
         epochs : int
             How many more.
         batch_size : int, "auto" or None
@@ -409,6 +382,7 @@ class Trainer:
             steps_per_epoch=None if steps_per_epoch is None else int(steps_per_epoch),
             weighted=(sample_weight is not None, class_weight is not None),
             first_step=self.steps,
+            sums=adds_up(self.loss),
         )
         called = as_callbacks(callbacks, on_step, on_epoch)
         return self._continue(run, Fit(self, run, data, held, called, progress, checkpoint))
@@ -506,8 +480,30 @@ class Trainer:
         with self.averaged() if averaged else nullcontext():
             return evaluated(self.model, self.loss, self.metrics, data.batches(size))
 
-    def predict(self, x: npt.ArrayLike, batch_size: int | None = None) -> Array:
-        """``model.predict``: raw outputs for all of x."""
+    def predict(self, x: Any, batch_size: int | None = None) -> Array | list[Array]:
+        """Raw outputs for all of x, in its order; ``batch_size`` rows at a time.
+
+        Parameters
+        ----------
+        x : array of shape (rows, ...), or list of sequences of different lengths (T_i, ...)
+        batch_size : int, optional
+            Without, all rows in one call; of sequences 64, those of like length together.
+
+        Returns
+        -------
+        array of shape (rows, ...), or list of arrays of shape (T_i, ...)
+            The list for sequences of different lengths, where the model puts out something at each step.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastact as fa
+        >>> trainer = fa.Trainer(fa.nn.Sequential(fa.nn.GRU(2, 3, rng=0)), "mse")
+        >>> [y.shape for y in trainer.predict([np.ones((5, 2)), np.ones((4, 2))])]
+        [(5, 3), (4, 3)]
+        """
+        if self.model.takes_lengths and is_ragged(x):
+            return predicted(self.model, x, batch_size)
         return self.model.predict(as_inputs(x, self.model.arena.dtype), batch_size)
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -554,31 +550,7 @@ class Trainer:
         extra : mapping, optional
             Facts of your own, of JSON's types; ``restore`` returns them.
         """
-        optimizer = self.optimizer.state_dict()
-        facts = {
-            "loss": {"name": type(self.loss).__name__, "settings": self.loss.config()},
-            "optimizer": {k: optimizer[k] for k in ("name", "settings", "steps")},
-            "schedule": None if self.schedule is None else _described(self.schedule),
-            "accumulate": self.accumulate,
-            "clip_norm": self.clip_norm,
-            "clip_value": self.clip_value,
-            "average": None if self.average is None else self.average.decay,
-            "last_lr": self.last_lr,
-            "seed": self.seed,
-            "epochs": self.epochs,
-            "history": {name: list(column) for name, column in self.history.items()},
-            "run": None if self._run is None else asdict(self._run),
-            "extra": dict(extra or {}),
-        }
-        callbacks, metrics = self._states()
-        trees = {
-            "optimizer": optimizer["arrays"],
-            "state": self.state,
-            "average": None if self.average is None else self.average.values,
-            "callbacks": callbacks,
-            "metrics": metrics,
-        }
-        checkpoints.write(path, self.model, facts, trees)
+        checkpoints.write(path, self.model, *snapshots.taken(self, extra))
 
     def _states(self) -> tuple[dict[str, Any], list[Any]]:
         """What callbacks and metrics must know to finish an interrupted fit."""
@@ -601,52 +573,7 @@ class Trainer:
         ValueError
             If it does not fit this trainer. Nothing is changed then.
         """
-        weights, facts, trees = checkpoints.read(path)
-        return self._take(weights, facts, trees)
-
-    def _take(self, weights: dict[str, Array], facts: dict[str, Any], trees: dict[str, Any]) -> dict[str, Any]:
-        if facts["loss"]["name"] != type(self.loss).__name__:
-            raise ValueError(
-                f"loss: expected {facts['loss']['name']}, with which the checkpoint was trained, got {self.loss!r}"
-            )
-        schedule = self._schedule_of(facts)
-        average = None if facts.get("average") is None else WeightAverage(facts["average"])
-        if average is not None and trees["average"] is not None:
-            average.set(trees["average"])
-        optimizer = copy.copy(self.optimizer)
-        optimizer.load_state_dict({**facts["optimizer"], "arrays": trees["optimizer"] or {}})
-        optimizer._bind(self.model.arena)
-        self.model.load_state_dict(weights)
-        vars(self.optimizer).update(vars(optimizer))
-        self.schedule, self.average = schedule, average
-        self.accumulate = facts.get("accumulate", 1)
-        self.clip_norm, self.clip_value = facts["clip_norm"], facts.get("clip_value")
-        self.last_lr = facts.get("last_lr", self.optimizer.lr)
-        self.seed = facts["seed"]
-        self.epochs = facts["epochs"]
-        self.history = History(facts["history"])
-        self.state = trees["state"]
-        self._run = None if facts["run"] is None else Run(**facts["run"])
-        self._callback_states, self._metric_states = trees.get("callbacks", {}), trees.get("metrics", [])
-        self._pending.clear()
-        self._factor = -1, 1.0
-        return facts["extra"]
-
-    def _schedule_of(self, facts: dict[str, Any]) -> Schedule | None:
-        """The schedule of a checkpoint; where that is code, this trainer's own stands for it."""
-        described = facts.get("schedule")
-        if described is None:
-            return None
-        kind = getattr(schedules, described["name"], None)
-        if described["settings"] is not None and isinstance(kind, type) and issubclass(kind, Schedule):
-            schedule = kind(**described["settings"])
-            return schedule.per_epoch() if described["unit"] == "epoch" else schedule
-        if self.schedule is not None and type(self.schedule).__name__ == described["name"]:
-            return self.schedule
-        raise ValueError(
-            f"schedule: the checkpoint was trained with one of your own ({described['name']}), which a file cannot "
-            "hold; pass schedule= to Trainer or Trainer.load"
-        )
+        return snapshots.put(self, *checkpoints.read(path))
 
     @classmethod
     def load(
@@ -678,25 +605,10 @@ class Trainer:
         ValueError
             If loss or optimiser are your own: pass the one; for the other make a Trainer and ``restore``.
         """
-        from fastact import io, optim
-
         weights, facts, trees = checkpoints.read(path)
-        if loss is None:
-            name = facts["loss"]["name"]
-            kind = getattr(losses, name, None)
-            if not (isinstance(kind, type) and issubclass(kind, Loss)):
-                raise ValueError(f"loss: the checkpoint was trained with {name}, which is not in fa.losses; pass loss=")
-            loss = kind(**facts["loss"]["settings"])
-        name = facts["optimizer"]["name"]
-        rule = getattr(optim, name, None)
-        if not (isinstance(rule, type) and issubclass(rule, Optimizer)):
-            raise ValueError(
-                f"optimizer: the checkpoint was trained with {name}, which is not in fa.optim; make the Trainer with "
-                "one, then trainer.restore(path)"
-            )
-        optimizer = rule(**facts["optimizer"]["settings"])
-        trainer = cls(io.load(path, custom), loss, optimizer, schedule=schedule, metrics=metrics)
-        trainer._take(weights, facts, trees)
+        made = loss or snapshots.loss_of(facts), snapshots.optimizer_of(facts)
+        trainer = cls(io.load(path, custom), *made, schedule=schedule, metrics=metrics)
+        snapshots.put(trainer, weights, facts, trees)
         return trainer
 
     def __repr__(self) -> str:
@@ -708,10 +620,3 @@ class Trainer:
             f"Trainer({type(self.model).__name__} of {self.model.num_parameters} parameters, loss={self.loss!r}, "
             f"optimizer={self.optimizer!r}{more}, seed={self.seed}; {self.epochs} epochs, {self.steps} steps)"
         )
-
-
-def _described(schedule: Schedule) -> dict[str, Any]:
-    """A schedule for a checkpoint; one of the user's own by its name alone."""
-    kind = type(schedule)
-    known = getattr(schedules, kind.__name__, None) is kind and kind is not schedules.Function
-    return {"name": kind.__name__, "unit": schedule.unit, "settings": schedule.config() if known else None}
