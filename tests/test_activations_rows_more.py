@@ -276,6 +276,21 @@ def test_reductions_same_bits_for_any_threads_and_layout(n, n_threads, isa, dtyp
     np.testing.assert_array_equal(fa.logsumexp.backward(dy[None], x=across, axis=0, keepdims=True), dx)
 
 
+def test_reductions_of_blocks_of_rows(isa, dtype):
+    """An axis between others, by the short way, as rows along the last one."""
+    x, dy = samples((3, 6, 5), dtype), samples((3, 5), dtype, 1)
+    turned = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    y = fa.logsumexp.reduce_rows(x, None, None, 1, 0, False)
+    np.testing.assert_array_equal(y, fa.logsumexp(turned))
+    dx = fa.logsumexp.reduce_rows(x, dy, None, 1, 0, False)
+    np.testing.assert_array_equal(np.moveaxis(dx, 1, -1), fa.logsumexp.backward(dy, x=turned))
+    tops = fa.maxout.reduce_rows(x, None, None, 1, 2, True)
+    np.testing.assert_array_equal(tops, x.reshape(3, 3, 2, 5).max(axis=2))
+    marks = fa.maxout.reduce_rows(x, tops, None, 1, 2, True)
+    np.testing.assert_array_equal(marks, np.where(x == np.repeat(tops, 2, axis=1), x, 0))
+    assert fa.maxout.reduce_rows(x, None, None, 1, 4, True) is None
+
+
 def test_maxout_masks_and_nan():
     x = np.array([1.0, np.nan, 3.0, 4.0, 5.0, 6.0])
     assert np.isnan(fa.maxout(x)).tolist() == [True, False, False]

@@ -590,7 +590,7 @@ cdef class Caller:
         cdef float narrow
         cdef int i, ndim, count = 0, n_arrays = 1 if b is None else 2
         cdef fa_size size, after = 1
-        if self.parameter_names and values[0] != 1:   # the temperature
+        if self.loops[FORWARD_SCALED] != NULL and values[0] != 1:   # the temperature
             kind = FORWARD_SCALED if kind == FORWARD else BACKWARD_Y_SCALED
             if not 1e-30 <= values[0] <= 1e30:
                 return None
