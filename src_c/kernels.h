@@ -9,6 +9,7 @@
 #include "gated.h"
 #include "losses.h"
 #include "norm.h"
+#include "pooling.h"
 #include "probe.h"
 #include "product.h"
 #include "recurrent.h"
@@ -26,6 +27,7 @@ typedef struct {
   fa_recurrent_kernels recurrent;
   fa_training_kernels training;
   fa_norm_kernels norm;
+  fa_pooling_kernels pooling;
   fa_loss_kernels losses;
   fa_probe_kernels probe;
 } fa_kernels;

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastact as fa
+from fastact._core import pooling as core
 from fastact.nn import (
     LSTM,
     BatchNorm,
@@ -74,6 +75,60 @@ def test_max_pooling_of_a_tie_goes_to_the_first():
     y, backward = MaxPooling().forward(np.full((1, 3, 1), -np.inf), lengths=[2])
     assert y == -np.inf
     np.testing.assert_array_equal(backward([[1.0]])[0, :, 0], [1, 0, 0])
+
+
+@pytest.mark.parametrize("kind", [MeanPooling, MaxPooling])
+@pytest.mark.parametrize("width", [1, 3, 16, 129, 300])
+@pytest.mark.parametrize("time_major", [False, True])
+def test_pooling_against_numpy(kind, width, time_major, dtype, isa, n_threads):
+    rng = np.random.default_rng(width)
+    x = rng.normal(size=(5, 70, width)).astype(dtype)
+    lengths = np.array([70, 1, 33, 32, 64])
+    given = np.ascontiguousarray(x.swapaxes(0, 1)) if time_major else x
+    dy = rng.normal(size=(5, width)).astype(dtype)
+    for steps in (None, lengths):
+        y, backward = kind(time_major).forward(given, lengths=steps)
+        dx = backward(dy).swapaxes(0, 1) if time_major else backward(dy)
+        for b, n in enumerate([70] * 5 if steps is None else lengths):
+            of = x[b, :n].astype(np.float64)
+            wanted = np.zeros((70, width))
+            if kind is MaxPooling:
+                np.testing.assert_array_equal(y[b], of.max(axis=0))
+                wanted[of.argmax(axis=0), np.arange(width)] = dy[b]
+                np.testing.assert_array_equal(dx[b], wanted)
+            else:
+                eps = np.finfo(dtype).eps
+                np.testing.assert_allclose(y[b], of.mean(axis=0), rtol=0, atol=20 * eps * np.abs(of).mean())
+                wanted[:n] = dy[b] / n
+                np.testing.assert_allclose(dx[b], wanted, rtol=2 * eps)
+
+
+def test_pooling_of_strided_and_wider_arrays(dtype):
+    x = np.random.default_rng(0).normal(size=(3, 9, 8, 4)).astype(dtype)
+    for view in (x[::-1, ::2], x[..., ::2], np.asfortranarray(x), x.transpose(0, 1, 3, 2)):
+        for kind in (MeanPooling, MaxPooling):
+            y, backward = kind().forward(view)
+            dense, back = kind().forward(np.ascontiguousarray(view))
+            np.testing.assert_array_equal(y, dense)
+            np.testing.assert_array_equal(backward(y), back(y))
+            np.testing.assert_allclose(y, (view.max if kind is MaxPooling else view.mean)(axis=1), rtol=1e-5)
+    assert MeanPooling()(x[:, :, 0, 0]).shape == (3,)
+    assert MaxPooling()(np.zeros((0, 4, 2), dtype)).shape == (0, 2)
+
+
+def test_pooling_core_refuses(dtype):
+    x, y = np.zeros((2, 5, 3), dtype), np.zeros((2, 3), dtype)
+    for wrong in (np.zeros((2, 5, 6), dtype)[..., ::2], x[0], x.astype(">f4"), x.astype(np.int32)):
+        with pytest.raises((ValueError, TypeError), match=r"expected|wrong number"):
+            core.forward(False, wrong, None, y)
+    with pytest.raises(ValueError, match="lengths: expected each from 1 to 5, got 6"):
+        core.forward(True, x, np.array([1, 6]), y)
+    with pytest.raises(ValueError, match="lengths: expected one for each of 2 sequences"):
+        core.forward(True, x, np.array([1]), y)
+    with pytest.raises(ValueError, match="y: expected"):
+        core.forward(True, x, None, np.zeros((2, 4), dtype))
+    with pytest.raises(ValueError, match="dx: expected shape"):
+        core.backward(True, x, None, y, y, np.zeros((2, 4, 3), dtype))
 
 
 @pytest.mark.parametrize("kind", POOLING)

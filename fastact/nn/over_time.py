@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastact._arguments import Array, as_real, as_signal
+from fastact._core import pooling
 from fastact._core.workspace import empty
 from fastact.nn.base import Backward, Layer
 from fastact.nn.members import pass_back
@@ -144,6 +146,23 @@ class Pooling(Layer):
         return (shape[1] if self.time_major else shape[0], *shape[2:])
 
 
+def _reduced(greatest: bool, x: Array, lengths: Array | None) -> tuple[Array, Callable[[Array, Array], Any]]:
+    """The greatest or the mean of each sequence's steps, and what fills dx."""
+    counts = None if lengths is None else lengths.astype(np.int64, copy=False)
+    width = math.prod(x.shape[2:])
+    shape = (*x.shape[:2], width)
+    rows = x.reshape(shape)
+    if (width > 1 and rows.strides[2] != rows.itemsize) or not rows.flags.aligned:
+        rows = np.ascontiguousarray(rows)
+    y = empty((x.shape[0], width), x.dtype)
+    pooling.forward(greatest, rows, counts, y)
+
+    def fill(dy: Array, dx: Array) -> None:
+        pooling.backward(greatest, rows, counts, y, dy.reshape(y.shape), dx.reshape(shape))
+
+    return y.reshape(x.shape[0], *x.shape[2:]), fill
+
+
 class MeanPooling(Pooling):
     """The mean over the steps of each sequence: y = (x_1 + ... + x_n) / n, where n is its length.
 
@@ -162,23 +181,7 @@ class MeanPooling(Pooling):
     """
 
     def _pooled(self, x: Array, lengths: Array | None) -> tuple[Array, Callable[[Array, Array], Any]]:
-        if lengths is None:
-            share = x.dtype.type(1 / x.shape[1])
-
-            def fill_all(dy: Array, dx: Array) -> None:
-                np.multiply(dy[:, None], share, out=dx)
-
-            return np.asarray(x.mean(axis=1)), fill_all
-        tail = [1] * (x.ndim - 2)
-        there = steps_there(lengths, x.shape[1]).reshape(*x.shape[:2], *tail)
-        counts = lengths.astype(x.dtype).reshape(-1, *tail)
-        y = np.add.reduce(x, axis=1, where=there)
-        y /= counts
-
-        def fill(dy: Array, dx: Array) -> None:
-            np.multiply((dy / counts)[:, None], there, out=dx)
-
-        return y, fill
+        return _reduced(False, x, lengths)
 
 
 class MaxPooling(Pooling):
@@ -199,22 +202,7 @@ class MaxPooling(Pooling):
     """
 
     def _pooled(self, x: Array, lengths: Array | None) -> tuple[Array, Callable[[Array, Array], Any]]:
-        there: Any = True
-        if lengths is not None:
-            there = steps_there(lengths, x.shape[1]).reshape(*x.shape[:2], *[1] * (x.ndim - 2))
-        y = np.asarray(np.maximum.reduce(x, axis=1, where=there, initial=None if lengths is None else -np.inf))
-
-        def fill(dy: Array, dx: Array) -> None:
-            greatest = (x == y[:, None]) & there
-            dx.fill(0)
-            # argmax along a strided axis takes longer than all the rest, and only ties and NaN need it.
-            if np.count_nonzero(greatest) == y.size and not np.isnan(y).any():
-                np.copyto(dx, dy[:, None], where=greatest)
-            else:
-                index = np.expand_dims(np.where(there, x, -np.inf).argmax(axis=1), 1)
-                np.put_along_axis(dx, index, dy[:, None], 1)
-
-        return y, fill
+        return _reduced(True, x, lengths)
 
 
 class LastStep(Pooling):
