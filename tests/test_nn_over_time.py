@@ -23,6 +23,8 @@ from fastact.nn import (
     TimeDistributed,
 )
 
+pytestmark = pytest.mark.sanitise
+
 X = np.random.default_rng(0).normal(size=(3, 5, 4))
 LENGTHS = np.array([2, 5, 1])
 POOLING = {MeanPooling: lambda x: x.mean(0), MaxPooling: lambda x: x.max(0), LastStep: lambda x: x[-1]}
