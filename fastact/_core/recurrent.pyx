@@ -9,8 +9,9 @@ depends on the shape alone. Stacks, directions, merging and lengths are ``fastac
 
 Measured on 2 cores of Zen 5 (AVX-512, float32), and the reason for the constants below: the input product belongs into
 the step from a batch of 8 on (3-14 % faster; no buffer for it), before the loop below that (1.2-1.9 times faster at
-batch 1) and where both matrices are more than the L3 keeps (1.6-1.8 times at (20, 8, 1024, 1024)); weight gradients are summed over chunks of 192-768 rows while dZ is still in the cache (10-15 % against the
-whole sequence at once at (100, 64, 256, 512)).
+batch 1) and where both matrices are more than the L3 keeps (1.6-1.8 times at (20, 8, 1024, 1024)); weight gradients are
+summed over chunks of 192-768 rows while dZ is still in the cache (10-15 % against the whole sequence at once at
+(100, 64, 256, 512)).
 """
 
 from cython.parallel cimport parallel
