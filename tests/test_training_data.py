@@ -179,7 +179,7 @@ def test_batches_with_weights_and_a_generator_of_its_own():
 @pytest.mark.parametrize(
     ("source", "epochs", "steps", "error", "words"),
     [
-        (lambda: iter(batches()), 2, None, ValueError, r"at least one batches in an epoch, it ended after 0; .*lambda"),
+        (lambda: iter(batches()), 2, None, ValueError, r"a batch or more in an epoch, it ended after 0; .*lambda"),
         (lambda: iter(batches()), 2, 5, ValueError, "expected 5 batches in an epoch, it ended after 2; the updates"),
         (lambda: batches(), 1, 9, ValueError, "expected 9 batches in an epoch, it ended after 7"),
         (list, 1, None, ValueError, "it ended after 0"),
@@ -290,6 +290,7 @@ class Unweighted(fa.losses.Loss):
         ({"class_weight": {"a": 1}}, ValueError, "class numbers"),
         ({"class_weight": {0: -1.0}}, ValueError, r"class_weight\[0\]"),
         ({"class_weight": [[1.0]]}, ValueError, "class_weight"),
+        ({"class_weight": [1.0, 2.0, 3.0]}, ValueError, "each class up to 3, got 3"),
         ({"steps_per_epoch": 3}, ValueError, "steps_per_epoch: expected None with arrays"),
         ({"batch_size": 51}, ValueError, "batch_size: expected at most the 50 rows of training data, got 51"),
         ({"batch_size": 46, "validation": 0.1}, ValueError, "at most the 45 rows"),

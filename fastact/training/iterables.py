@@ -61,8 +61,9 @@ class IterableData:
                 yield self._as_batch(item, number)
         if number < (self.steps or 1):
             hint = "; pass a function that makes a new one, lambda: ..., to read it every epoch" if self.once else ""
+            wanted = f"{self.steps} batches" if self.steps else "a batch or more"
             raise ValueError(
-                f"{self.name}: expected {self.steps or 'at least one'} batches in an epoch, it ended after {number}; "
+                f"{self.name}: expected {wanted} in an epoch, it ended after {number}; "
                 f"the updates before are made{hint}"
             )
 

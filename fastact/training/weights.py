@@ -40,7 +40,7 @@ class ClassWeights:
     Parameters
     ----------
     table : array of shape (C,)
-        Weights of classes 0 to C - 1; later ones have the last one's.
+        Weights of classes 0 to C - 1; classes after them have the last one's.
     form : {"plain", "column", "one_hot"}
         Of the targets: class numbers, those on a last axis of length 1, or C numbers of which the largest is the class.
 
@@ -106,6 +106,9 @@ def as_class_weights(spec: Any, y: Array, dtype: np.dtype[Any]) -> ClassWeights 
         table = as_real(spec, "class_weight").astype(np.float64)
         if table.ndim != 1 or not table.size or not ((table >= 0) & (table < math.inf)).all():
             raise ValueError(f"class_weight: expected one finite weight of at least 0 for each class, got {spec!r}")
+        most = int(labels_of(y, form).max(initial=-1))
+        if most >= table.size:
+            raise ValueError(f"class_weight: expected a weight for each class up to {most}, got {table.size}")
     return ClassWeights(table.astype(dtype), form)
 
 
