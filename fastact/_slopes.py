@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastact._activations import Activation, activations, real_array
-from fastact._arguments import as_number
+from fastact._arguments import DTYPES, as_number
 from fastact._blocks import float_dtype
+from fastact._core import slopes as _core
+from fastact._core.workspace import empty
 from fastact._rows import as_axis
 from fastact.init import Rng, generator
 
@@ -26,7 +28,12 @@ class PReLU(Activation):
     """leaky_relu with a slope that is learned: ``gradients`` gives the slope's beside that of x."""
 
     def _call(self, x: Any, out: Any, where: Any, dtype: Any, axis: Any, params: dict[str, Any]) -> Any:
-        return super()._call(x, out, where, dtype, None, self._along(x, axis, params))
+        params = self._along(x, axis, params)
+        if where is True and dtype is None and params.keys() == {"alpha"}:
+            y = _core.forward(x, params["alpha"], out)
+            if y is not None:
+                return y
+        return super()._call(x, out, where, dtype, None, params)
 
     def backward(
         self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, where: Any = True, dtype: Any = None,
@@ -52,8 +59,8 @@ class PReLU(Activation):
         -------
         dx : ndarray, the shape of x
         dalpha : ndarray or number, the shape of alpha
-            The sum of dy x where x is not above 0, over all elements that share a slope: in float64, in pairs, in an
-            order that depends on the shapes alone.
+            The sum of dy x where x is not above 0, over all elements that share a slope: in float64, in an order that
+            depends on the shapes alone.
 
         Raises
         ------
@@ -76,8 +83,11 @@ class PReLU(Activation):
         _check_broadcasts(name, np.shape(alpha), x.shape)
         kind = getattr(given, "dtype", None)  # a plain number has none
         result = kind if kind is not None and kind.kind == "f" else float_dtype(x, dy)
-        dx = self.backward(dy, x, alpha=alpha)
-        return dx, _slope_gradient(dy, x, np.shape(alpha)).reshape(np.shape(given)).astype(result)[()]
+        alike = all(type(a) is np.ndarray and a.dtype == x.dtype and a.flags.c_contiguous for a in (dy, x))
+        alike = alike and x.dtype in DTYPES and (isinstance(alpha, float) or alpha.dtype == x.dtype)
+        dx = empty(x.shape, x.dtype) if alike else self.backward(dy, x, alpha=alpha)
+        dalpha = _slope_gradient(dy, x, alpha, dx if alike else None)
+        return dx, dalpha.reshape(np.shape(given)).astype(result)[()]
 
     def forward(self, x: Any, *, axis: Any = None, **params: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         """y and its backward, (dx, dalpha) = f(dy): see ``gradients``."""
@@ -111,20 +121,33 @@ def _check_broadcasts(name: str, shape: tuple[int, ...], to: tuple[int, ...]) ->
         raise ValueError(f"{name}: alpha: expected a shape that broadcasts to x {to}, got {shape}")
 
 
-def _slope_gradient(dy: Any, x: Any, shape: tuple[int, ...]) -> Any:
-    """The sum of dy x over x <= 0, of a shape that broadcasts to theirs, in float64."""
-    missing = x.ndim - len(shape)
-    kept = [k for k in range(missing, x.ndim) if shape[k - missing] != 1]
-    order = kept + [k for k in range(x.ndim) if k not in kept]
-    x, dy = x.transpose(order), dy.transpose(order)
-    negative = np.logical_not(x > 0)  # NaN is to show
-    if isinstance(negative, np.ma.MaskedArray):
-        negative = negative.filled(False)
-    terms = np.zeros(x.shape)
+def _slope_gradient(dy: Any, x: Any, alpha: Any, dx: Any) -> Any:
+    """The sum of dy x over x <= 0, in the shape of alpha, in float64. Fills dx, of the type of x and dy, if there is one.
+
+    The columns are the axes of x from the first on along which slopes differ, and the last at least; the kernel sums the
+    rows.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        x = x.filled(1)  # above 0 nothing counts
+    dtype = np.result_type(x, dy, np.float32)
+    x, dy = np.require(x, dtype, ["C", "A"]), np.require(dy, dtype, ["C", "A"])
+    shape = (1,) * (x.ndim - np.ndim(alpha)) + np.shape(alpha)
+    first = next((k for k in range(x.ndim - 1) if shape[k] != 1), max(x.ndim - 1, 0))
+    columns = x.shape[first:]
+    rows, n = math.prod(x.shape[:first]), math.prod(columns)
+    slopes = np.empty(columns, dtype)
+    slopes[...] = np.reshape(alpha, shape[first:])
+    sums = np.empty((-(-rows // _core.BLOCK_ROWS), n))
+    _core.backward(
+        x.reshape(rows, n), dy.reshape(rows, n), slopes.reshape(n), None if dx is None else dx.reshape(rows, n), sums
+    )
+    kept = [k for k in range(len(columns)) if shape[first + k] != 1]
+    joined = [k for k in range(len(columns)) if k not in kept]
+    order = [*(1 + k for k in kept), 0, *(1 + k for k in joined)]
+    sizes = math.prod(columns[k] for k in kept), len(sums) * math.prod(columns[k] for k in joined)
+    sums = sums.reshape(len(sums), *columns).transpose(order).reshape(sizes)
     with np.errstate(all="ignore"):
-        np.multiply(np.asarray(dy), np.asarray(x), out=terms, where=np.asarray(negative), dtype=np.float64)
-        sizes = math.prod(x.shape[: len(kept)]), math.prod(x.shape[len(kept) :])
-        return terms.reshape(sizes).sum(axis=1).reshape(shape)  # contiguous: NumPy sums it in pairs
+        return np.ascontiguousarray(sums).sum(axis=1).reshape(np.shape(alpha))  # contiguous: NumPy sums it in pairs
 
 
 class RReLU(Activation):

@@ -18,6 +18,7 @@
 #include "recurrent.inl"
 #include "training.inl"
 #include "norm.inl"
+#include "slopes.inl"
 #include "losses.inl"
 #include "ctc.inl"
 #include "probe.inl"
@@ -33,6 +34,7 @@ const fa_kernels FA_SUFFIXED(fa_kernels) = {
     .recurrent = RECURRENT_KERNELS,
     .training = TRAINING_KERNELS,
     .norm = NORM_KERNELS,
+    .slopes = SLOPES_KERNELS,
     .losses = LOSS_KERNELS,
     .probe = PROBE_KERNELS,
 };

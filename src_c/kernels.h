@@ -13,6 +13,7 @@
 #include "product.h"
 #include "recurrent.h"
 #include "rows.h"
+#include "slopes.h"
 #include "training.h"
 
 typedef struct {
@@ -26,6 +27,7 @@ typedef struct {
   fa_recurrent_kernels recurrent;
   fa_training_kernels training;
   fa_norm_kernels norm;
+  fa_slopes_kernels slopes;
   fa_loss_kernels losses;
   fa_probe_kernels probe;
 } fa_kernels;
