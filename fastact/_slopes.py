@@ -79,14 +79,20 @@ class PReLU(Activation):
         if dy.shape != x.shape:
             raise ValueError(f"{name}: dy: expected the shape of x {x.shape}, got {dy.shape}")
         given = self._arguments(params)["alpha"]
-        alpha = self._arguments(self._along(x, axis, params))["alpha"]
+        alpha = given if axis is None else self._arguments(self._along(x, axis, params))["alpha"]
         _check_broadcasts(name, np.shape(alpha), x.shape)
         kind = getattr(given, "dtype", None)  # a plain number has none
         result = kind if kind is not None and kind.kind == "f" else float_dtype(x, dy)
-        alike = all(type(a) is np.ndarray and a.dtype == x.dtype and a.flags.c_contiguous for a in (dy, x))
-        alike = alike and x.dtype in DTYPES and (isinstance(alpha, float) or alpha.dtype == x.dtype)
-        dx = empty(x.shape, x.dtype) if alike else self.backward(dy, x, alpha=alpha)
-        dalpha = _slope_gradient(dy, x, alpha, dx if alike else None)
+        if _is_ordinary(x) and _is_ordinary(dy) and x.dtype == dy.dtype == getattr(alpha, "dtype", x.dtype):
+            dx = empty(x.shape, x.dtype)
+            dalpha = _slope_gradient(dy, x, alpha, dx)
+        else:
+            dx = self.backward(dy, x, alpha=alpha)
+            if isinstance(x, np.ma.MaskedArray):
+                x = x.filled(1)  # above 0 nothing counts
+            dtype = np.result_type(x, dy, np.float32)
+            x, dy = (np.require(operand, dtype, ["C", "A"]) for operand in (x, dy))
+            dalpha = _slope_gradient(dy, x, alpha, None)
         return dx, dalpha.reshape(np.shape(given)).astype(result)[()]
 
     def forward(self, x: Any, *, axis: Any = None, **params: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
@@ -121,33 +127,33 @@ def _check_broadcasts(name: str, shape: tuple[int, ...], to: tuple[int, ...]) ->
         raise ValueError(f"{name}: alpha: expected a shape that broadcasts to x {to}, got {shape}")
 
 
-def _slope_gradient(dy: Any, x: Any, alpha: Any, dx: Any) -> Any:
-    """The sum of dy x over x <= 0, in the shape of alpha, in float64. Fills dx, of the type of x and dy, if there is one.
+def _is_ordinary(array: Any) -> bool:
+    """Whether the kernel takes it as it is."""
+    return type(array) is np.ndarray and array.dtype in DTYPES and array.flags.c_contiguous and array.flags.aligned
 
-    The columns are the axes of x from the first on along which slopes differ, and the last at least; the kernel sums the
-    rows.
+
+def _slope_gradient(dy: Any, x: Any, alpha: Any, dx: Any) -> Any:
+    """The sum of dy x over x <= 0, in the shape of alpha and in float64; fills dx unless it is None.
+
+    x, dy and dx are dense and of one type. The kernel sums rows: the axes of x before the first along which slopes
+    differ, all but the last at most.
     """
-    if isinstance(x, np.ma.MaskedArray):
-        x = x.filled(1)  # above 0 nothing counts
-    dtype = np.result_type(x, dy, np.float32)
-    x, dy = np.require(x, dtype, ["C", "A"]), np.require(dy, dtype, ["C", "A"])
-    shape = (1,) * (x.ndim - np.ndim(alpha)) + np.shape(alpha)
+    slopes = np.asarray(alpha)
+    shape = (1,) * (x.ndim - slopes.ndim) + slopes.shape
     first = next((k for k in range(x.ndim - 1) if shape[k] != 1), max(x.ndim - 1, 0))
     columns = x.shape[first:]
     rows, n = math.prod(x.shape[:first]), math.prod(columns)
-    slopes = np.empty(columns, dtype)
-    slopes[...] = np.reshape(alpha, shape[first:])
+    spread = np.empty(columns, x.dtype)
+    spread[...] = slopes.reshape(shape[first:])
     sums = np.empty((-(-rows // _core.BLOCK_ROWS), n))
     _core.backward(
-        x.reshape(rows, n), dy.reshape(rows, n), slopes.reshape(n), None if dx is None else dx.reshape(rows, n), sums
+        x.reshape(rows, n), dy.reshape(rows, n), spread.reshape(n), None if dx is None else dx.reshape(rows, n), sums
     )
-    kept = [k for k in range(len(columns)) if shape[first + k] != 1]
-    joined = [k for k in range(len(columns)) if k not in kept]
-    order = [*(1 + k for k in kept), 0, *(1 + k for k in joined)]
-    sizes = math.prod(columns[k] for k in kept), len(sums) * math.prod(columns[k] for k in joined)
-    sums = sums.reshape(len(sums), *columns).transpose(order).reshape(sizes)
+    kept = [k - first + 1 for k in range(first, x.ndim) if shape[k] != 1]
+    joined = [k for k in range(len(columns) + 1) if k not in kept]
+    sums = np.ascontiguousarray(sums.reshape(len(sums), *columns).transpose(kept + joined))  # NumPy sums that in pairs
     with np.errstate(all="ignore"):
-        return np.ascontiguousarray(sums).sum(axis=1).reshape(np.shape(alpha))  # contiguous: NumPy sums it in pairs
+        return sums.reshape(slopes.size, sums.size // max(slopes.size, 1)).sum(axis=1).reshape(slopes.shape)
 
 
 class RReLU(Activation):
