@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastact._activations import Activation, activations, real_array
-from fastact._arguments import as_number
+from fastact._arguments import DTYPES, as_number
 from fastact._blocks import float_dtype
+from fastact._core import slopes as _core
+from fastact._core.workspace import empty
 from fastact._rows import as_axis
 from fastact.init import Rng, generator
 
@@ -26,7 +28,12 @@ class PReLU(Activation):
     """leaky_relu with a slope that is learned: ``gradients`` gives the slope's beside that of x."""
 
     def _call(self, x: Any, out: Any, where: Any, dtype: Any, axis: Any, params: dict[str, Any]) -> Any:
-        return super()._call(x, out, where, dtype, None, self._along(x, axis, params))
+        params = self._along(x, axis, params)
+        if where is True and dtype is None and params.keys() == {"alpha"}:
+            y = _core.forward(x, params["alpha"], out)
+            if y is not None:
+                return y
+        return super()._call(x, out, where, dtype, None, params)
 
     def backward(
         self, dy: Any, x: Any = None, y: Any = None, out: Any = None, *, where: Any = True, dtype: Any = None,
@@ -52,8 +59,8 @@ class PReLU(Activation):
         -------
         dx : ndarray, the shape of x
         dalpha : ndarray or number, the shape of alpha
-            The sum of dy x where x is not above 0, over all elements that share a slope: in float64, in pairs, in an
-            order that depends on the shapes alone.
+            The sum of dy x where x is not above 0, over all elements that share a slope: in float64, in an order that
+            depends on the shapes alone.
 
         Raises
         ------
@@ -72,12 +79,21 @@ class PReLU(Activation):
         if dy.shape != x.shape:
             raise ValueError(f"{name}: dy: expected the shape of x {x.shape}, got {dy.shape}")
         given = self._arguments(params)["alpha"]
-        alpha = self._arguments(self._along(x, axis, params))["alpha"]
+        alpha = given if axis is None else self._arguments(self._along(x, axis, params))["alpha"]
         _check_broadcasts(name, np.shape(alpha), x.shape)
         kind = getattr(given, "dtype", None)  # a plain number has none
         result = kind if kind is not None and kind.kind == "f" else float_dtype(x, dy)
-        dx = self.backward(dy, x, alpha=alpha)
-        return dx, _slope_gradient(dy, x, np.shape(alpha)).reshape(np.shape(given)).astype(result)[()]
+        if _is_ordinary(x) and _is_ordinary(dy) and x.dtype == dy.dtype == getattr(alpha, "dtype", x.dtype):
+            dx = empty(x.shape, x.dtype)
+            dalpha = _slope_gradient(dy, x, alpha, dx)
+        else:
+            dx = self.backward(dy, x, alpha=alpha)
+            if isinstance(x, np.ma.MaskedArray):
+                x = x.filled(1)  # above 0 nothing counts
+            dtype = np.result_type(x, dy, np.float32)
+            x, dy = (np.require(operand, dtype, ["C", "A"]) for operand in (x, dy))
+            dalpha = _slope_gradient(dy, x, alpha, None)
+        return dx, dalpha.reshape(np.shape(given)).astype(result)[()]
 
     def forward(self, x: Any, *, axis: Any = None, **params: Any) -> tuple[Any, Callable[[Any], tuple[Any, Any]]]:
         """y and its backward, (dx, dalpha) = f(dy): see ``gradients``."""
@@ -111,20 +127,33 @@ def _check_broadcasts(name: str, shape: tuple[int, ...], to: tuple[int, ...]) ->
         raise ValueError(f"{name}: alpha: expected a shape that broadcasts to x {to}, got {shape}")
 
 
-def _slope_gradient(dy: Any, x: Any, shape: tuple[int, ...]) -> Any:
-    """The sum of dy x over x <= 0, of a shape that broadcasts to theirs, in float64."""
-    missing = x.ndim - len(shape)
-    kept = [k for k in range(missing, x.ndim) if shape[k - missing] != 1]
-    order = kept + [k for k in range(x.ndim) if k not in kept]
-    x, dy = x.transpose(order), dy.transpose(order)
-    negative = np.logical_not(x > 0)  # NaN is to show
-    if isinstance(negative, np.ma.MaskedArray):
-        negative = negative.filled(False)
-    terms = np.zeros(x.shape)
+def _is_ordinary(array: Any) -> bool:
+    """Whether the kernel takes it as it is."""
+    return type(array) is np.ndarray and array.dtype in DTYPES and array.flags.c_contiguous and array.flags.aligned
+
+
+def _slope_gradient(dy: Any, x: Any, alpha: Any, dx: Any) -> Any:
+    """The sum of dy x over x <= 0, in the shape of alpha and in float64; fills dx unless it is None.
+
+    x, dy and dx are dense and of one type. The kernel sums rows: the axes of x before the first along which slopes
+    differ, all but the last at most.
+    """
+    slopes = np.asarray(alpha)
+    shape = (1,) * (x.ndim - slopes.ndim) + slopes.shape
+    first = next((k for k in range(x.ndim - 1) if shape[k] != 1), max(x.ndim - 1, 0))
+    columns = x.shape[first:]
+    rows, n = math.prod(x.shape[:first]), math.prod(columns)
+    spread = np.empty(columns, x.dtype)
+    spread[...] = slopes.reshape(shape[first:])
+    sums = np.empty((-(-rows // _core.BLOCK_ROWS), n))
+    _core.backward(
+        x.reshape(rows, n), dy.reshape(rows, n), spread.reshape(n), None if dx is None else dx.reshape(rows, n), sums
+    )
+    kept = [k - first + 1 for k in range(first, x.ndim) if shape[k] != 1]
+    joined = [k for k in range(len(columns) + 1) if k not in kept]
+    sums = np.ascontiguousarray(sums.reshape(len(sums), *columns).transpose(kept + joined))  # NumPy sums that in pairs
     with np.errstate(all="ignore"):
-        np.multiply(np.asarray(dy), np.asarray(x), out=terms, where=np.asarray(negative), dtype=np.float64)
-        sizes = math.prod(x.shape[: len(kept)]), math.prod(x.shape[len(kept) :])
-        return terms.reshape(sizes).sum(axis=1).reshape(shape)  # contiguous: NumPy sums it in pairs
+        return sums.reshape(slopes.size, sums.size // max(slopes.size, 1)).sum(axis=1).reshape(slopes.shape)
 
 
 class RReLU(Activation):

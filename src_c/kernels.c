@@ -19,6 +19,7 @@
 #include "training.inl"
 #include "norm.inl"
 #include "pooling.inl"
+#include "slopes.inl"
 #include "losses.inl"
 #include "ctc.inl"
 #include "probe.inl"
@@ -35,6 +36,7 @@ const fa_kernels FA_SUFFIXED(fa_kernels) = {
     .training = TRAINING_KERNELS,
     .norm = NORM_KERNELS,
     .pooling = POOLING_KERNELS,
+    .slopes = SLOPES_KERNELS,
     .losses = LOSS_KERNELS,
     .probe = PROBE_KERNELS,
 };

@@ -14,6 +14,7 @@
 #include "product.h"
 #include "recurrent.h"
 #include "rows.h"
+#include "slopes.h"
 #include "training.h"
 
 typedef struct {
@@ -28,6 +29,7 @@ typedef struct {
   fa_training_kernels training;
   fa_norm_kernels norm;
   fa_pooling_kernels pooling;
+  fa_slopes_kernels slopes;
   fa_loss_kernels losses;
   fa_probe_kernels probe;
 } fa_kernels;

@@ -358,7 +358,7 @@ FA_INLINE row_loss picked_row(const fa_row_loss_args *x, loss_row r) {
     memset(r.gradient, 0, (size_t)x->classes * sizeof(real));
     r.gradient[r.label] = (real)(-r.factor * w / (is_log ? 1.0 : FA_MAX(z, 1e-12)));
   }
-  const real top = row_max(r.z, x->classes);
+  const real top = x->correct ? row_max(r.z, x->classes) : 0; /* else most of a row is never read */
   if (is_log) return (row_loss){1, -w * z, top};
   if (!(z >= 0 && z <= 1)) return (row_loss){1, NAN, top};
   return (row_loss){1, -w * (z > 0 ? FA_MAX(log(z), -100) : -100), top};

@@ -76,6 +76,50 @@ def test_prelu_slope_gradient_is_summed_soundly(dtype):
     np.testing.assert_allclose(got, want, rtol=2 * np.finfo(dtype).eps)
 
 
+# Rows and columns around those that the kernels take at a time (4 rows, a vector of columns) and sum (64 rows).
+@pytest.mark.parametrize("columns", [1, 3, 16, 33, 130])
+@pytest.mark.parametrize("rows", [1, 4, 7, 64, 131])
+def test_prelu_of_columns_is_that_of_numpy(rows, columns, dtype, isa, n_threads):
+    dy, x = pair((rows, columns), dtype)
+    x[rows // 2, columns // 2], x[0, columns - 1] = -np.inf, 0
+    alpha = np.random.default_rng(1).uniform(-1, 1, columns).astype(dtype)
+    out = np.empty_like(x)
+    assert fa.prelu(x, out=out, alpha=alpha) is out
+    np.testing.assert_array_equal(out, np.where(x > 0, x, alpha * x))
+    np.testing.assert_array_equal(fa.prelu(x, alpha=alpha), out)
+    dx, dalpha = fa.prelu.gradients(dy, x, alpha=alpha)
+    np.testing.assert_array_equal(dx, np.where(x > 0, dy, alpha * dy))
+    terms = np.where(x > 0, 0, dy.astype(np.float64) * x)
+    np.testing.assert_allclose(dalpha, terms.sum(0), rtol=np.finfo(dtype).eps, atol=1e-13)
+    one = fa.prelu.gradients(dy, x, alpha=dtype.type(0.5))[1]
+    np.testing.assert_allclose(one, terms.sum(), rtol=np.finfo(dtype).eps, atol=1e-12)
+    fa.prelu(x, out=x, alpha=alpha)
+    np.testing.assert_array_equal(x, out)
+
+
+def test_prelu_slope_gradient_shows_nan_in_its_column_only(dtype):
+    dy, x = pair((70, 5), dtype)
+    want = fa.prelu.gradients(dy, x, alpha=np.ones(5, dtype))[1]
+    x[65, 1], dy[3, 2], want[1:3] = np.nan, np.nan, np.nan
+    x[3, 2], x[4, 4], dy[4, 4] = -1, 1, np.nan  # a slope that took no part
+    dx, dalpha = fa.prelu.gradients(dy, x, alpha=np.ones(5, dtype))
+    np.testing.assert_array_equal(np.isnan(dalpha), [False, True, True, False, False])
+    assert np.isnan(dx).sum() == 3
+    np.testing.assert_array_equal(dalpha[[0, 3]], want[[0, 3]])
+
+
+def test_prelu_has_the_same_bits_for_any_number_of_threads(dtype):
+    dy, x = pair((1000, 131), dtype)
+    alpha = np.linspace(-1, 1, 131).astype(dtype)
+    found = []
+    for n in (1, 2, 3):
+        with fa.num_threads(n):
+            found.append([fa.prelu(x, alpha=alpha), *fa.prelu.gradients(dy, x, alpha=alpha)])
+    for others in found[1:]:
+        for a, b in zip(found[0], others, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_prelu_slope_gradient_has_the_same_bits_in_any_layout(dtype):
     dy, x = pair((37, 11, 19), dtype)
     alpha = np.linspace(-1, 1, 11).astype(dtype)

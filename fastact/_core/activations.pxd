@@ -1,5 +1,7 @@
 # The C table of activations: descriptions and kernels. Other extensions: ``from fastact._core.activations cimport Caller``
 # and read ``caller.index`` and ``caller.values``.
+cimport numpy as cnp
+
 from fastact._core.runtime cimport fa_size
 
 cdef extern from "kernels.h" nogil:
@@ -78,6 +80,11 @@ cdef struct Loop:
     int dtype        # 0 float32, 1 float64, 2 float16
     int n_in         # inputs: x, or dy and x or y; then the parameters
     int row_operands # of a function of rows, bit k: operand k, the output last, is a whole row; else 0
+
+# The arrays that go straight to a kernel.
+cdef bint ordinary(object a)
+cdef bint fits(object a, cnp.ndarray like, int ndim, const cnp.npy_intp *shape)
+cdef cnp.ndarray into(object out, cnp.ndarray x, object other, int ndim, const cnp.npy_intp *shape)
 
 cdef class Caller:
     cdef readonly int index          # FA_ACT_* of an elementwise activation (+ FA_ACT_COUNT: precise), else -1

@@ -426,7 +426,7 @@ cdef inline bint as_scalar(object value, double *result) except -1:
     return False
 
 
-cdef inline bint ordinary(object a):
+cdef bint ordinary(object a):
     """A C-contiguous, aligned array of float32 or float64 in native byte order, not a subclass, not 0-d."""
     return (
         cnp.PyArray_CheckExact(a)
@@ -436,7 +436,7 @@ cdef inline bint ordinary(object a):
     )
 
 
-cdef inline bint fits(object a, cnp.ndarray like, int ndim, const cnp.npy_intp *shape):
+cdef bint fits(object a, cnp.ndarray like, int ndim, const cnp.npy_intp *shape):
     """Whether it is an ordinary array of that shape and of the other one's type."""
     cdef int i
     if not ordinary(a) or cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(like) or cnp.PyArray_NDIM(a) != ndim:
@@ -455,7 +455,7 @@ cdef inline bint apart(cnp.ndarray out, cnp.ndarray a):
     return p == q and p_size == q_size or p + p_size <= q or q + q_size <= p
 
 
-cdef inline cnp.ndarray into(object out, cnp.ndarray x, object other, int ndim, const cnp.npy_intp *shape):
+cdef cnp.ndarray into(object out, cnp.ndarray x, object other, int ndim, const cnp.npy_intp *shape):
     """``out`` where a kernel may write a result of that shape there, a new array where it is None, else None."""
     if out is None:
         return cnp.PyArray_EMPTY(ndim, shape, cnp.PyArray_TYPE(x), 0)

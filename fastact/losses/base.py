@@ -159,7 +159,7 @@ class KernelLoss(Loss):
             raise ValueError(
                 "reduction: expected 'mean' or 'sum' where one number is needed, got 'none'; forward returns the array"
             )
-        return self._compute(as_prediction(prediction), target, gradient, None, weight)
+        return self._compute(as_prediction(prediction), target, gradient, None, weight, True)
 
     measure.__doc__ = Loss.measure.__doc__
 
@@ -169,17 +169,20 @@ class KernelLoss(Loss):
         values = as_prediction(prediction)
         gradient = empty(values.shape, values.dtype)
         if self.reduction != "none":
-            return self._compute(values, target, gradient, None, weight).mean, LossBackward(gradient)
+            return self._compute(values, target, gradient, None, weight, False).mean, LossBackward(gradient)
         each = np.empty(self._positions(values.shape), values.dtype)
-        self._compute(values, target, gradient, each, weight)
+        self._compute(values, target, gradient, each, weight, False)
         return each, LossBackward(gradient)
 
     forward.__doc__ = Loss.forward.__doc__
 
     def _compute(
-        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any
+        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any, count: bool
     ) -> Measure:
-        """The loss; fills ``gradient`` and ``each``, the weighted losses before reduction, unless they are None."""
+        """The loss; fills ``gradient`` and ``each``, the weighted losses before reduction, unless they are None.
+
+        ``count`` asks for the correct classes, where they mean something: only a Trainer wants to know.
+        """
         raise NotImplementedError
 
     def _positions(self, prediction: tuple[int, ...]) -> tuple[int, ...]:

@@ -66,7 +66,7 @@ class LabelLoss(RowLoss):
         return 0.0, 0.0
 
     def _compute(
-        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any
+        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any, count: bool
     ) -> Measure:
         shape = prediction.shape
         labels = self.prepare(target, prediction.dtype)
@@ -82,7 +82,7 @@ class LabelLoss(RowLoss):
             each,
             weights,
             self.reduction == "mean",
-            True,
+            count,
             self.ignore_index,
             None if self.class_weight is None else self._class_weights(prediction),
             *self._parameters(),
@@ -91,7 +91,7 @@ class LabelLoss(RowLoss):
             if weights is not None:  # what a mask hides may be anything
                 counts = spread(weights, labels.shape)
                 if not counts.reshape(-1)[bad]:
-                    return self._compute(prediction, np.where(counts, labels, 0), gradient, each, weight)
+                    return self._compute(prediction, np.where(counts, labels, 0), gradient, each, weight, count)
             raise ValueError(self._range_message(labels, bad, shape[-1]))
         if loss != loss:
             self._explain(prediction, labels)
@@ -382,7 +382,7 @@ class CategoricalCrossEntropy(DenseLoss):
             raise ValueError(f"class_weight: expected None with inputs {inputs!r}, got {class_weight!r}; give logits")
 
     def _compute(
-        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any
+        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any, count: bool
     ) -> Measure:
         shape = prediction.shape
         targets, weights = self._operands(prediction, target, weight)
@@ -390,7 +390,7 @@ class CategoricalCrossEntropy(DenseLoss):
         if self.inputs == "logits":
             weight_of = self._class_weights(prediction)
             loss, size, correct, _ = _core.rows(
-                _core.ROW["dense_cross_entropy"], prediction, None, targets, gradient, each, weights, mean, True, None,
+                _core.ROW["dense_cross_entropy"], prediction, None, targets, gradient, each, weights, mean, count, None,
                 weight_of, 0.0, self.label_smoothing,
             )  # fmt: skip
             return Measure(loss, size, correct)
@@ -405,6 +405,8 @@ class CategoricalCrossEntropy(DenseLoss):
             ElementLoss._refuse("prediction", prediction, bounds, weights)
         if each is not None and terms is not None:
             np.sum(terms, -1, out=each)
+        if not count:
+            return Measure(loss, size)
         found = prediction.argmax(-1) == targets.argmax(-1)
         if weights is None:
             return Measure(loss, size, float(found.sum()))

@@ -40,7 +40,7 @@ class Cosine(DenseLoss):
         self.eps = as_number(eps, "eps", 0.0, above=True)
 
     def _compute(
-        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any
+        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any, count: bool
     ) -> Measure:
         targets, weights = self._operands(prediction, target, weight)
         loss, size, _, _ = _core.rows(

@@ -60,7 +60,7 @@ class ElementLoss(KernelLoss):
         return prediction
 
     def _compute(
-        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any
+        self, prediction: Array, target: Any, gradient: Array | None, each: Array | None, weight: Any, count: bool
     ) -> Measure:
         shape = prediction.shape
         targets = self.prepare(target, prediction.dtype)
