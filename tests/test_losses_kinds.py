@@ -474,6 +474,7 @@ def test_accuracy_is_weighted():
         (L.CategoricalCrossEntropy(), np.eye(3)[[0, 1, 2, 2]]),
         (L.CategoricalCrossEntropy("probabilities"), np.eye(3)[[0, 1, 2, 2]]),
         (L.CrossEntropy(inputs="probabilities"), [0, 1, 2, 2]),
+        (L.CrossEntropy(inputs="log_probabilities"), [0, 1, 2, 2]),
     ):
         assert loss.measure(z, target)[1:] == (4, 3)
         assert loss.measure(z, target, None, [1.0, 0.0, 2.0, 0.5])[1:] == (3.5, 1.5)
