@@ -2,8 +2,8 @@
 
 A pass opens one parallel region. Inside it each thread does its share of every step: rows of the batch, which needs no
 barrier between steps, where each thread gets 3 rows or more; else groups of hidden units, with one spin barrier a step.
-Units, too, where there are many weights for few rows: each core then has only its part of them to read (2 threads: 6-10 %
-of inference and 2-5 % of training at batches of 8 and 16, H = 256 and 512; 4 % of training at (100, 64, 256, 512)).
+Units, too, where there are many weights for few rows: each core then has only its part of them to read (2 threads: 2-8 %
+of a forward pass at batches of 8 and 16, H = 256 and 512). Not backward, where that costs 1-12 %: all of dZ is read.
 Ragged sequences are always cut by units: rows would leave one thread with the long ones. The order of every summation
 depends on the shape alone. Stacks, directions, merging and lengths are ``fastact/nn/recurrent.py``'s.
 
@@ -531,7 +531,7 @@ cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_siz
     be cut, ``columns`` of the products; ``whole``: no thread can do with a part of the units."""
     cdef Plan plan
     cdef double each_ns = step_ns(kernels, B, I, H, columns) * passes
-    cdef double weights = weight_bytes(kernels, columns, H if passes > 1 else I + H, H)
+    cdef double weights = weight_bytes(kernels, columns, I + H, H)
     cdef int limit
     cdef bint even, heavy
     if whole:
@@ -551,9 +551,10 @@ cdef Plan plan_threads(const kernel_table *kernels, fa_size T, fa_size B, fa_siz
         plan.threads = threads_for(each_ns * T, <int>min(B // ROWS_EACH, FA_TEAM_MAX))
     if groups >= plan.threads and each_ns >= STEP_NS * plan.threads:
         limit = threads_for(each_ns * T, <int>min(groups, FA_TEAM_MAX))
-        # Twice as many threads as rows allow; or as many, if that spares weights and leaves no thread a tenth more.
+        # Twice as many threads as rows allow; or as many, if that spares weights and leaves no thread a tenth more. All
+        # of what the weights are multiplied with is read by each thread: h is small, dZ, backward, four times as much.
         even = 10 * limit * ((groups + limit - 1) // limit) <= 11 * groups
-        heavy = weights >= L2_BYTES * max(1.0, B / <double>(L2_ROWS * plan.threads))
+        heavy = passes == 1 and weights >= L2_BYTES * max(1.0, B / <double>(L2_ROWS * plan.threads))
         if limit >= 2 * plan.threads or (limit >= plan.threads > 1 and heavy and even):
             plan.threads = limit
             plan.by_rows = False
