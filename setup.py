@@ -118,7 +118,7 @@ def extension(name: str, sources: list[str] | None = None) -> Extension:
         f"fastact._core.{name}",
         [str(CORE / f"{name}.pyx"), *(sources or [])],
         include_dirs=["src_c", np.get_include()],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_1_25_API_VERSION")]
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION")]
         + [(f"FA_BUILD_{isa}", "1") for isa in ISA_FLAGS],
         depends=[str(p) for p in (ROOT / "src_c").rglob("*.[hcid]*")],
     )
