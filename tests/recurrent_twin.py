@@ -166,7 +166,7 @@ class MaskRecorder:
             return mask
         if k == 0:
             return mask[np.argsort(self.ragged.order)]
-        out = np.empty((self.steps, batch, mask.shape[1]))
+        out = np.empty((self.steps, batch, mask.shape[1]), mask.dtype)
         self.ragged.unpack(mask, out)
         return out
 
