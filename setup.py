@@ -94,7 +94,12 @@ class BuildCore(build_ext):
             extension.extra_link_args += omp_link + link_extra
             if extension.name.endswith(".runtime"):
                 extension.extra_objects += self.compile_kernels(flags)
+        options = repr([(e.extra_compile_args, e.extra_link_args, e.define_macros) for e in self.extensions])
+        stamp = Path(self.build_temp) / "options"
+        if not stamp.exists() or stamp.read_text() != options:  # setuptools compares the ages of files alone
+            self.force = True
         super().build_extensions()
+        stamp.write_text(options)
 
     def compile_kernels(self, flags: list[str]) -> list[str]:
         """Objects of every (instruction set, element type).
