@@ -213,7 +213,18 @@ FA_INLINE vec math_atan(vec t) {
 
 /* ---- Error function, x - tanh(x) and its derivative ---- */
 
-/* A table of 32 pieces over 0 <= t < 31.5 / scale: two loads, one permute and one fma a degree. */
+/* A table of 32 pieces over 0 <= t < 31.5 / scale, as MATH_TABLE(name) names it: a lookup and one fma a degree. */
+#if FA_LOOKS_UP_ROWS
+#define MATH_TABLE(name) name##_rows, MATH_COUNT(name##_c)
+FA_INLINE vec math_pieces(vec t, const real scale, const real (*rows)[V_ROW], const int count) {
+  vec c[V_ROW];
+  v_lookup_rows(rows, v_bits(v_fma(t, v_set1(scale), v_set1(ROUND_MAGIC))), c, count + 1);
+  vec q = v_sub(t, c[0]), sum = c[count];
+  FA_UNROLL for (int k = count - 1; k > 0; k--) sum = v_fma(sum, q, c[k]);
+  return sum;
+}
+#else
+#define MATH_TABLE(name) name##_at, name##_c, MATH_COUNT(name##_c)
 FA_INLINE vec math_pieces(vec t, const real scale, const real *centres, const real (*c)[32], const int count) {
   vint index = v_bits(v_fma(t, v_set1(scale), v_set1(ROUND_MAGIC)));
   vec q = v_sub(t, v_lookup32(centres, index));
@@ -221,11 +232,12 @@ FA_INLINE vec math_pieces(vec t, const real scale, const real *centres, const re
   FA_UNROLL for (int k = count - 2; k >= 0; k--) sum = v_fma(sum, q, v_lookup32(c[k], index));
   return sum;
 }
+#endif
 
 /* t - tanh(t) = t^3 G(t), t >= 0; t^3 with the one rounding of its last product. */
 FA_INLINE vec math_tanh_rest(vec t) {
   vec w = v_mul(t, t), cube = v_fma(t, w, v_mul(t, v_fms(t, t, w)));
-  vec y = v_mul(cube, math_pieces(t, TANH_REST_SCALE, tanh_rest_at, tanh_rest_c, MATH_COUNT(tanh_rest_c)));
+  vec y = v_mul(cube, math_pieces(t, TANH_REST_SCALE, MATH_TABLE(tanh_rest)));
   vmask far = v_ge(t, v_set1(TANH_REST_FAR));
   if (FA_UNLIKELY(m_any(far))) y = v_sel(far, v_sub(t, math_tanh(t)), y);
   return y;
@@ -242,7 +254,7 @@ FA_INLINE vec math_tanh_square(vec x) {
 /* erf(t), 0 <= t; NaN gives NaN. */
 FA_INLINE vec math_erf(vec t) {
   vec inside = v_min(v_set1(R(31.0) / ERF_SCALE), t);
-  vec y = math_pieces(inside, ERF_SCALE, erf_at, erf_c, MATH_COUNT(erf_c));
+  vec y = math_pieces(inside, ERF_SCALE, MATH_TABLE(erf));
   return v_sel(v_ge(t, v_set1(ERF_ONE)), v_set1(1), y);
 }
 

@@ -19,6 +19,8 @@
  *   choice     v_lt, v_le, v_gt, v_ge, v_eq (quiet, false for NaN), v_isnan -> vmask; m_and, m_or, m_not, m_any, m_first(n)
  *              v_sel(m, a, b), vi_sel: m ? a : b
  *   tables     v_lookup16, v_lookup32: table[index mod 16 or 32] by permutes where the CPU has them
+ *              v_lookup_rows, if FA_LOOKS_UP_ROWS: column[k] = rows[index mod 32][k] for k < columns, a literal <= V_ROW,
+ *              and some beyond
  *   across     v_hsum, v_hmax: over all lanes
  *              v_zip_lo, v_zip_hi: a0 b0 a1 b1 ... of the lower and of the upper halves of a and b
  *
@@ -29,6 +31,7 @@
 
 #include "config.h"
 
+#define V_ROW (FA_F32 ? 8 : 16) /* columns of a table in rows */
 #define FA_IS_scalar 1
 #define FA_IS_avx2 2
 #define FA_IS_avx512 3

@@ -179,6 +179,13 @@ class Header:
             f"static const FA_ALIGN(64) real {name}[{len(rows)}][{len(rows[0])}] = {{\n{body}}};"
         )
 
+    def rows(self, fmt: Format, name: str, columns: Sequence[Sequence[mpf]], width: int) -> None:
+        """The numbers of a piece together, filled up with zeros: for instruction sets that load a row for each lane."""
+        self.parts[fmt.name].append("#if FA_LOOKS_UP_ROWS")
+        filled = [[*row, *[mpf(0)] * (width - len(row))] for row in zip(*columns, strict=True)]
+        self.table(fmt, name, filled)
+        self.parts[fmt.name].append("#endif")
+
     def _wrap(self, fmt: Format, numbers: Sequence[mpf], indent: str = "    ") -> str:
         lines, line = [], ""
         for text in [fmt.literal(x) for x in numbers]:
@@ -287,7 +294,7 @@ def pieces(
     root: mpf | None = None,
     pair: bool = False,
 ) -> None:
-    """f in pieces: tables name_at of centres, name_c[degree + 1][count].
+    """f in pieces: tables name_at of centres, name_c[degree + 1][count]; of 32 pieces also name_rows, a piece a row.
 
     The centres are moved by up to 2 % of the width to where f is nearly a number of the format, so that the constant
     term costs nothing; the one next to a root of f moves to the number nearest to it, which keeps the relative accuracy
@@ -325,6 +332,8 @@ def pieces(
     table = [[column[d] for column in columns] for d in range(degree + 1)]
     words = [heads, *([fmt.round(c) for c in row] for row in table[1:])]
     header.table(fmt, f"{name}_c", words)
+    if len(spans) == 32 and not pair:
+        header.rows(fmt, f"{name}_rows", [centres, *words], 8 if fmt is F32 else 16)
     if pair:  # at a root, the constant is all tail: the sum with it is of a larger and a smaller number either way
         tails = [[fmt.round(c - word) for c, word in zip(table[d], words[d], strict=True)] for d in range(in_two)]
         header.table(fmt, f"{name}_tail", tails)
