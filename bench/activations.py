@@ -103,6 +103,8 @@ def numpy_forward(name: str, x: Array, out: Array, work: Array, axis: int = -1) 
     functions: dict[str, Run] = {
         "relu6": lambda: np.clip(x, 0, 6, out=out),
         "square": lambda: np.square(x, out=out),
+        "absolute": lambda: np.abs(x, out=out),
+        "sign": lambda: np.sign(x, out=out),
         "exponential": lambda: np.exp(x, out=out),
         "linear": lambda: np.copyto(out, x),
         "step": lambda: np.greater(x, 0, out=out),

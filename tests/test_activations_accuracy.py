@@ -169,10 +169,10 @@ def test_limits_nan_and_signed_zeros(name, isa, dtype):
         default = evaluate(name.removesuffix(".precise"), 0, x[:-1])
         np.testing.assert_array_equal(np.copysign(1, f(x[:-1]))[[0, 5]], np.copysign(1, default)[[0, 5]])
     if f.odd:
-        assert np.signbit(f(x[2:3]))[0]
+        assert np.signbit(f(x[2:3]))[0] == (name != "sign")  # +0 there, as numpy.sign has it
         assert not np.signbit(f(x[3:4]))[0]
         positive = bit_patterns(dtype, F32_STRIDE if dtype == np.float32 else 2**64 // 20_011)
-        positive = np.abs(positive[~np.isnan(positive)])
+        positive = np.abs(positive[~np.isnan(positive) & (positive != 0)])
         np.testing.assert_array_equal(bits(f(-positive)), bits(-f(positive)))
 
 

@@ -25,6 +25,8 @@ SAME = {
     "hard_tanh": (F.hardtanh, {}),
     "exponential": (torch.exp, {}),
     "square": (torch.square, {}),
+    "absolute": (torch.abs, {}),
+    "sign": (torch.sign, {}),
     "relu6": (F.relu6, {}),
     "threshold": (lambda x: F.threshold(x, 0.5, -2), {"threshold": 0.5, "value": -2}),
     "hard_shrink": (F.hardshrink, {}),

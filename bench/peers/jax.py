@@ -60,6 +60,8 @@ class JAX(Peer):
             "logsumexp": functools.partial(nn.logsumexp, axis=axis),
             "swish": nn.silu,
             "square": numpy.square,
+            "absolute": numpy.abs,
+            "sign": numpy.sign,
             "relu_squared": lambda v: numpy.square(nn.relu(v)),
             "arctan": lambda v: 2 / np.pi * numpy.arctan(np.pi / 2 * v),
             "erf": lambda v: self.jax.lax.erf(UNIT_SLOPE * v),

@@ -46,6 +46,8 @@ class PyTorch(Peer):
             "hard_tanh": lambda: nn.hardtanh(t, out=o),
             "exponential": lambda: torch.exp(t, out=o),
             "square": lambda: torch.square(t, out=o),
+            "absolute": lambda: torch.abs(t, out=o),
+            "sign": lambda: torch.sign(t, out=o),
             "relu6": lambda: nn.hardtanh(t, 0, 6, out=o),
             "threshold": lambda: aten.threshold(t, 1, 0, out=o),
             "hard_shrink": lambda: torch.hardshrink(t, 0.5, out=o),

@@ -117,6 +117,11 @@ def step(x: ArrayLike) -> Array:
     return np.where(np.isnan(x), x, x > 0)
 
 
+def sign(x: ArrayLike) -> Array:
+    """1 for x > 0, -1 for x < 0, else 0."""
+    return np.sign(_f64(x))
+
+
 def relu(x: ArrayLike) -> Array:
     """max(x, 0)."""
     x = _f64(x)
@@ -299,6 +304,11 @@ def affine(x: ArrayLike, slope: Parameter = 1.0, offset: Parameter = 0.0) -> Arr
 def square(x: ArrayLike) -> Array:
     """x^2."""
     return np.square(_f64(x))
+
+
+def absolute(x: ArrayLike) -> Array:
+    """|x|."""
+    return np.abs(_f64(x))
 
 
 def exponential(x: ArrayLike) -> Array:
@@ -861,6 +871,7 @@ def _gated(f: Callable[..., Array], f1: Callable[..., Array], gate_first: bool) 
 activations: dict[str, Elementwise | Rowwise] = {
     "linear": Elementwise(linear, _constant(1.0), _constant(0.0), _constant(1.0)),
     "step": Elementwise(step, _constant(0.0), _constant(0.0), _constant(0.0)),
+    "sign": Elementwise(sign, _constant(0.0), _constant(0.0), _constant(0.0)),
     "sigmoid": Elementwise(sigmoid, _sigmoid_1, _sigmoid_2, lambda y: _f64(y) * (1 - _f64(y))),
     "tanh": Elementwise(tanh, _tanh_1, _tanh_2, lambda y: (1 - _f64(y)) * (1 + _f64(y))),
     "relu": Elementwise(relu, step, _constant(0.0), step),
@@ -885,6 +896,7 @@ activations: dict[str, Elementwise | Rowwise] = {
         lambda y, slope=1.0, offset=0.0: np.where(np.isnan(_f64(y)), np.nan, slope),
     ),
     "square": Elementwise(square, lambda x: 2 * _f64(x), _constant(2.0)),
+    "absolute": Elementwise(absolute, sign, _constant(0.0)),
     "exponential": Elementwise(exponential, exponential, exponential, linear),
     "relu6": Elementwise(relu6, _relu6_1, _constant(0.0), _relu6_1),
     "clipped_relu": Elementwise(clipped_relu, _clipped_relu_1, _constant(0.0)),
@@ -941,6 +953,7 @@ _SILU = ("sigmoid(u) * (1 + u * sigmoid(-u))", "beta * sigmoid(u) * sigmoid(-u) 
 derivatives: dict[str, tuple[str, ...]] = {
     "linear": ("1", "0"),
     "step": ("0", "0"),
+    "sign": ("0", "0"),
     "sigmoid": ("y * (1 - y)", "y * (1 - y) * (1 - 2 * y)"),
     "tanh": ("1 - y**2", "-2 * y * (1 - y**2)"),
     "relu": ("1 if x > 0 else 0", "0"),
@@ -968,6 +981,7 @@ derivatives: dict[str, tuple[str, ...]] = {
     ),
     "affine": ("slope", "0"),
     "square": ("2 * x", "2"),
+    "absolute": ("sign(x)", "0"),
     "exponential": ("y", "y"),
     "relu6": ("1 if 0 < x < max_value else 0", "0"),
     "clipped_relu": ("1 if threshold < x < max_value else 0 if x > threshold else negative_slope", "0"),
