@@ -100,6 +100,16 @@ def numpy_forward(name: str, x: Array, out: Array, work: Array, axis: int = -1) 
         np.exp(out, out=work)
         return np.subtract(out, np.log(work.sum(axis=axis, keepdims=True)), out=out)
 
+    def standardize() -> Array:
+        np.subtract(x, x.mean(axis=axis, keepdims=True), out=out)
+        np.multiply(out, out, out=work)
+        return np.divide(out, np.sqrt(work.mean(axis=axis, keepdims=True) + real(1e-5)), out=out)
+
+    def normalize() -> Array:
+        np.multiply(x, x, out=work)
+        norm = np.sqrt(work.sum(axis=axis, keepdims=True))
+        return np.divide(x, np.maximum(norm, real(1e-12)), out=out)
+
     functions: dict[str, Run] = {
         "relu6": lambda: np.clip(x, 0, 6, out=out),
         "square": lambda: np.square(x, out=out),
@@ -120,6 +130,8 @@ def numpy_forward(name: str, x: Array, out: Array, work: Array, axis: int = -1) 
         "scaled_tanh": scaled_tanh,
         "softmax": softmax,
         "log_softmax": log_softmax,
+        "standardize": standardize,
+        "normalize": normalize,
     }
     run = functions.get(name)
     return _as_written(name, 0, {"x": x}, out) if run is None else lambda: (run(), out)[1]

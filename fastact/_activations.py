@@ -525,7 +525,7 @@ _SUMMARY = {
 
 
 def _ufunc_doc(row: dict[str, Any], kind: str) -> str:
-    return _SUMMARY[kind].format(**row)
+    return _SUMMARY[kind].format(**row) + (row.get("operands", "") if kind == "forward" else "")
 
 
 _DOC = """\
@@ -565,7 +565,9 @@ def _doc(row: dict[str, Any]) -> str:
         parts = {
             "x": "At least 1-d.",
             "parameters": "axis : int, default -1\n    The axis of the rows; of an xarray object also its name.\n"
-            "where : array_like of bool, default True\n    False entries, and masked ones, count as -inf.\n"
+            "where : array_like of bool, default True\n    {masked}\n".format(
+                masked=row.get("masked", "False entries, and masked ones, count as -inf.")
+            )
             + "".join(
                 f"{name} : float or array_like, default {value:.6g}\n    {row['parameter_docs'][name]}\n"
                 for name, value in row["parameters"].items()
@@ -597,7 +599,7 @@ def _doc(row: dict[str, Any]) -> str:
     finite = [(float(x), float(y)) for x, y in row.get("landmarks", ()) if math.isfinite(x)]
     if finite:
         doc += _DOC_EXAMPLE.format(name=row["name"], xs=[x for x, _ in finite], ys=[y for _, y in finite])
-    return doc
+    return doc + row.get("example", "")
 
 
 def _signature(row: dict[str, Any]) -> inspect.Signature:

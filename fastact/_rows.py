@@ -24,7 +24,8 @@ class RowActivation(Activation):
 
     ``where`` is a mask: entries where it is False, and those that a masked array hides, count as -inf. Of a row of
     nothing else softmax, softmin, hardmax and sparsemax make zeros, log_softmax and logsumexp -inf. The output tells
-    the backward pass what was masked.
+    the backward pass what was masked. standardize and normalize leave them out and make zeros of them; their backward
+    takes the same mask.
     """
 
     # What stands for a masked entry of each operand.
@@ -86,18 +87,21 @@ class RowActivation(Activation):
                 options["out"] = np.empty(np.broadcast_shapes(*map(np.shape, arrays)), result)
         if dtype is not None:
             options["dtype"] = dtype
+        kind, arguments = self._operands(kind, arguments, where is not True or hidden is not None)
         for name, value in arguments.items():
             if type(value) is float:
-                if value == 1:
-                    continue
                 if (common := _protocol.common_dtype(arrays)) is not None and common.kind == "f":
-                    value = common.type(value)  # pandas makes float64 arrays of floats
+                    value = np.result_type(common, np.float32).type(value)  # pandas makes float64 arrays of floats
                 elif common is not None and common.kind in "iub" and dtype is None:
                     options["dtype"] = np.result_type(common, np.float32 if common.itemsize < 4 else np.float64)
             inputs[name] = value
-            kind += "_scaled"
         result = _run(function, self.ufuncs[kind], inputs, options)
         return result if hidden is None else np.ma.array(result, mask=hidden, copy=False)
+
+    def _operands(self, kind: str, arguments: dict[str, Any], masked: bool) -> tuple[str, dict[str, Any]]:
+        """The kernel's name, and what it takes besides arrays: of a temperature of 1 nothing."""
+        given = {name: value for name, value in arguments.items() if type(value) is not float or value != 1}
+        return kind + "_scaled" * len(given), given
 
 
 class Softmin(RowActivation):
@@ -110,6 +114,43 @@ class LogSoftmax(RowActivation):
     """The logarithm of softmax: what is masked gives -inf."""
 
     _hidden = {"x": -math.inf, "dy": 0.0, "y": -math.inf}  # noqa: RUF012
+
+
+class Normalize(RowActivation):
+    """A row over its p-norm: what is masked counts as 0."""
+
+    _hidden = {"x": 0.0, "dy": 0.0}  # noqa: RUF012
+
+    def _operands(self, kind: str, arguments: dict[str, Any], masked: bool) -> tuple[str, dict[str, Any]]:
+        return kind, arguments
+
+    def _check_value(self, name: str, value: Any) -> None:
+        if name == "p" and not np.all(np.isin(value, (1, 2, math.inf))):
+            raise ValueError(f"p: expected 1, 2 or infinity, got {value!r}")
+        if name == "epsilon" and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1e30)):
+            raise ValueError(f"epsilon: expected a finite number of at least 0, got {value!r}")
+
+
+class Standardize(Normalize):
+    """A row less its mean over its deviation: -inf stands for what is masked, and an infinite x for NaN then."""
+
+    _hidden = {"x": -math.inf, "dy": 0.0}  # noqa: RUF012
+
+    def _run_rows(
+        self, function: str, kind: str, inputs: dict[str, Any], out: Any, where: Any, dtype: Any, axis: Any,
+        params: dict[str, Any],
+    ) -> Any:  # fmt: skip
+        if where is not True or any(isinstance(value, np.ma.MaskedArray) for value in inputs.values()):
+            x = inputs["x"]
+            x = x if _protocol.is_foreign(x) else as_array(x)
+            common = _protocol.common_dtype([x])
+            if common is not None and (common.kind == "f" or _protocol.is_bfloat16(x)):
+                with np.errstate(invalid="ignore"):
+                    inputs = inputs | {"x": x + x * common.type(0)}  # as it makes the row NaN without a mask
+        return super()._run_rows(function, kind, inputs, out, where, dtype, axis, params)
+
+    def _operands(self, kind: str, arguments: dict[str, Any], masked: bool) -> tuple[str, dict[str, Any]]:
+        return kind, arguments | {"hidden": -math.inf if masked else math.nan}
 
 
 class RowReduction(RowActivation):
@@ -448,6 +489,42 @@ _FAMILY: list[tuple[type[RowActivation], dict[str, Any]]] = [
             "formula": "max(x_i - tau, 0), tau such that the row's sum is 1",
             "range": (0.0, 1.0),
             "note": "The nearest point of the probability simplex (Martins & Astudillo 2016).",
+        },
+    ),
+    (
+        Standardize,
+        {
+            "name": "standardize",
+            "formula": "(x - mean(x)) / sqrt(variance(x) + epsilon)",
+            "range": (-math.inf, math.inf),
+            "backward_from": "x",
+            "parameters": {"epsilon": 1e-5},
+            "parameter_docs": {"epsilon": "Added to the variance, at least 0. An array has one a row."},
+            "masked": "False entries, and masked ones, have no part in mean and variance, and give 0.",
+            "operands": "; of x, epsilon, and what stands for a masked entry (NaN: none is masked).",
+            "example": f"{_EXAMPLE}>>> fa.standardize(np.array([1.0, 3.0]), epsilon=0).tolist()\n[-1.0, 1.0]\n",
+            "note": "As in JAX; the variance is the biased one. LayerNorm is this with a gain and a bias. Sums are "
+            "compensated: a mean far from 0 costs no digits. A row of equal numbers gives zeros.",
+        },
+    ),
+    (
+        Normalize,
+        {
+            "name": "normalize",
+            "formula": "x / max(norm(x, p), epsilon)",
+            "range": (-1.0, 1.0),
+            "backward_from": "x",
+            "parameters": {"p": 2.0, "epsilon": 1e-12},
+            "parameter_docs": {
+                "p": "Of the norm: 1, 2 or infinity. An array has one a row.",
+                "epsilon": "The least that x is divided by, at least 0. An array has one a row.",
+            },
+            "masked": "False entries, and masked ones, count as 0.",
+            "operands": "; of x, p and epsilon.",
+            "example": f"{_EXAMPLE}>>> fa.normalize(np.array([3.0, 4.0])).tolist()\n[0.6, 0.8]\n",
+            "note": "The defaults are those of PyTorch, whose axis is 1; Keras has an epsilon of 1e-7, and calls p "
+            "order; ONNX's LpNormalization has none. No norm overflows or vanishes on the way; a row of zeros gives "
+            "zeros. With p = infinity the greatest share the gradient, as in PyTorch.",
         },
     ),
     (

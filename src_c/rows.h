@@ -4,7 +4,7 @@
 
 #include "config.h"
 
-enum { FA_ROWS_OPERANDS = 3 };
+enum { FA_ROWS_OPERANDS = 4 };
 
 /* `rows` rows; an operand has n elements a row where the signature says (n), one where it says (). Strides are in bytes; a
  * row stride of 0 repeats a row or value. out may be an input at the same strides. */
@@ -18,7 +18,8 @@ typedef struct {
 
 typedef void (*fa_rows_kernel)(const fa_rows_args *);
 
-/* ROW(name, signature): backward kernels take dy, then y or, where noted, x; `scaled` ones take the temperature last. */
+/* ROW(name, signature): backward kernels take dy, then y or, where noted, x; `scaled` ones take the temperature last,
+ * standardize epsilon and what stands for a masked entry (NaN: nothing), normalize p (1, 2 or infinity) and epsilon. */
 #define FA_ROWS_TABLE(ROW)                                                                                             \
   ROW(softmax, "(n)->(n)")                                                                                             \
   ROW(softmax_backward, "(n),(n)->(n)")                                                                                \
@@ -39,7 +40,11 @@ typedef void (*fa_rows_kernel)(const fa_rows_args *);
   ROW(maxout, "(n)->()")                                                                                               \
   ROW(maxout_backward, "(),(n)->(n)") /* from x */                                                                     \
   ROW(sparsemax, "(n)->(n)")                                                                                           \
-  ROW(sparsemax_backward, "(n),(n)->(n)")
+  ROW(sparsemax_backward, "(n),(n)->(n)")                                                                              \
+  ROW(standardize, "(n),(),()->(n)")                                                                                   \
+  ROW(standardize_backward, "(n),(n),(),()->(n)") /* from x */                                                         \
+  ROW(normalize, "(n),(),()->(n)")                                                                                     \
+  ROW(normalize_backward, "(n),(n),(),()->(n)") /* from x */
 
 enum {
 #define FA_ROW_INDEX(name, signature) FA_ROWS_##name,

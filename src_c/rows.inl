@@ -1,4 +1,5 @@
-/* Row kernels: softmax and its kin, sparsemax, hardmax, maxima and log-sum-exp along rows, forward and backward.
+/* Row kernels: softmax and its kin, sparsemax, hardmax, maxima and log-sum-exp along rows, rows over their deviation or
+ * norm, forward and backward.
  *
  * A row of n elements lies either along the lanes of a vector or across them, one row a lane: the second serves an axis
  * that is not the last (neighbouring rows are neighbours in memory) and short rows, where a sum over lanes would cost
@@ -25,14 +26,15 @@
  * Tried, no use: copying the columns of a non-last axis to the stack first, where a stride of 8 KiB throws them all into
  * one set of the cache (1.29 ns an element for 1.42; 0.54 at other strides).
  *
- * A masked entry is one of -inf: it gets 0 (log_softmax: -inf), and nothing flows back to it. */
+ * A masked entry is one of -inf (standardize: as told): it gets 0 (log_softmax: -inf), and nothing flows back to it. */
 
 enum { ROW_LANES = 4 * FA_MAX_VL, ROW_LEVELS = FA_F32 ? 6 : 5 };
 /* Elements of rows that are turned, that go in blocks, of which two go together, that need no panel; then vectors at once. */
 enum { ROW_SHORT = 32, ROW_BLOCK = 512, ROW_MIDDLE = 512, ROW_FEW = 8, ROW_WIDE = 4, ROW_PANEL = 64 };
 
 /* Variants of one body: bits. */
-enum { ROW_PLAIN = 0, ROW_LOG = 1, ROW_SCALED = 2, ROW_NEGATED = 4, ROW_REDUCED = 8, ROW_TIMES_DY = 16 };
+enum { ROW_PLAIN = 0, ROW_LOG = 1, ROW_SCALED = 2, ROW_NEGATED = 4, ROW_REDUCED = 8, ROW_TIMES_DY = 16, ROW_SIZE = 32,
+       ROW_CENTRED = 64 };
 
 /* What a body is compiled for. */
 typedef struct {
@@ -189,12 +191,12 @@ FA_INLINE rows_sum rows_fold_block(const rows_sum total[VL], const int compensat
 /* What is known of a row; along in every lane, across and of a block in the lane of the row. */
 typedef struct {
   vec top;             /* what x is measured from: the greatest */
-  vec inverse, rest;   /* 1 / temperature, as head and tail */
-  vec temperature;
-  vec sum;             /* of the exponentials, or of dy y */
+  vec inverse, rest;   /* 1 / temperature, as head and tail; of a size: the power of two by which x is multiplied */
+  vec temperature;     /* of a size: p, or what stands for a masked entry */
+  vec sum;             /* of the exponentials, or of dy y; the size */
   math_pair log_sum;
   vec dy;
-  math_pair threshold; /* sparsemax: x - top counts above it ... */
+  math_pair threshold; /* sparsemax: x - top counts above it ...; standardize: the mean */
   vec count;           /* ... and so many do; whole numbers, in any order */
 } rows_row;
 
@@ -301,9 +303,10 @@ FA_INLINE rows_row rows_known(const rows_row *rows, int w) {
 
 /* ---- x - max and its exponential ---------------------------------------------------------------------------- */
 
-/* x, or -x for softmin. */
+/* x, or -x for softmin; of a size |x|, but 0 for what is infinite or NaN: sums find those. */
 FA_INLINE vec rows_x(const rows_job *job, rows_place at, rows_mode m) {
   vec x = rows_load(job, (m.kind & ROW_TIMES_DY) ? 1 : 0, at, m);
+  if (m.kind & ROW_SIZE) return v_sel(v_lt(v_abs(x), v_set1(INFINITY)), v_abs(x), v_zero());
   return (m.kind & ROW_NEGATED) ? v_neg(x) : x;
 }
 
@@ -587,6 +590,179 @@ FA_INLINE void rows_sparsemax_backward(const rows_job *job, rows_mode m) {
   });
 }
 
+/* ---- standardize, normalize: a row, less its mean or not, over its deviation or its p-norm ------------------------- */
+
+/* In these bodies x is multiplied by a power of two, which takes the greatest |x| of its row, or the size that epsilon stands
+ * for, to [2, 4): neither sums nor squares overflow, nor vanish where they count, and quotients are none the worse. in = x,
+ * or dy and x; then epsilon and what stands for a masked entry, or p and epsilon. */
+FA_INLINE vec size_x(const rows_job *job, rows_place at, const rows_row *row, rows_mode m) {
+  return v_mul(rows_load(job, (m.kind & ROW_TIMES_DY) ? 1 : 0, at, m), row->inverse);
+}
+/* 2^(1 - n) for 2^n <= greatest < 2^(n + 1). */
+FA_INLINE vec size_power(vec greatest) {
+  vint bits = v_bits(v_max(math_pow2(v_set1(EXPONENT_MIN)), greatest));
+  vint mantissa = vi_sub(vi_shl(vi_set1(1), EXPONENT_SHIFT), vi_set1(1)); /* its bits cleared: a power of two */
+  vint one = v_bits(v_set1(1)), power = vi_sub(bits, vi_and(bits, mantissa));
+  return v_from_bits(vi_add(vi_sub(vi_add(one, one), power), vi_shl(vi_set1(1), EXPONENT_SHIFT)));
+}
+FA_INLINE vec size_centred(vec x, const rows_row *row) {
+  return v_sub(v_sub(x, row->threshold.head), row->threshold.tail);
+}
+/* 0 in place of a value where x is masked. */
+FA_INLINE vec size_shown(vec value, vec x, const rows_row *row) {
+  return v_sel(v_eq(x, row->temperature), v_zero(), value);
+}
+
+/* x of what is not masked, which is counted too. */
+FA_INLINE void size_mean_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m,
+                              const int first) {
+  (void)first;
+  vec x = size_x(job, at, row, m), shown = size_shown(v_set1(1), x, row);
+  if (at.lanes < VL) shown = v_sel(m_first(at.lanes), shown, v_zero());
+  *sum = rows_add(*sum, size_shown(x, x, row)); /* lanes beyond the end are 0 */
+  row->count = v_add(row->count, shown);
+}
+ROWS_SUM(size_mean_term, 1)
+
+/* The square of x less the mean, or |x|^p; of p = infinity nothing, unless x is infinite or NaN. */
+FA_INLINE void size_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m, const int first) {
+  (void)first;
+  vec x = size_x(job, at, row, m), term;
+  if (m.kind & ROW_CENTRED) {
+    vec d = size_shown(size_centred(x, row), x, row);
+    if (at.lanes < VL) d = v_sel(m_first(at.lanes), d, v_zero());
+    term = v_mul(d, d);
+  } else {
+    vec a = v_abs(x), infinite = v_sel(v_lt(a, v_set1(INFINITY)), v_zero(), a);
+    vec power = v_sel(v_eq(row->temperature, v_set1(1)), a, v_mul(a, a));
+    term = v_sel(v_eq(row->temperature, v_set1(INFINITY)), infinite, power);
+  }
+  *sum = rows_add(*sum, term);
+}
+ROWS_SUM(size_term, 1)
+
+/* The sum; where it is infinite, nothing is known of what was lost. */
+FA_INLINE vec size_total(rows_sum total) {
+  return v_sel(v_eq(total.sum, v_set1(INFINITY)), total.sum, v_add(total.sum, total.lost));
+}
+
+/* Power, mean and size of each row, its greatest |x| times the power, and whether epsilon takes the place of its norm. A size
+ * of 0 is made infinite: such rows give zeros, and so do their gradients. */
+FA_INLINE void size_of_rows(const rows_job *job, rows_row *row, vec *top, vmask *floored, rows_mode m) {
+  const int first = (m.kind & ROW_TIMES_DY) ? 2 : 1;
+  rows_sum total[ROW_PANEL];
+  vec epsilon[ROW_PANEL];
+  rows_tops(job, top, m, 0);
+  ROWS_WIDE(m, w) {
+    epsilon[w] = rows_value(job, (m.kind & ROW_CENTRED) ? first : first + 1, w, m);
+    row[w] = (rows_row){.temperature = rows_value(job, (m.kind & ROW_CENTRED) ? first + 1 : first, w, m)};
+    vec floor = (m.kind & ROW_CENTRED) ? v_sqrt(epsilon[w]) : epsilon[w];
+    row[w].inverse = size_power(v_max(floor, top[w]));
+    row[w].count = v_zero();
+    top[w] = v_mul(top[w], row[w].inverse);
+  }
+  if (m.kind & ROW_CENTRED) {
+    size_mean_terms(job, row, total, m);
+    ROWS_WIDE(m, w) {
+      vec count = rows_count(row[w].count, m), head = v_div(total[w].sum, count);
+      vec tail = v_div(v_add(v_fnma(head, count, total[w].sum), total[w].lost), count);
+      row[w].threshold = (math_pair){head, tail};
+      row[w].count = count;
+    }
+  }
+  size_terms(job, row, total, m);
+  ROWS_WIDE(m, w) {
+    vec sum = size_total(total[w]), least = v_mul(epsilon[w], row[w].inverse), size;
+    if (m.kind & ROW_CENTRED) {
+      size = v_sqrt(v_fma(least, row[w].inverse, v_div(sum, row[w].count)));
+    } else {
+      vec p = row[w].temperature;
+      size = v_sel(v_eq(p, v_set1(2)), v_sqrt(sum), v_sel(v_eq(p, v_set1(1)), sum, v_add(top[w], sum)));
+      floored[w] = v_lt(size, least);
+      size = v_sel(floored[w], least, size);
+    }
+    row[w].sum = v_sel(v_eq(size, v_zero()), v_set1(INFINITY), size);
+  }
+}
+
+/* y = (x - mean) / sqrt(variance + epsilon), 0 where masked; y = x / max(norm, epsilon). */
+FA_INLINE void rows_sized(const rows_job *job, rows_mode m) {
+  rows_row row[ROW_PANEL];
+  vec top[ROW_PANEL];
+  vmask floored[ROW_PANEL];
+  size_of_rows(job, row, top, floored, m);
+  ROWS_EACH(job, m, at, {
+    const rows_row *of = &row[at.w];
+    vec x = size_x(job, at, of, m);
+    vec y = v_div((m.kind & ROW_CENTRED) ? size_centred(x, of) : x, of->sum);
+    rows_store(job, at, (m.kind & ROW_CENTRED) ? size_shown(y, x, of) : y, m);
+  });
+}
+
+FA_INLINE void size_dy_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m,
+                            const int first) {
+  (void)row, (void)first;
+  sum->sum = v_add(sum->sum, rows_load(job, 0, at, m));
+}
+ROWS_SUM(size_dy_term, 0)
+
+/* dy y; of p = infinity the greatest are counted too: they share the gradient. */
+FA_INLINE void size_dy_y_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m,
+                              const int first) {
+  (void)first;
+  vec x = size_x(job, at, row, m), dy = rows_load(job, 0, at, m);
+  if (m.kind & ROW_CENTRED) {
+    sum->sum = v_fma(dy, size_shown(v_div(size_centred(x, row), row->sum), x, row), sum->sum);
+  } else {
+    vec greatest = v_sel(v_eq(v_abs(x), row->top), v_set1(1), v_zero());
+    if (at.lanes < VL) greatest = v_sel(m_first(at.lanes), greatest, v_zero());
+    sum->sum = v_fma(dy, v_div(x, row->sum), sum->sum);
+    row->count = v_add(row->count, greatest);
+  }
+}
+ROWS_SUM(size_dy_y_term, 0)
+
+/* dx = (dy - mean(dy) - y mean(dy y)) / deviation, or (dy - norm' sum(dy y)) / norm, or dy / epsilon. in = dy, x. */
+FA_INLINE void rows_sized_backward(const rows_job *job, rows_mode m) {
+  rows_row row[ROW_PANEL];
+  rows_sum total[ROW_PANEL];
+  vec top[ROW_PANEL], along[ROW_PANEL], mean[ROW_PANEL];
+  vmask floored[ROW_PANEL];
+  size_of_rows(job, row, top, floored, m);
+  if (m.kind & ROW_CENTRED) {
+    size_dy_terms(job, row, total, m);
+    ROWS_WIDE(m, w) mean[w] = v_div(total[w].sum, row[w].count);
+  }
+  ROWS_WIDE(m, w) row[w].top = top[w];
+  size_dy_y_terms(job, row, total, m);
+  ROWS_WIDE(m, w) {
+    if (m.kind & ROW_CENTRED) {
+      along[w] = v_div(total[w].sum, row[w].count);
+    } else {
+      vec share = v_sel(v_eq(row[w].temperature, v_set1(INFINITY)), rows_count(row[w].count, m), v_set1(1));
+      along[w] = v_sel(floored[w], v_zero(), v_div(total[w].sum, share));
+    }
+  }
+  ROWS_EACH(job, m, at, {
+    const int w = at.w;
+    const rows_row *of = &row[w];
+    vec x = size_x(job, at, of, m);
+    vec dy = rows_load(job, 0, at, m);
+    vec inner;
+    if (m.kind & ROW_CENTRED) {
+      vec y = v_div(size_centred(x, of), of->sum);
+      inner = v_fnma(y, along[w], v_sub(dy, mean[w]));
+    } else {
+      vec sign = v_sel(v_eq(x, v_zero()), v_zero(), v_copysign(v_set1(1), x));
+      vec greatest = v_sel(v_eq(v_abs(x), of->top), sign, v_zero());
+      vec slope = v_sel(v_eq(of->temperature, v_set1(1)), sign, v_div(x, of->sum));
+      inner = v_fnma(v_sel(v_eq(of->temperature, v_set1(INFINITY)), greatest, slope), along[w], dy);
+    }
+    vec dx = v_mul(v_div(inner, of->sum), of->inverse);
+    rows_store(job, at, (m.kind & ROW_CENTRED) ? size_shown(dx, x, of) : dx, m);
+  });
+}
+
 /* ---- Layouts ---------------------------------------------------------------------------------------------------- */
 
 /* A body and how many vectors of rows, or rows, it takes at once. */
@@ -712,8 +888,9 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
   }
 }
 
-/* A kernel: the body's variant, and whether each operand, and the output, is a row. Bodies work on a copy of the job, which
- * no store to `out` can alter: its fields stay in registers (softmax backward 0.18 ns an element instead of 0.23). */
+/* A kernel: the body's variant, and whether each operand (a fourth is none), and the output, is a row. Bodies work on a copy
+ * of the job, which no store to `out` can alter: its fields stay in registers (softmax backward 0.18 ns an element instead
+ * of 0.23). */
 #define ROWS_BODY(name, body, across, dense, wide, kind, block)                                                        \
   FA_NOINLINE void name(const rows_job *job) {                                                                         \
     rows_job own = *job;                                                                                               \
@@ -767,6 +944,11 @@ ROWS_KERNEL(maxout, rows_greatest, ROW_PLAIN, none, 1, 1, 0, 0, 0)
 ROWS_KERNEL(maxout_backward, rows_first_top, ROW_TIMES_DY, none, 2, 0, 1, 0, 1)
 ROWS_KERNEL(sparsemax, rows_sparsemax, ROW_PLAIN, none, 1, 1, 0, 0, 1)
 ROWS_KERNEL(sparsemax_backward, rows_sparsemax_backward, ROW_PLAIN, none, 2, 1, 1, 0, 1)
+#define ROWS_SIZED(name, kind)                                                                                         \
+  ROWS_KERNEL(name, rows_sized, kind, none, 3, 1, 0, 0, 1)                                                             \
+  ROWS_KERNEL(name##_backward, rows_sized_backward, (kind) | ROW_TIMES_DY, none, 4, 1, 1, 0, 1)
+ROWS_SIZED(standardize, ROW_SIZE | ROW_CENTRED)
+ROWS_SIZED(normalize, ROW_SIZE)
 
 #define ROWS_ENTRY(name, signature) name##_rows,
 static const fa_rows_kernel rows_kernels[FA_ROWS_COUNT] = {FA_ROWS_TABLE(ROWS_ENTRY)};

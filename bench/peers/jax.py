@@ -58,6 +58,7 @@ class JAX(Peer):
             "softmax": functools.partial(nn.softmax, axis=axis),
             "log_softmax": functools.partial(nn.log_softmax, axis=axis),
             "logsumexp": functools.partial(nn.logsumexp, axis=axis),
+            "standardize": functools.partial(nn.standardize, axis=axis),
             "swish": nn.silu,
             "square": numpy.square,
             "absolute": numpy.abs,

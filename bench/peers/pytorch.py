@@ -77,6 +77,7 @@ class PyTorch(Peer):
             "softmin": lambda: torch.softmax(-t, axis, out=o),
             "logsumexp": lambda: torch.logsumexp(t, axis, out=o),
             "maxout": lambda: torch.amax(pieces, axis + 1, out=o),
+            "normalize": lambda: torch.nn.functional.normalize(t, dim=axis, out=o),
         }
         return runs.get(activation)
 

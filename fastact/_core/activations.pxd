@@ -96,7 +96,7 @@ cdef class Caller:
     cdef readonly object ufunc       # of the forward function
     cdef readonly dict ufuncs        # kind -> ufunc
     cdef _make_ufuncs(self, object doc)
-    cdef _make_row_ufuncs(self, object doc)
+    cdef _make_row_ufuncs(self, object doc, bint from_x)
     cdef int place(self, object axis, object x) except -2
     cdef bint resolve(self, dict params, double *values) except -1
     cdef object direct(self, int kind, object a, object b, object out, const double *values)

@@ -7,9 +7,10 @@ ufunc machinery alone costs 240 ns (and twice that with a parameter), more than 
 
 cimport numpy as cnp
 from cython.parallel cimport prange
+from libc.math cimport NAN
 from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from fastact._core.runtime cimport active, fa_fpenv, fa_fpenv_enter, fa_fpenv_leave, fa_size, threads_for
 
@@ -476,6 +477,8 @@ cdef class Caller:
         cdef Caller other
         self.name, self.index, self.rowwise = name, index, rowwise
         self.parameter_names = tuple(parameters)
+        for i in range(8):
+            self.values[i] = NAN   # to standardize: nothing is masked
         for i, value in enumerate(parameters.values()):
             self.values[i] = value
         if base is not None:
@@ -486,7 +489,7 @@ cdef class Caller:
             return
         self.ufuncs = {}
         if rowwise:
-            self._make_row_ufuncs(doc)
+            self._make_row_ufuncs(doc, facts["backward_from"] == "x")
         elif index >= 0:
             self._make_ufuncs(doc)
         self.ufunc = self.ufuncs.get("forward")
@@ -502,11 +505,10 @@ cdef class Caller:
             name = self.name.replace(".", "_") + _SUFFIX[kind]   # pickle takes a dot for an attribute
             self.ufuncs[KINDS[kind]] = make_ufunc(self.loops[kind], None, name, doc(KINDS[kind]))
 
-    cdef _make_row_ufuncs(self, object doc):
+    cdef _make_row_ufuncs(self, object doc, bint from_x):
         cdef int kind
         for kind, suffix in _ROWS_KINDS.items():
             index, signature = ROWS.get(self.name + suffix, (-1, ""))
-            from_x = signature.startswith("()")   # dy has one value a row, so the other operand is x
             if index < 0 or kind == BACKWARD_X and not from_x or kind == BACKWARD_Y and from_x:
                 continue
             self.loops[kind] = make_loops(index, kind, signature.count(",") + 1, row_operands(signature))
@@ -587,13 +589,16 @@ cdef class Caller:
         cdef Rows rows
         cdef Steps[3] steps   # of a temperature, of one value a row, of rows
         cdef Steps step
-        cdef float narrow
+        cdef float[2] narrow
         cdef int i, ndim, count = 0, n_arrays = 1 if b is None else 2
         cdef fa_size size, after = 1
-        if self.loops[FORWARD_SCALED] != NULL and values[0] != 1:   # the temperature
-            kind = FORWARD_SCALED if kind == FORWARD else BACKWARD_Y_SCALED
-            if not 1e-30 <= values[0] <= 1e30:
-                return None
+        if self.loops[FORWARD_SCALED] != NULL:
+            if values[0] != 1:   # the temperature
+                kind = FORWARD_SCALED if kind == FORWARD else BACKWARD_Y_SCALED
+                if not 1e-30 <= values[0] <= 1e30:
+                    return None
+        elif memcmp(values, self.values, sizeof(self.values)) != 0:   # _call tells whether they are right
+            return None
         loop = self.loops[kind]
         if loop == NULL or not ordinary(a if loop.row_operands & 1 else b):
             return None
@@ -635,9 +640,11 @@ cdef class Caller:
         rows.args.in_[0] = cnp.PyArray_DATA(a)
         if b is not None:
             rows.args.in_[1] = cnp.PyArray_DATA(b)
-        if loop.n_in > n_arrays:
-            narrow = <float> values[0]
-            rows.args.in_[n_arrays] = <const void *> &narrow if loop.dtype == FLOAT32 else <const void *> &values[0]
+        for i in range(loop.n_in - n_arrays):
+            narrow[i] = <float> values[i]
+            rows.args.in_[n_arrays + i] = (
+                <const void *> &narrow[i] if loop.dtype == FLOAT32 else <const void *> &values[i]
+            )
         for i in range(loop.n_in):
             step = steps[0] if i >= n_arrays else steps[2] if loop.row_operands >> i & 1 else steps[1]
             rows.args.in_stride[i], rows.args.in_row_stride[i], rows.block_bytes[i] = step.element, step.row, step.block
@@ -683,7 +690,8 @@ cdef class Caller:
 
     def backward(self, dy, x=None, y=None, out=None, *, where=True, dtype=None, axis=None, **params):
         cdef double values[8]
-        cdef int place = 0, kind = BACKWARD_X if x is not None and not self.rowwise else BACKWARD_Y
+        cdef bint from_x = self.loops[BACKWARD_X] != NULL if self.rowwise else x is not None
+        cdef int place = 0, kind = BACKWARD_X if from_x else BACKWARD_Y
         cdef object operand = x if kind == BACKWARD_X else y
         if (
             operand is not None and where is True and dtype is None

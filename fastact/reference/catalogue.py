@@ -849,6 +849,57 @@ def sparsemax_backward(dy: ArrayLike, y: ArrayLike) -> Array:
     return np.where(support, _f64(dy) - mean, 0)
 
 
+def _mean(x: Array) -> Array:
+    return x.sum(axis=-1, keepdims=True) / max(x.shape[-1], 1)
+
+
+def _centred(x: ArrayLike, epsilon: Parameter) -> tuple[Array, Array]:
+    """x less its mean, and sqrt(variance + epsilon): infinity where that is 0."""
+    d = _f64(x) - _mean(_f64(x))
+    deviation = np.sqrt(_mean(np.square(d)) + np.asarray(epsilon)[..., np.newaxis])
+    return d, np.where(deviation == 0, np.inf, deviation)
+
+
+def standardize(x: ArrayLike, epsilon: Parameter = 1e-5) -> Array:
+    """(x - mean) / sqrt(variance + epsilon): (..., N), (...) -> (..., N). Zeros for a row without a deviation."""
+    d, deviation = _centred(x, epsilon)
+    return d / deviation
+
+
+def standardize_backward(dy: ArrayLike, x: ArrayLike, epsilon: Parameter = 1e-5) -> Array:
+    """(dy - mean(dy) - y mean(dy y)) / sqrt(variance + epsilon): (..., N), (..., N), (...) -> (..., N)."""
+    dy, (d, deviation) = _f64(dy), _centred(x, epsilon)
+    y = d / deviation
+    return (dy - _mean(dy) - y * _mean(dy * y)) / deviation
+
+
+def _norms(x: Array, p: Parameter, epsilon: Parameter) -> tuple[Array, Array]:
+    """The p-norm of rows, and what they are divided by: infinity for one of zeros without an epsilon."""
+    p, a = np.asarray(p)[..., np.newaxis], np.abs(x)
+    sums = np.where(p == 1, a.sum(axis=-1, keepdims=True), np.sqrt(np.square(a).sum(axis=-1, keepdims=True)))
+    norm = np.where(np.isinf(p), a.max(axis=-1, keepdims=True, initial=0), sums)
+    divisor = np.maximum(norm, np.asarray(epsilon)[..., np.newaxis])
+    return norm, np.where(divisor == 0, np.inf, divisor)
+
+
+def normalize(x: ArrayLike, p: Parameter = 2.0, epsilon: Parameter = 1e-12) -> Array:
+    """x / max(norm, epsilon), p = 1, 2 or infinity: (..., N), (...), (...) -> (..., N)."""
+    x = _f64(x)
+    return x / _norms(x, p, epsilon)[1]
+
+
+def normalize_backward(dy: ArrayLike, x: ArrayLike, p: Parameter = 2.0, epsilon: Parameter = 1e-12) -> Array:
+    """(dy - norm'(x) sum(dy y)) / norm, or dy / epsilon: (..., N), (..., N), (...), (...) -> (..., N)."""
+    dy, x = _f64(dy), _f64(x)
+    norm, divisor = _norms(x, p, epsilon)
+    greatest = np.abs(x) == norm
+    shared = np.sign(x) * greatest / np.maximum(greatest.sum(axis=-1, keepdims=True), 1)
+    order = np.asarray(p)[..., np.newaxis]
+    slope = np.where(order == 1, np.sign(x), np.where(order == 2, x / divisor, shared))
+    along = (dy * x / divisor).sum(axis=-1, keepdims=True)
+    return (dy - np.where(norm < np.asarray(epsilon)[..., np.newaxis], 0, slope * along)) / divisor
+
+
 def _gated(f: Callable[..., Array], f1: Callable[..., Array], gate_first: bool) -> Rowwise:
     """f of one half times the other: (..., 2N) -> (..., N); its backward takes x."""
 
@@ -939,6 +990,8 @@ activations: dict[str, Elementwise | Rowwise] = {
     "logsumexp": Rowwise(logsumexp, logsumexp_backward),
     "hardmax": Rowwise(hardmax, lambda dy, y: np.zeros_like(_f64(dy))),
     "sparsemax": Rowwise(sparsemax, sparsemax_backward),
+    "standardize": Rowwise(standardize, standardize_backward),
+    "normalize": Rowwise(normalize, normalize_backward),
     "maxout": Rowwise(maxout, maxout_backward),
     "glu": _gated(sigmoid, _sigmoid_1, False),
     "swiglu": _gated(silu, _silu_1, True),
@@ -1040,6 +1093,8 @@ derivatives: dict[str, tuple[str, ...]] = {
     "logsumexp": ("dy * softmax(x)",),
     "hardmax": ("0",),
     "sparsemax": ("dy less its mean where y > 0, else 0",),
+    "standardize": ("(dy - mean(dy) - y * mean(dy * y)) / sqrt(variance(x) + epsilon)",),
+    "normalize": ("(dy - norm'(x) * sum(dy * y)) / norm(x, p), or dy / epsilon where the norm is below",),
     "maxout": ("dy at the first of the greatest of each group, else 0",),
     "gumbel_softmax": ("y * (dy - sum(dy * y)) / temperature",),
     "glu": ("da = dy * sigmoid(b), db = dy * a * sigmoid'(b)",),
