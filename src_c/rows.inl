@@ -650,6 +650,7 @@ FA_INLINE vec size_total(rows_sum total) {
  * of 0 is made infinite: such rows give zeros, and so do their gradients. */
 FA_INLINE void size_of_rows(const rows_job *job, rows_row *row, vec *top, vmask *floored, rows_mode m) {
   const int first = (m.kind & ROW_TIMES_DY) ? 2 : 1;
+  const fa_size n = m.across ? job->units : (job->units - 1) * VL + job->lanes;
   rows_sum total[ROW_PANEL];
   vec epsilon[ROW_PANEL];
   rows_tops(job, top, m, 0);
@@ -664,7 +665,8 @@ FA_INLINE void size_of_rows(const rows_job *job, rows_row *row, vec *top, vmask 
   if (m.kind & ROW_CENTRED) {
     size_mean_terms(job, row, total, m);
     ROWS_WIDE(m, w) {
-      vec count = rows_count(row[w].count, m), head = v_div(total[w].sum, count);
+      vec counted = rows_count(row[w].count, m), none = row[w].temperature; /* counts end at 2^24 in float32, rows do not */
+      vec count = v_sel(v_isnan(none), v_set1((real)n), counted), head = v_div(total[w].sum, count);
       vec tail = v_div(v_add(v_fnma(head, count, total[w].sum), total[w].lost), count);
       row[w].threshold = (math_pair){head, tail};
       row[w].count = count;

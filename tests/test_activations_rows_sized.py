@@ -194,6 +194,15 @@ def test_infinities_and_nan(isa, dtype):
         assert np.isfinite(a[3]).all()
 
 
+@pytest.mark.slow
+def test_rows_longer_than_float32_counts():
+    x = np.tile(np.array([[1], [-1]], np.float32), (2**23 + 2**21, 2))
+    y = fa.standardize(x, axis=0, epsilon=0)
+    assert (y == x).all()
+    dx = fa.standardize.backward(x + 1, x=x, axis=0, epsilon=0)
+    assert np.abs(dx).max() < 1e-5
+
+
 # -- masks -----------------------------------------------------------------------------------------------------------
 
 
