@@ -96,6 +96,7 @@ class BuildCore(build_ext):
                 extension.extra_objects += self.compile_kernels(flags)
         options = repr([(e.extra_compile_args, e.extra_link_args, e.define_macros) for e in self.extensions])
         stamp = Path(self.build_temp) / "options"
+        stamp.parent.mkdir(parents=True, exist_ok=True)
         if not stamp.exists() or stamp.read_text() != options:  # setuptools compares the ages of files alone
             self.force = True
         super().build_extensions()
@@ -105,9 +106,10 @@ class BuildCore(build_ext):
         """Objects of every (instruction set, element type).
 
         They are most of a build (4 of 5 minutes on 2 cores of Zen 3), so one that the same command made from the same
-        sources is kept, in a folder whose name is the digest of both: a second install from a checkout takes it.
+        sources is kept, in a folder whose name is the digest of both: a second install from a checkout takes it. Not in
+        build_temp, which is a new folder each time for an editable install.
         """
-        source = str(Path("src_c") / "kernels.c")
+        source, store = str(Path("src_c") / "kernels.c"), Path("build") / "kernels"
         sources = sorted(path for path in Path("src_c").rglob("*") if path.is_file())
         contents = b"".join(path.read_bytes() for path in sources)
         command = getattr(self.compiler, "compiler_so", [self.compiler.compiler_type])
@@ -115,12 +117,12 @@ class BuildCore(build_ext):
         def unit(isa: str, dtype: str) -> list[str]:
             options = flags + ISA_FLAGS[isa]
             digest = hashlib.sha256(repr([command, options]).encode() + contents).hexdigest()[:12]
-            folder = Path(self.build_temp) / f"{isa}_{dtype}_{digest}"
+            folder = store / f"{isa}_{dtype}_{digest}"
             kept = [str(path) for path in folder.rglob(f"*{self.compiler.obj_extension}")]
             if kept and not self.force:
                 return kept
             # Into another folder first: what an interrupted build leaves is not taken for an object.
-            with tempfile.TemporaryDirectory(dir=Path(self.build_temp)) as unfinished:
+            with tempfile.TemporaryDirectory(dir=store) as unfinished:
                 (made,) = self.compiler.compile(
                     [source],
                     output_dir=unfinished,
@@ -131,7 +133,7 @@ class BuildCore(build_ext):
                 folder.mkdir(parents=True, exist_ok=True)
                 return [str(Path(made).replace(folder / Path(made).name))]
 
-        Path(self.build_temp).mkdir(parents=True, exist_ok=True)
+        store.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(self.parallel) as pool:
             jobs = [pool.submit(unit, isa, dtype) for isa in reversed(ISA_FLAGS) for dtype in DTYPES]
             return [obj for job in jobs for obj in job.result()]
