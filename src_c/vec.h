@@ -13,7 +13,7 @@
  *              v_min a<b?a:b, v_max a>b?a:b: the second operand if either is NaN
  *              v_rint: to nearest, ties to even
  *              v_scale2(a, n): a * 2^n, n integral, one rounding also into the subnormals (|a| within 2^+-64 of 1,
- *              |n| <= 250 in float32, <= 2000 in float64)
+ *              |n| <= 250 in float32, <= 2000 in float64); FA_SCALES_AT_ONCE where that is one instruction, not nine
  *   bits       v_bits, v_from_bits, v_and, v_or, v_xor, v_andnot (~a & b), vi_add, vi_sub, vi_and, vi_or, vi_xor,
  *              vi_shl, vi_shr (logical; the count is a literal), vi_gt, vi_eq
  *   choice     v_lt, v_le, v_gt, v_ge, v_eq (quiet, false for NaN), v_isnan -> vmask; m_and, m_or, m_not, m_any, m_first(n)
@@ -50,6 +50,9 @@
 
 #define FA_MAX_VL (64 / (int)sizeof(real)) /* lanes of the widest instruction set: buffers and panels are padded to it */
 
+#ifndef FA_SCALES_AT_ONCE
+#define FA_SCALES_AT_ONCE 0
+#endif
 #ifndef FA_HAS_MAC
 FA_INLINE vec v_mac(vec a, vec b, vec c) { return v_fma(a, b, c); }
 #endif

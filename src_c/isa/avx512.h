@@ -48,6 +48,7 @@ FA_INLINE vec v_fnma(vec a, vec b, vec c) { return P_(fnmadd)(a, b, c); }
 FA_INLINE vec v_min(vec a, vec b) { return P_(min)(a, b); }
 FA_INLINE vec v_max(vec a, vec b) { return P_(max)(a, b); }
 FA_INLINE vec v_rint(vec a) { return P_(roundscale)(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+#define FA_SCALES_AT_ONCE 1
 FA_INLINE vec v_scale2(vec a, vec n) { return P_(scalef)(a, n); }
 
 FA_INLINE vint v_bits(vec a) { return V_TO_INT(a); }
