@@ -130,15 +130,10 @@ FA_INLINE void product_tile_body(const product_tile *t, const int rows, const in
         product_tile_##kind##_##rows##x4                                                          \
   }
 #define TILE_FUNCTIONS(rows) TILE_FUNCTION(rows, 1) TILE_FUNCTION(rows, 2) TILE_FUNCTION(rows, 3) TILE_FUNCTION(rows, 4)
-TILE_FUNCTIONS(1) TILE_FUNCTIONS(2) TILE_FUNCTIONS(3)
-#if TILE_ROWS == 6
-TILE_FUNCTIONS(4) TILE_FUNCTIONS(5) TILE_FUNCTIONS(6)
+TILE_FUNCTIONS(1) TILE_FUNCTIONS(2) TILE_FUNCTIONS(3) TILE_FUNCTIONS(4) TILE_FUNCTIONS(5) TILE_FUNCTIONS(6)
 #define TILE_TABLE(kind) \
   {TILE_NAMES(kind, 1), TILE_NAMES(kind, 2), TILE_NAMES(kind, 3), \
    TILE_NAMES(kind, 4), TILE_NAMES(kind, 5), TILE_NAMES(kind, 6)}
-#else
-#define TILE_TABLE(kind) {TILE_NAMES(kind, 1), TILE_NAMES(kind, 2), TILE_NAMES(kind, 3)}
-#endif
 static void (*const product_tile_table[2][TILE_ROWS][TILE_VECS])(const product_tile *) = {TILE_TABLE(packed),
                                                                                            TILE_TABLE(inplace)};
 

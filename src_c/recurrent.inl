@@ -413,20 +413,14 @@ FA_INLINE real *gradient_row(const gradient_product *p, fa_size m) {
 GRADIENT_PRODUCTS(1)
 GRADIENT_PRODUCTS(2)
 GRADIENT_PRODUCTS(3)
-#if TILE_ROWS == 6
 GRADIENT_PRODUCTS(4)
 GRADIENT_PRODUCTS(5)
 GRADIENT_PRODUCTS(6)
-#endif
 
 FA_INLINE void gradient_product_rows(fa_size rows, fa_size vecs, const gradient_product *p) {
 #define ROW(rows) {gradient_product_##rows##_1, gradient_product_##rows##_2, gradient_product_##rows##_4}
-  static void (*const product[TILE_ROWS][3])(const gradient_product *) = {
-      ROW(1), ROW(2), ROW(3),
-#if TILE_ROWS == 6
-      ROW(4), ROW(5), ROW(6),
-#endif
-  };
+  static void (*const product[TILE_ROWS][3])(const gradient_product *) = {ROW(1), ROW(2), ROW(3),
+                                                                          ROW(4), ROW(5), ROW(6)};
 #undef ROW
   product[rows - 1][vecs / 2](p);
 }

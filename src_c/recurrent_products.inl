@@ -208,13 +208,9 @@ FA_INLINE void gate_product_any(const gate_product *p, const fa_precision precis
   FA_NOINLINE void gate_product_##precision##_##order##_##rows##_4(const gate_product *p) {                         \
     gate_product_any(p, precision, split, rows, 4);                                                                 \
   }
-#if TILE_ROWS == 6
 #define LARGE_TILES(DO, precision) \
   DO(precision, in_order, 1, 3) DO(precision, in_order, 1, 4)  \
   DO(precision, in_order, 1, 5) DO(precision, in_order, 1, 6)
-#else
-#define LARGE_TILES(DO, precision) DO(precision, in_order, 1, 3)
-#endif
 #define GATE_PRODUCTS(precision)                                                                                    \
   GATE_PRODUCT(precision, in_order, 1, 1)                                                                           \
   GATE_PRODUCT(precision, in_order, 1, 2)                                                                           \
@@ -315,20 +311,13 @@ BACK_PRODUCTS(BACK_PRODUCT_SPLIT, 2)
 BACK_PRODUCTS(BACK_PRODUCT, 2)
 #endif
 BACK_PRODUCTS(BACK_PRODUCT, 3)
-#if TILE_ROWS == 6
 BACK_PRODUCTS(BACK_PRODUCT, 4)
 BACK_PRODUCTS(BACK_PRODUCT, 5)
 BACK_PRODUCTS(BACK_PRODUCT, 6)
-#endif
 
 FA_INLINE void back_product_rows(fa_size rows, fa_size vecs, const back_product *p) {
 #define ROW(rows) {back_product_##rows##_1, back_product_##rows##_2, back_product_##rows##_4}
-  static void (*const product[TILE_ROWS][3])(const back_product *) = {
-      ROW(1), ROW(2), ROW(3),
-#if TILE_ROWS == 6
-      ROW(4), ROW(5), ROW(6),
-#endif
-  };
+  static void (*const product[TILE_ROWS][3])(const back_product *) = {ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6)};
 #undef ROW
   product[rows - 1][vecs / 2](p);
 }
