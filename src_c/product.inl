@@ -27,11 +27,9 @@
 enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 
 #define PRODUCT_K_BLOCK 1024
-#define PRODUCT_K_INPLACE 128 /* rows of an unpacked B that are swept across all columns */
-#define PRODUCT_M_INPLACE 64  /* most rows of A for which row-major B is not packed */
 #define PRODUCT_DOT_BLOCK (8192 / (fa_size)sizeof(real))
 #define PRODUCT_A_BYTES (FA_REGISTERS >= 32 ? 576 << 10 : 192 << 10) /* a block of A, which stays in L2 */
-#define PRODUCT_M_TILES (144 / TILE_ROWS) /* most tiles of rows in it: their part of C waits in cache for the activation */
+#define PRODUCT_M_BLOCK 144 /* most rows in it: their part of C waits in cache for the activation */
 #define PRODUCT_N_PANELS 48              /* panels in a packed block of B */
 #define STRIP_AHEAD 8 /* columns of A that are fetched ahead while packing */
 #define DOT_ROWS (FA_REGISTERS >= 32 ? 4 : 2)
@@ -198,7 +196,7 @@ static void pack_strips(fa_size K, fa_size M, fa_size units, fa_size t0, fa_size
                         fa_size a_col, real *out) {
   const fa_size gap = strip_size(K), strips = t1 - t0;
   if (a_row == 1) {
-    fa_size first[PRODUCT_M_TILES + 1];
+    fa_size first[PRODUCT_M_BLOCK / TILE_ROWS + 1];
     for (fa_size t = 0; t <= strips; t++) first[t] = share(M, units, t0 + t);
     for (fa_size k = 0; k < K; k++, a += a_col) {
       if (k + STRIP_AHEAD < K)
@@ -243,10 +241,10 @@ static void product_activate(const fa_product *p, fa_size m0, fa_size m1, fa_siz
 
 /* ---- panels ---- */
 
-/* Tiles of rows in a block of A. */
-FA_INLINE fa_size product_m_tiles(fa_size k_block, fa_size tiles) {
-  const fa_size tile_bytes = FA_MAX(1, k_block) * TILE_ROWS * (fa_size)sizeof(real);
-  return product_even(tiles, FA_MAX(1, FA_MIN(PRODUCT_M_TILES, PRODUCT_A_BYTES / tile_bytes)));
+/* Tiles of rows in a block of A, of the `tiles` of a piece. */
+FA_INLINE fa_size product_m_tiles(const fa_product *p, fa_size tiles) {
+  const fa_size rows = FA_CEIL_DIV(p->M, p->row_units), tile_bytes = FA_MAX(1, p->k_block) * rows * (fa_size)sizeof(real);
+  return product_even(tiles, FA_MAX(1, FA_MIN(PRODUCT_M_BLOCK / rows, PRODUCT_A_BYTES / tile_bytes)));
 }
 
 /* Where panel q of the columns q0 .. stands, rows k0 .. of it; packed here, or before by product_pack. */
@@ -257,7 +255,7 @@ FA_INLINE real *product_panel(const fa_product *p, real *packed_b, fa_size place
 
 static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size q0, fa_size q1, real *workspace) {
   const fa_size M = p->M, N = p->N, K = p->K, k_block = p->k_block;
-  const fa_size m_tiles = product_m_tiles(k_block, t1 - t0), n_panels = p->pack_b ? PRODUCT_N_PANELS : q1 - q0;
+  const fa_size m_tiles = product_m_tiles(p, t1 - t0), n_panels = p->pack_b ? PRODUCT_N_PANELS : q1 - q0;
   const int inplace = !p->pack_b && !p->packed;
   const int once = p->pack_b && m_tiles == t1 - t0; /* one block of A: each panel is packed into the place of the last */
   real *const packed_b = workspace;
@@ -496,18 +494,34 @@ static void product_swap(fa_product *p) {
 
 static double plan_total(fa_product *p) { return p->pack_a_ns + p->pack_b_ns + p->rest_ns; }
 
+/* Most rows of A for which row-major B is not packed, and the rows of such a B that are swept across all columns. With
+ * AVX2 on Zen 3 (L2 of 512 KB, GF/s, float32) packing pays earlier, (32, 512, 2048) 44 -> 72; a B that hardly fits L3 is
+ * better read along its rows, a few of them at a time, (2, 2048, 2048) 5.8 -> 15, but (2, 512, 2048) 24 -> 18. */
+FA_INLINE fa_size product_m_inplace(const fa_product *p) {
+  return FA_REGISTERS >= 32 ? 64 : p->K * p->N * (fa_size)sizeof(real) > 512 << 10 ? 8 : 12;
+}
+FA_INLINE fa_size product_k_inplace(const fa_product *p) {
+  const fa_size most = p->M <= 3 ? 8 << 20 : 4 << 20;
+  return FA_REGISTERS >= 32 || p->K * p->N * (fa_size)sizeof(real) <= most ? 128 : p->M <= 3 ? 8 : 16;
+}
+/* Rows of a tile: with 16 registers many rows go by three, (300, 1024, 1024) 91 against 86 by six, unless A is packed,
+ * (1024, 1024, 1024) 84 against 88. */
+FA_INLINE fa_size product_tile_rows(const fa_product *p) {
+  return FA_REGISTERS >= 32 || p->M <= 24 || p->pack_a ? TILE_ROWS : TILE_ROWS / 2;
+}
+
 static void plan_panels(fa_product *p) {
   const double M = (double)p->M, N = (double)p->N, K = (double)p->K;
   const double vecs = (double)FA_CEIL_DIV(p->N, VL);
   p->method = PRODUCT_PANELS;
-  p->row_units = FA_CEIL_DIV(p->M, TILE_ROWS);
   p->col_units = FA_CEIL_DIV(p->N, TILE_COLS);
   p->k_block = product_even(p->K, PRODUCT_K_BLOCK);
-  p->pack_b = !p->packed && (p->b_col != 1 || p->M > PRODUCT_M_INPLACE);
-  p->pack_a = p->a_col != 1 && p->K > 1 && p->col_units > 2;
+  p->pack_b = !p->packed && (p->b_col != 1 || p->M > product_m_inplace(p));
+  p->pack_a = p->a_col != 1 && p->K > 1 && (p->col_units > 2 || FA_REGISTERS < 32);
+  p->row_units = FA_CEIL_DIV(p->M, product_tile_rows(p));
   p->pack_b_ns = 0;
   if (p->pack_b) p->pack_b_ns = CYCLES(K * vecs * (p->b_col == 1 ? 2 : p->b_row == 1 ? 4 : 2 * VL));
-  else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, PRODUCT_K_INPLACE);
+  else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, product_k_inplace(p));
   p->pack_a_ns = p->pack_a ? CYCLES(K * M * (p->a_row == 1 ? 0.4 : 1.5)) : 0;
   double rows_loads = (double)p->row_units * vecs + M * (double)p->col_units, macs = M * vecs;
   p->rest_ns = CYCLES(K * 0.55 * FA_MAX(macs, rows_loads) +
@@ -590,7 +604,7 @@ static size_t product_split(fa_product *p, int threads) {
   } else {
     const fa_size panels = FA_CEIL_DIV(p->col_units, p->col_pieces);
     if (p->pack_b) elements += p->k_block * TILE_COLS * FA_MIN(PRODUCT_N_PANELS, panels);
-    if (p->pack_a) elements += strip_size(p->k_block) * FA_MIN(PRODUCT_M_TILES, FA_CEIL_DIV(p->row_units, p->row_pieces));
+    if (p->pack_a) elements += strip_size(p->k_block) * FA_MIN(PRODUCT_M_BLOCK / TILE_ROWS, FA_CEIL_DIV(p->row_units, p->row_pieces));
   }
   return (size_t)FA_ROUND_UP(elements * (fa_size)sizeof(real), 64);
 }
