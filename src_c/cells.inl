@@ -9,8 +9,9 @@
 
 /* ---- plain LSTM ----------------------------------------------------------------------------------------------- */
 
-/* The pointwise part for `rows` tile rows of one group. `keep` is a literal: inference stores no gates. */
-FA_INLINE void lstm_cell(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, const real *z,
+/* The pointwise part for `rows` tile rows of one group. `keep` is a literal: inference stores no gates. Two loops, as tanh(c)
+ * waits for four activations: short iterations fill the pipes (AVX2 on Zen 3, 6 rows: 3.6 -> 3.0 ns a unit). */
+FA_INLINE void lstm_cell(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, real *z,
                          const int keep) {
   const fa_size Hp = FA_ROUND_UP(s->H, VL), units = s->H - g * VL;
   const real *c_in = (const real *)s->c + (state_row(s->starts, s->B, t, s->c_ring) + first) * Hp + g * VL;
@@ -18,20 +19,23 @@ FA_INLINE void lstm_cell(const fa_recurrent_forward *s, fa_size t, fa_size g, fa
   real *h_out = (real *)s->h + (state_row(s->starts, s->B, t + 1, s->h_ring) + first) * Hp + g * VL;
   real *y = s->y ? (real *)s->y + step_offset(s->starts, t, s->y_t, s->y_b) + first * s->y_b + g * VL : NULL;
   real *gates = keep ? (real *)s->slabs + (g * s->slab_rows + slab_row(s, t) + first) * TILE_COLS : NULL;
-  for (fa_size m = 0; m < rows; m++, z += TILE_COLS) {
-    vec i = math_sigmoid(v_load(z)), f = math_sigmoid(v_load(z + VL));
-    vec candidate = math_tanh(v_load(z + 2 * VL)), o = math_sigmoid(v_load(z + 3 * VL));
-    vec c = v_mac(f, v_load(c_in + m * Hp), v_mul(i, candidate));
-    vec h = v_mul(o, math_tanh(c));
-    v_store(c_out + m * Hp, c);
-    v_store(h_out + m * Hp, h);
-    if (y) store_columns(y + m * s->y_b, h, units);
+  for (fa_size m = 0; m < rows; m++) {
+    real *at = z + m * TILE_COLS;
+    vec i = math_sigmoid(v_load(at)), f = math_sigmoid(v_load(at + VL));
+    vec candidate = math_tanh(v_load(at + 2 * VL)), o = math_sigmoid(v_load(at + 3 * VL));
+    v_store(c_out + m * Hp, v_mac(f, v_load(c_in + m * Hp), v_mul(i, candidate)));
+    v_store(at + 3 * VL, o);
     if (keep) {
       v_store(gates + m * TILE_COLS, i);
       v_store(gates + m * TILE_COLS + VL, f);
       v_store(gates + m * TILE_COLS + 2 * VL, candidate);
       v_store(gates + m * TILE_COLS + 3 * VL, o);
     }
+  }
+  for (fa_size m = 0; m < rows; m++) {
+    vec h = v_mul(v_load(z + m * TILE_COLS + 3 * VL), math_tanh(v_load(c_out + m * Hp)));
+    v_store(h_out + m * Hp, h);
+    if (y) store_columns(y + m * s->y_b, h, units);
   }
 }
 
