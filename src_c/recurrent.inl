@@ -15,6 +15,20 @@
 
 static const FA_ALIGN(64) real no_bias[TILE_COLS];
 
+/* Tile i of a step in group g: rows first .. first + rows - 1. The panel of group `after` is wanted next, ahead_row elements
+ * a k of it by each tile. */
+typedef struct {
+  fa_size g, after, i, ahead_row, first, rows;
+} step_tile;
+FA_INLINE step_tile step_tile_at(fa_size row_begin, fa_size n, fa_size i, fa_size g, fa_size after, fa_size ahead_row) {
+  const fa_size first = row_begin + tile_begin(n, i);
+  return (step_tile){g, after, i, ahead_row, first, row_begin + tile_begin(n, i + 1) - first};
+}
+/* Its part of the next panel, of so many rows of words. */
+FA_INLINE const real *step_ahead(const step_tile *tile, const void *panels, fa_size rows) {
+  return GATE_FETCHES ? (const real *)panels + rows * (tile->after * TILE_COLS + tile->i * tile->ahead_row) : NULL;
+}
+
 /* Tiles run over time; over the rows of a single step, and over all rows at once where those stand one behind the other. */
 static void input_product(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t_begin,
                           fa_size t_end) {
@@ -24,46 +38,56 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
   const fa_size b_begin = ragged ? 0 : share->row_begin, b_end = over_batch ? b_begin + 1 : share->row_end;
   const fa_size a_row = over_batch ? s->x_b : s->x_t, z_row = (over_batch ? 1 : s->B) * TILE_COLS;
   const real *x = (const real *)s->x + step_offset(s->starts, t_begin, s->x_t, s->x_b);
+  const fa_size rows = fa_panel_rows(s->precision, s->inputs), tiles = tile_count(n);
+  const fa_size ahead_row = gate_ahead(s->precision, s->inputs, share->group_end - share->group_begin, tiles);
   real *out = s->cell->layer_norm ? s->norm.ih : s->slabs;
   for (fa_size g = share->group_begin; g < share->group_end; g++) {
+    const fa_size after = FA_MIN(g + 1, share->group_end - 1);
     real *z = out + (g * s->slab_rows + slab_row(s, t_begin)) * TILE_COLS;
     for (fa_size b = b_begin; b < b_end; b++)
-      for (fa_size i = 0; i < tile_count(n); i++) {
-        fa_size first = tile_begin(n, i);
+      for (fa_size i = 0; i < tiles; i++) {
+        const step_tile tile = step_tile_at(0, n, i, g, after, ahead_row);
         const gate_product product = {
             .init = s->cell->layer_norm ? no_bias : (const real *)s->bias + g * TILE_COLS,
-            .a = x + first * a_row + b * s->x_b,
+            .a = x + tile.first * a_row + b * s->x_b,
             .a_row = a_row,
             .a_size = s->inputs,
-            .panel_a = (const real *)s->ih + g * fa_panel_rows(s->precision, s->inputs) * TILE_COLS,
+            .panel_a = (const real *)s->ih + g * rows * TILE_COLS,
             .panel_b = s->hh,
-            .out = z + first * z_row + b * TILE_COLS,
+            .out = z + tile.first * z_row + b * TILE_COLS,
             .out_row = z_row,
             .out_vec = VL,
+            .ahead_a = step_ahead(&tile, s->ih, rows),
+            .ahead_row = ahead_row,
         };
-        gate_product_rows(s->cell, s->precision, tile_begin(n, i + 1) - first, &product, 1);
+        gate_product_rows(s->cell, s->precision, tile.rows, &product, 1);
       }
   }
   if (s->cell->layer_norm) norm_input(s, share, t_begin, t_end);
 }
 
-/* The products of one tile: rows first .. first + rows - 1 of step t in group g. */
-FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, real *out,
-                            fa_size out_row, fa_size out_vec) {
+/* The products of one tile in step t. */
+FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, const step_tile *tile, real *out, fa_size out_row,
+                            fa_size out_vec) {
+  const fa_size g = tile->g, first = tile->first;
+  const fa_size ih_rows = fa_panel_rows(s->precision, s->inputs), hh_rows = fa_panel_rows(s->precision, s->R);
   const fa_size Rp = operand_width(s->cell, s->R);
   gate_product product = {
       .init = (const real *)s->bias + g * TILE_COLS,
       .a = (const real *)s->x + step_offset(s->starts, t, s->x_t, s->x_b) + first * s->x_b,
       .a_row = s->x_b,
       .a_size = s->inputs,
-      .panel_a = (const real *)s->ih + g * fa_panel_rows(s->precision, s->inputs) * TILE_COLS,
+      .panel_a = (const real *)s->ih + g * ih_rows * TILE_COLS,
       .b = (const real *)(s->operand ? s->operand : s->h) + (state_row(s->starts, s->B, t, s->h_ring) + first) * Rp,
       .b_row = Rp,
       .b_size = s->R,
-      .panel_b = (const real *)s->hh + g * fa_panel_rows(s->precision, s->R) * TILE_COLS,
+      .panel_b = (const real *)s->hh + g * hh_rows * TILE_COLS,
       .out = out,
       .out_row = out_row,
       .out_vec = out_vec,
+      .ahead_a = step_ahead(tile, s->ih, ih_rows),
+      .ahead_b = step_ahead(tile, s->hh, hh_rows),
+      .ahead_row = tile->ahead_row,
   };
   if (s->cell->layer_norm) {
     product.init = no_bias;
@@ -73,25 +97,30 @@ FA_INLINE void step_product(const fa_recurrent_forward *s, fa_size t, fa_size g,
     product.init_row = TILE_COLS;
     product.a_size = 0;
   }
-  gate_product_rows(s->cell, s->precision, rows, &product, 0);
+  gate_product_rows(s->cell, s->precision, tile->rows, &product, 0);
 }
 
 /* The same of the second product: four vectors of units of h, or of a GRU's candidate. */
-FA_INLINE void second_product(const fa_recurrent_forward *s, fa_size t, fa_size g, fa_size first, fa_size rows, real *out,
-                              fa_size out_row, fa_size out_vec) {
-  const fa_size Hp = FA_ROUND_UP(s->H, VL);
+FA_INLINE void second_product(const fa_recurrent_forward *s, fa_size t, const step_tile *tile, real *out, fa_size out_row,
+                              fa_size out_vec) {
+  const fa_size Hp = FA_ROUND_UP(s->H, VL), panel = fa_panel_rows(s->precision, s->H);
   const gate_product product = {
       .init = no_bias,
-      .b = (const real *)s->mid + (mid_row(s, t) + first) * Hp,
+      .b = (const real *)s->mid + (mid_row(s, t) + tile->first) * Hp,
       .b_row = Hp,
       .b_size = s->H,
-      .panel_b = (const real *)s->second + g * fa_panel_rows(s->precision, s->H) * TILE_COLS,
+      .panel_b = (const real *)s->second + tile->g * panel * TILE_COLS,
       .out = out,
       .out_row = out_row,
       .out_vec = out_vec,
+      .ahead_b = step_ahead(tile, s->second, panel),
+      .ahead_row = tile->ahead_row,
   };
-  gate_product_rows(&second_cell, s->precision, rows, &product, 0);
+  gate_product_rows(&second_cell, s->precision, tile->rows, &product, 0);
 }
+
+/* There and back again: what the last step read last is still in the cache. */
+FA_INLINE fa_size group_at(fa_size t, fa_size begin, fa_size end, fa_size k) { return t & 1 ? begin + end - 1 - k : k; }
 
 /* `plain`, `keep` and `second` are literals. */
 FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t,
@@ -99,24 +128,24 @@ FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurre
   const fa_size row_end = FA_MIN(share->row_end, step_rows(s->starts, s->B, t));
   const fa_size n = row_end - share->row_begin, tiles = tile_count(n);
   const fa_size begin = second ? 0 : share->group_begin, end = second ? cell_groups(&second_cell, s->P) : share->group_end;
+  const fa_size ahead_row = gate_ahead(s->precision, second ? s->H : s->inputs + s->R, end - begin, tiles);
   FA_ALIGN(64) real z[TILE_ROWS * TILE_COLS];
   cell_slots q;
   if (!plain) q.count = 0;
   for (fa_size k = begin; k < end; k++) {
-    /* There and back again: what the last step read last is still in the cache. */
-    const fa_size g = t & 1 ? begin + end - 1 - k : k;
+    const fa_size g = group_at(t, begin, end, k), after = group_at(t, begin, end, FA_MIN(k + 1, end - 1));
     for (fa_size i = 0; i < tiles; i++) {
-      fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
+      const step_tile tile = step_tile_at(share->row_begin, n, i, g, after, ahead_row);
       if (plain) {
-        step_product(s, t, g, first, rows, z, TILE_COLS, VL);
-        lstm_cell(s, t, g, first, rows, z, keep);
+        step_product(s, t, &tile, z, TILE_COLS, VL);
+        lstm_cell(s, t, g, tile.first, tile.rows, z, keep);
         continue;
       }
       if (second)
-        second_product(s, t, g, first, rows, q.z[0] + q.count * VL, VL, CELL_SLOTS * VL);
+        second_product(s, t, &tile, q.z[0] + q.count * VL, VL, CELL_SLOTS * VL);
       else
-        step_product(s, t, g, first, rows, q.z[0] + q.count * VL, VL, CELL_SLOTS * VL);
-      for (fa_size m = 0; m < rows; m++, q.count++) q.at[q.count].g = g, q.at[q.count].row = first + m;
+        step_product(s, t, &tile, q.z[0] + q.count * VL, VL, CELL_SLOTS * VL);
+      for (fa_size m = 0; m < tile.rows; m++, q.count++) q.at[q.count].g = g, q.at[q.count].row = tile.first + m;
       if (q.count + TILE_ROWS <= CELL_SLOTS) continue;
       if (second)
         second_slots(s, t, &q);
@@ -136,12 +165,13 @@ FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurre
 static void norm_step(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t) {
   const fa_size row_end = FA_MIN(share->row_end, step_rows(s->starts, s->B, t)), n = row_end - share->row_begin;
   const fa_size groups = cell_groups(s->cell, s->H), tiles = tile_count(n);
+  const fa_size ahead_row = gate_ahead(s->precision, s->R, groups, tiles);
   for (fa_size k = 0; k < groups; k++) {
-    const fa_size g = t & 1 ? groups - 1 - k : k;
+    const fa_size g = group_at(t, 0, groups, k), after = group_at(t, 0, groups, FA_MIN(k + 1, groups - 1));
     real *out = (real *)s->norm.hh + (g * s->norm.hh_rows + mid_row(s, t)) * TILE_COLS;
     for (fa_size i = 0; i < tiles; i++) {
-      fa_size first = share->row_begin + tile_begin(n, i), rows = share->row_begin + tile_begin(n, i + 1) - first;
-      step_product(s, t, g, first, rows, out + first * TILE_COLS, TILE_COLS, VL);
+      const step_tile tile = step_tile_at(share->row_begin, n, i, g, after, ahead_row);
+      step_product(s, t, &tile, out + tile.first * TILE_COLS, TILE_COLS, VL);
     }
   }
   norm_cells(s, t, share->row_begin, row_end);

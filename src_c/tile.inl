@@ -79,12 +79,20 @@ FA_INLINE void tile_sweep(vec acc[TILE_ROWS][TILE_VECS], const int rows, const i
     if (k + j < K) tile_step(acc, rows, begin, end, a + j * a_col, a_row, b, precision, j, masked, last);
 }
 
+/* acc += A B in as many sweeps as the tile needs. */
+FA_INLINE void tile_sweeps(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a, fa_size a_row,
+                           fa_size a_col, const real *b, fa_size b_row, const fa_precision precision, fa_size K,
+                           const int masked, fa_size last, const int fetch, const real *ahead, fa_size ahead_row) {
+  const int first = FA_MIN(vecs, TILE_SWEEP(rows));
+  tile_sweep(acc, rows, 0, first, a, a_row, a_col, b, b_row, precision, K, masked && first == vecs, last, fetch, ahead,
+             ahead_row);
+  if (first < vecs)
+    tile_sweep(acc, rows, first, vecs, a, a_row, a_col, b, b_row, precision, K, masked, last, 0, b, 0);
+}
 FA_INLINE void tile_accumulate(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a,
                                fa_size a_row, fa_size a_col, const real *b, fa_size b_row,
                                const fa_precision precision, fa_size K) {
-  const int first = FA_MIN(vecs, TILE_SWEEP(rows));
-  tile_sweep(acc, rows, 0, first, a, a_row, a_col, b, b_row, precision, K, 0, VL, 0, b, 0);
-  if (first < vecs) tile_sweep(acc, rows, first, vecs, a, a_row, a_col, b, b_row, precision, K, 0, VL, 0, b, 0);
+  tile_sweeps(acc, rows, vecs, a, a_row, a_col, b, b_row, precision, K, 0, VL, 0, b, 0);
 }
 
 /* The whole sum of a tile, acc = A B. Tiles with fewer than 8 sums would wait for each other's multiply-add (latency 4,
@@ -95,7 +103,7 @@ FA_INLINE void tile_accumulate(vec acc[TILE_ROWS][TILE_VECS], const int rows, co
 FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a,
                             fa_size a_row, fa_size a_col, const real *b, fa_size b_row, fa_size K, const int masked,
                             fa_size last, const real *ahead, fa_size ahead_row) {
-  const int splits = TILE_SPLITS(rows, vecs), first = FA_MIN(vecs, TILE_SWEEP(rows));
+  const int splits = TILE_SPLITS(rows, vecs);
   fa_size k = 0;
   tile_zero(acc, rows, vecs);
   if (splits > 1 && K >= splits) {
@@ -110,8 +118,6 @@ FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const
           FA_UNROLL for (int v = 0; v < vecs; v++) part[s][m][v] = v_add(part[s][m][v], part[s + n][m][v]);
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) acc[m][v] = part[0][m][v];
   }
-  tile_sweep(acc, rows, 0, first, a, a_row, a_col, b, b_row, FA_FULL, K - k, masked && first == vecs, last,
-             !masked && splits == 1, ahead, ahead_row);
-  if (first < vecs)
-    tile_sweep(acc, rows, first, vecs, a, a_row, a_col, b, b_row, FA_FULL, K - k, masked, last, 0, b, 0);
+  tile_sweeps(acc, rows, vecs, a, a_row, a_col, b, b_row, FA_FULL, K - k, masked, last, !masked && splits == 1, ahead,
+              ahead_row);
 }
