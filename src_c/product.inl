@@ -86,24 +86,26 @@ FA_NOINLINE void product_scatter(const product_tile *t, int rows, fa_size cols, 
     }
 }
 
-FA_INLINE void product_tile_body(const product_tile *t, const int rows, const int vecs, const int masked) {
+/* One sweep of a tile of `vecs` vectors. */
+FA_INLINE void product_sweep(const product_tile *t, const int rows, const int vecs, const int begin, const int end,
+                             const int masked) {
   vec acc[TILE_ROWS][TILE_VECS];
   real *c = t->c;
-  const fa_size c_row = t->c_row, last = t->last;
-  if (t->c_col == 1)
-    FA_UNROLL for (int m = 0; m < rows; m++)
-      FA_UNROLL for (int v = 0; v < vecs; v++) FA_PREFETCH_WRITE(c + m * c_row + v * VL);
-  tile_product(acc, rows, vecs, t->a, t->a_row, t->a_col, t->b, t->b_row, t->K, masked, last, t->ahead,
-               t->ahead_row);
+  const fa_size c_row = t->c_row, last = end == vecs ? t->last : VL;
+#define EACH_VECTOR FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
+#define LOAD(p) (v == vecs - 1 ? v_load_n(p, last) : v_load(p))
+  if (t->c_col == 1) EACH_VECTOR FA_PREFETCH_WRITE(c + m * c_row + v * VL);
+  tile_product(acc, rows, begin, end, t->a, t->a_row, t->a_col, t->b, t->b_row, t->K, masked && end == vecs, last,
+               t->ahead, t->ahead_row);
   if (FA_UNLIKELY(t->c_col != 1)) {
     FA_ALIGN(64) real sums[TILE_ROWS * TILE_COLS];
-    FA_UNROLL for (int m = 0; m < rows; m++)
-      FA_UNROLL for (int v = 0; v < vecs; v++) v_store(sums + m * TILE_COLS + v * VL, acc[m][v]);
-    product_scatter(t, rows, (vecs - 1) * VL + last, sums, TILE_COLS);
+    product_tile part = *t;
+    part.c += begin * VL * t->c_col;
+    if (part.bias) part.bias += begin * VL * t->bias_col;
+    EACH_VECTOR v_store(sums + m * TILE_COLS + (v - begin) * VL, acc[m][v]);
+    product_scatter(&part, rows, (end - begin - 1) * VL + last, sums, TILE_COLS);
     return;
   }
-#define EACH_VECTOR FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)
-#define LOAD(p) (v == vecs - 1 ? v_load_n(p, last) : v_load(p))
   if (t->add) EACH_VECTOR acc[m][v] = v_add(LOAD(c + m * c_row + v * VL), acc[m][v]);
   if (t->bias) {
     if (t->bias_col) EACH_VECTOR acc[m][v] = v_add(acc[m][v], LOAD(t->bias + v * VL));
@@ -112,11 +114,17 @@ FA_INLINE void product_tile_body(const product_tile *t, const int rows, const in
   if (last == VL) EACH_VECTOR v_store(c + m * c_row + v * VL, acc[m][v]);
   else
     FA_UNROLL for (int m = 0; m < rows; m++) {
-      FA_UNROLL for (int v = 0; v < vecs - 1; v++) v_store(c + m * c_row + v * VL, acc[m][v]);
-      v_store_n(c + m * c_row + (vecs - 1) * VL, acc[m][vecs - 1], last);
+      FA_UNROLL for (int v = begin; v < end - 1; v++) v_store(c + m * c_row + v * VL, acc[m][v]);
+      v_store_n(c + m * c_row + (end - 1) * VL, acc[m][end - 1], last);
     }
 #undef EACH_VECTOR
 #undef LOAD
+}
+
+FA_INLINE void product_tile_body(const product_tile *t, const int rows, const int vecs, const int masked) {
+#define SWEEP(begin, end) product_sweep(t, rows, vecs, begin, end, masked)
+  TILE_EACH_SWEEP(rows, vecs, SWEEP);
+#undef SWEEP
 }
 
 #define TILE_FUNCTION(rows, vecs)                                                                                    \
@@ -326,7 +334,7 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
 /* ---- dots ---- */
 
 FA_INLINE void dot_tile_body(const product_tile *t, const int rows, const int cols) {
-  const int splits = TILE_SPLITS(rows, cols);
+  const int splits = TILE_SPLITS(rows * cols);
   const fa_size a_row = t->a_row, b_col = t->b_row; /* here b_row holds the distance between columns */
   vec acc[8][4][8];
   FA_ALIGN(64) real sums[FA_ROUND_UP(32, VL)];

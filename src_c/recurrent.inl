@@ -426,18 +426,25 @@ FA_INLINE real *gradient_row(const gradient_product *p, fa_size m) {
   return p->out + (p->row[j / VL] + j % VL) * p->row_stride;
 }
 
-#define GRADIENT_PRODUCT(rows, vecs)                                                                                \
-  FA_NOINLINE void gradient_product_##rows##_##vecs(const gradient_product *p) {                                    \
-    vec acc[TILE_ROWS][TILE_VECS];                                                                                  \
-    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
-      FA_PREFETCH_WRITE(gradient_row(p, m) + v * VL);                                                               \
-    tile_zero(acc, rows, vecs);                                                                                     \
-    tile_accumulate(acc, rows, vecs, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, FA_FULL, p->size);      \
-    FA_UNROLL for (int m = 0; m < rows; m++) {                                                                      \
-      real *out = gradient_row(p, m);                                                                               \
-      FA_UNROLL for (int v = 0; v < vecs; v++) add_columns(out + v * VL, acc[m][v], p->columns - v * VL);           \
-    }                                                                                                               \
+/* One sweep; every argument but p is a literal. */
+FA_INLINE void gradient_sweep(const gradient_product *p, const int rows, const int vecs, const int begin, const int end) {
+  vec acc[TILE_ROWS][TILE_VECS];
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
+    FA_PREFETCH_WRITE(gradient_row(p, m) + v * VL);
+  tile_zero(acc, rows, begin, end);
+  tile_sweep(acc, rows, begin, end, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, FA_FULL, p->size, 0, VL, 0,
+             p->block, 0);
+  FA_UNROLL for (int m = 0; m < rows; m++) {
+    real *out = gradient_row(p, m);
+    FA_UNROLL for (int v = begin; v < end; v++) add_columns(out + v * VL, acc[m][v], p->columns - v * VL);
   }
+}
+#define GRADIENT_SWEEP(begin, end) gradient_sweep(p, rows, vecs, begin, end)
+FA_INLINE void gradient_product_body(const gradient_product *p, const int rows, const int vecs) {
+  TILE_EACH_SWEEP(rows, vecs, GRADIENT_SWEEP);
+}
+#define GRADIENT_PRODUCT(rows, vecs)                                                                                \
+  FA_NOINLINE void gradient_product_##rows##_##vecs(const gradient_product *p) { gradient_product_body(p, rows, vecs); }
 
 #define GRADIENT_PRODUCTS(rows) GRADIENT_PRODUCT(rows, 1) GRADIENT_PRODUCT(rows, 2) GRADIENT_PRODUCT(rows, 4)
 GRADIENT_PRODUCTS(1)

@@ -73,16 +73,16 @@ FA_INLINE fa_size gates_back(const fa_cell *cell, fa_size H, fa_size P, fa_size 
 #endif
 #define MAX_SPLIT 4
 
-/* part[s][m][v] += a[m][k] * b[k][v], k mod split = s; k past the last whole round goes to part 0. */
+/* part[s][m][v] += a[m][k] * b[k][v], begin <= v < end, k mod split = s; k past the last whole round goes to part 0. */
 FA_INLINE void split_accumulate(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
-                                const int vecs, const real *a, fa_size a_row, const real *b, fa_size b_row,
-                                const fa_precision precision, fa_size K) {
+                                const int begin, const int end, const real *a, fa_size a_row, const real *b,
+                                fa_size b_row, const fa_precision precision, fa_size K) {
   const int word = fa_word_rows(precision), round = FA_MAX(split, word);
   fa_size k = 0;
   for (; k + round <= K; k += round, b += round / word * b_row)
     FA_UNROLL for (int s = 0; s < round; s++) FA_UNROLL for (int m = 0; m < rows; m++) {
       vec am = v_set1(a[m * a_row + k + s]);
-      FA_UNROLL for (int v = 0; v < vecs; v++)
+      FA_UNROLL for (int v = begin; v < end; v++)
         part[s % split][m][v] =
             v_mac(am, panel_load(b + s / word * b_row + v * VL, precision, s % word), part[s % split][m][v]);
     }
@@ -91,15 +91,15 @@ FA_INLINE void split_accumulate(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], 
       if (k + j < K)
         FA_UNROLL for (int m = 0; m < rows; m++) {
           vec am = v_set1(a[m * a_row + k + j]);
-          FA_UNROLL for (int v = 0; v < vecs; v++)
+          FA_UNROLL for (int v = begin; v < end; v++)
             part[0][m][v] = v_mac(am, panel_load(b + v * VL, precision, j), part[0][m][v]);
         }
 }
 
 FA_INLINE void split_zero(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
-                          const int vecs) {
+                          const int begin, const int end) {
   FA_UNROLL for (int s = 0; s < split; s++)
-    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) part[s][m][v] = v_zero();
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++) part[s][m][v] = v_zero();
 }
 
 /* The sum of the parts, pairwise: (0 + 1) + (2 + 3). */
@@ -132,76 +132,75 @@ FA_INLINE fa_size gate_ahead(fa_precision precision, fa_size K, fa_size groups, 
   return GATE_FETCHES && tiles > 1 && bytes >= 2 << 20 ? FA_CEIL_DIV(TILE_COLS, tiles) : 0;
 }
 
-/* With 3 vecs, of a GRU: x has columns 0 to 2 and h has 1 to 3. The sums turn by one in between, and stand in their places
- * again in memory. */
-FA_INLINE void turn_columns(vec acc[TILE_VECS]) {
-  vec first = acc[0];
-  FA_UNROLL for (int v = 0; v < TILE_VECS - 1; v++) acc[v] = acc[v + 1];
-  acc[TILE_VECS - 1] = first;
+/* The bodies of all tiles; every argument but p is a literal. Columns 0 .. vecs - 1 come from x, 4 - vecs .. 3 from h: with
+ * 3 vecs, a GRU's, one of each is missing. */
+FA_INLINE void gate_sweep(const gate_product *p, const fa_precision precision, const int rows, const int vecs,
+                          const int begin, const int end) {
+  vec acc[TILE_ROWS][TILE_VECS];
+  const int fetch = GATE_FETCHES && begin == 0;
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
+    acc[m][v] = v_load(p->init + m * p->init_row + v * VL);
+  tile_sweep(acc, rows, begin, FA_MIN(end, vecs), p->a, p->a_row, 1, p->panel_a, TILE_COLS, precision, p->a_size, 0, VL,
+             fetch, p->ahead_a, p->ahead_row);
+  tile_sweep(acc, rows, FA_MAX(begin, 4 - vecs), end, p->b, p->b_row, 1, p->panel_b, TILE_COLS, precision, p->b_size, 0,
+             VL, fetch, p->ahead_b, p->ahead_row);
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
+    v_store(p->out + m * p->out_row + v * p->out_vec, acc[m][v]);
 }
-#define COLUMN_OF(v, vecs) (((v) + 4 - (vecs)) % 4)
-
-/* The bodies of all tiles; every argument but p is a literal. */
 FA_INLINE void gate_product_in_order(const gate_product *p, const fa_precision precision, const int rows,
                                      const int vecs) {
-  vec acc[TILE_ROWS][TILE_VECS];
-  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
-    acc[m][v] = v_load(p->init + m * p->init_row + v * VL);
-  tile_sweeps(acc, rows, vecs, p->a, p->a_row, 1, p->panel_a, TILE_COLS, precision, p->a_size, 0, VL, GATE_FETCHES,
-              p->ahead_a, p->ahead_row);
-  if (vecs < TILE_VECS) FA_UNROLL for (int m = 0; m < rows; m++) turn_columns(acc[m]);
-  tile_sweeps(acc, rows, vecs, p->b, p->b_row, 1, p->panel_b + (4 - vecs) * VL, TILE_COLS, precision, p->b_size, 0, VL,
-              GATE_FETCHES, p->ahead_b, p->ahead_row);
-  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
-    v_store(p->out + m * p->out_row + COLUMN_OF(v, vecs) * p->out_vec, acc[m][v]);
+#define SWEEP(begin, end) gate_sweep(p, precision, rows, vecs, begin, end)
+  TILE_EACH_SWEEP(rows, TILE_VECS, SWEEP);
+#undef SWEEP
 }
 FA_INLINE void gate_product_split(const gate_product *p, const fa_precision precision, const int split,
                                   const int rows, const int vecs) {
   vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];
-  split_zero(part, split, rows, TILE_VECS);
-  split_accumulate(part, split, rows, vecs, p->a, p->a_row, p->panel_a, TILE_COLS, precision, p->a_size);
-  if (vecs < TILE_VECS)
-    FA_UNROLL for (int s = 0; s < split; s++) FA_UNROLL for (int m = 0; m < rows; m++) turn_columns(part[s][m]);
-  split_accumulate(part, split, rows, vecs, p->b, p->b_row, p->panel_b + (4 - vecs) * VL, TILE_COLS, precision,
-                   p->b_size);
-  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++) {
-    const int column = COLUMN_OF(v, vecs);
-    v_store(p->out + m * p->out_row + column * p->out_vec,
-            v_add(v_load(p->init + m * p->init_row + column * VL), split_sum(part, split, m, v)));
-  }
+  split_zero(part, split, rows, 0, TILE_VECS);
+  split_accumulate(part, split, rows, 0, vecs, p->a, p->a_row, p->panel_a, TILE_COLS, precision, p->a_size);
+  split_accumulate(part, split, rows, 4 - vecs, 4, p->b, p->b_row, p->panel_b, TILE_COLS, precision, p->b_size);
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
+    v_store(p->out + m * p->out_row + v * p->out_vec,
+            v_add(v_load(p->init + m * p->init_row + v * VL), split_sum(part, split, m, v)));
 }
 
-/* sum[m][first + v] += scale[v] (a A)[m][v] for an int8 panel, whose weights come with a bias. */
-FA_INLINE void add_scaled(vec sum[TILE_ROWS][TILE_VECS], const int split, const int rows, const int vecs,
-                          const int first, const real *a, fa_size a_row, const real *panel, fa_size K) {
+/* sum[m][v] += scale[v] (a A)[m][v], begin <= v < end, for an int8 panel, whose weights come with a bias. */
+FA_INLINE void add_scaled(vec sum[TILE_ROWS][TILE_VECS], const int split, const int rows, const int begin,
+                          const int end, const real *a, fa_size a_row, const real *scale, fa_size K) {
   if (!K) return;
   vec acc[TILE_ROWS][TILE_VECS], part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];
-  const real *scale = panel + first * VL, *words = scale + TILE_COLS;
+  const real *words = scale + TILE_COLS;
   if (split == 1) {
-    tile_zero(acc, rows, vecs);
-    tile_accumulate(acc, rows, vecs, a, a_row, 1, words, TILE_COLS, FA_INT8, K);
+    tile_zero(acc, rows, begin, end);
+    tile_sweep(acc, rows, begin, end, a, a_row, 1, words, TILE_COLS, FA_INT8, K, 0, VL, 0, words, 0);
   } else {
-    split_zero(part, split, rows, vecs);
-    split_accumulate(part, split, rows, vecs, a, a_row, words, TILE_COLS, FA_INT8, K);
+    split_zero(part, split, rows, begin, end);
+    split_accumulate(part, split, rows, begin, end, a, a_row, words, TILE_COLS, FA_INT8, K);
   }
   FA_UNROLL for (int m = 0; m < rows; m++) {
     vec of_a = v_zero();
     for (fa_size k = 0; k < K; k += VL) of_a = v_add(of_a, v_load_n(a + m * a_row + k, K - k));
     const vec bias = v_set1(INT8_BIAS * v_hsum(of_a));
-    FA_UNROLL for (int v = 0; v < vecs; v++) {
+    FA_UNROLL for (int v = begin; v < end; v++) {
       const vec total = v_sub(split == 1 ? acc[m][v] : split_sum(part, split, m, v), bias);
-      sum[m][first + v] = v_mac(v_load(scale + v * VL), total, sum[m][first + v]);
+      sum[m][v] = v_mac(v_load(scale + v * VL), total, sum[m][v]);
     }
   }
 }
-FA_INLINE void gate_product_scaled(const gate_product *p, const int split, const int rows, const int vecs) {
+FA_INLINE void gate_sweep_scaled(const gate_product *p, const int split, const int rows, const int vecs,
+                                 const int begin, const int end) {
   vec sum[TILE_ROWS][TILE_VECS];
-  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
     sum[m][v] = v_load(p->init + m * p->init_row + v * VL);
-  add_scaled(sum, split, rows, vecs, 0, p->a, p->a_row, p->panel_a, p->a_size);
-  add_scaled(sum, split, rows, vecs, 4 - vecs, p->b, p->b_row, p->panel_b, p->b_size);
-  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
+  add_scaled(sum, split, rows, begin, FA_MIN(end, vecs), p->a, p->a_row, p->panel_a, p->a_size);
+  add_scaled(sum, split, rows, FA_MAX(begin, 4 - vecs), end, p->b, p->b_row, p->panel_b, p->b_size);
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
     v_store(p->out + m * p->out_row + v * p->out_vec, sum[m][v]);
+}
+FA_INLINE void gate_product_scaled(const gate_product *p, const int split, const int rows, const int vecs) {
+#define SWEEP(begin, end) gate_sweep_scaled(p, split, rows, vecs, begin, end)
+  TILE_EACH_SWEEP(rows, TILE_VECS, SWEEP);
+#undef SWEEP
 }
 
 FA_INLINE void gate_product_any(const gate_product *p, const fa_precision precision, const int split, const int rows,
@@ -288,8 +287,11 @@ FA_INLINE void add_columns(real *p, vec v, fa_size columns) {
  * made no difference, on Zen 3 neither. */
 FA_INLINE void back_sweep(const back_product *p, const int rows, const int vecs, const int begin, const int end) {
   vec acc[TILE_ROWS][TILE_VECS];
-  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
-    acc[m][v] = p->accumulate ? load_columns(p->out + m * p->out_row + v * VL, p->columns - v * VL) : v_zero();
+  if (p->accumulate)
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
+      acc[m][v] = load_columns(p->out + m * p->out_row + v * VL, p->columns - v * VL);
+  else
+    tile_zero(acc, rows, begin, end);
   const real *panel = p->panel;
   for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)
     tile_sweep(acc, rows, begin, end, p->slabs + g * p->slab_group, p->slab_row, 1, panel, vecs * VL, FA_FULL, p->depth,
@@ -297,18 +299,19 @@ FA_INLINE void back_sweep(const back_product *p, const int rows, const int vecs,
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
     store_columns(p->out + m * p->out_row + v * VL, acc[m][v], p->columns - v * VL);
 }
+#define BACK_SWEEP(begin, end) back_sweep(p, rows, vecs, begin, end)
+FA_INLINE void back_product_body(const back_product *p, const int rows, const int vecs) {
+  TILE_EACH_SWEEP(rows, vecs, BACK_SWEEP);
+}
 #define BACK_PRODUCT(rows, vecs)                                                                                    \
-  FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) {                                            \
-    back_sweep(p, rows, vecs, 0, FA_MIN(vecs, TILE_SWEEP(rows)));                                                   \
-    if (vecs > TILE_SWEEP(rows)) back_sweep(p, rows, vecs, TILE_SWEEP(rows), vecs);                                 \
-  }
+  FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) { back_product_body(p, rows, vecs); }
 #define BACK_PRODUCT_SPLIT(rows, vecs)                                                                              \
   FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) {                                            \
     vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];                                                                 \
-    split_zero(part, SPLIT(rows), rows, vecs);                                                                      \
+    split_zero(part, SPLIT(rows), rows, 0, vecs);                                                                   \
     const real *panel = p->panel;                                                                                   \
     for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
-      split_accumulate(part, SPLIT(rows), rows, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, vecs * VL,  \
+      split_accumulate(part, SPLIT(rows), rows, 0, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, vecs * VL, \
                        FA_FULL, p->depth);                                                                          \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
     {                                                                                                               \

@@ -15,11 +15,17 @@
 #define TILE_VECS 4
 #define TILE_COLS (TILE_VECS * VL)
 #define TILE_ROWS 6
-/* Vectors whose sums are in registers at a time. */
+/* Vectors whose sums are in registers at a time, and DO(begin, end) for each sweep of a tile, all literals. What a sweep
+ * begins with and leaves is its own: sums of the other one that are alive meanwhile drive GCC to keep them in registers. */
 #define TILE_SWEEP(rows) (FA_REGISTERS >= 32 || (rows) <= 3 ? TILE_VECS : 2)
+#define TILE_EACH_SWEEP(rows, vecs, DO)                                   \
+  do {                                                                    \
+    DO(0, FA_MIN(vecs, TILE_SWEEP(rows)));                                \
+    if ((vecs) > TILE_SWEEP(rows)) DO(TILE_SWEEP(rows), vecs);            \
+  } while (0)
 
-FA_INLINE void tile_zero(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs) {
-  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) acc[m][v] = v_zero();
+FA_INLINE void tile_zero(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end) {
+  FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++) acc[m][v] = v_zero();
 }
 
 /* Row j of those that a row of words holds; `precision` and j are literals. An int8 weight b comes as 1.5 + b / 256,
@@ -79,45 +85,29 @@ FA_INLINE void tile_sweep(vec acc[TILE_ROWS][TILE_VECS], const int rows, const i
     if (k + j < K) tile_step(acc, rows, begin, end, a + j * a_col, a_row, b, precision, j, masked, last);
 }
 
-/* acc += A B in as many sweeps as the tile needs. */
-FA_INLINE void tile_sweeps(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a, fa_size a_row,
-                           fa_size a_col, const real *b, fa_size b_row, const fa_precision precision, fa_size K,
-                           const int masked, fa_size last, const int fetch, const real *ahead, fa_size ahead_row) {
-  const int first = FA_MIN(vecs, TILE_SWEEP(rows));
-  tile_sweep(acc, rows, 0, first, a, a_row, a_col, b, b_row, precision, K, masked && first == vecs, last, fetch, ahead,
-             ahead_row);
-  if (first < vecs)
-    tile_sweep(acc, rows, first, vecs, a, a_row, a_col, b, b_row, precision, K, masked, last, 0, b, 0);
-}
-FA_INLINE void tile_accumulate(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a,
-                               fa_size a_row, fa_size a_col, const real *b, fa_size b_row,
-                               const fa_precision precision, fa_size K) {
-  tile_sweeps(acc, rows, vecs, a, a_row, a_col, b, b_row, precision, K, 0, VL, 0, b, 0);
-}
+/* The whole sums of a sweep, acc = A B. Those with fewer than 8 sums would wait for each other's multiply-add (latency 4,
+ * two a cycle): they run over 2, 4 or 8 interleaved parts of k, added up pairwise at the end. The first sweep of others
+ * fetches ahead, unless `masked`. */
+#define TILE_SPLITS(sums) ((sums) >= 8 ? 1 : (sums) >= 4 ? 2 : (sums) >= 2 ? 4 : 8)
 
-/* The whole sum of a tile, acc = A B. Tiles with fewer than 8 sums would wait for each other's multiply-add (latency 4,
- * two a cycle): they run over 2, 4 or 8 interleaved parts of k, added up pairwise at the end. A full tile fetches ahead,
- * unless `masked`. */
-#define TILE_SPLITS(rows, vecs) ((rows) * (vecs) >= 8 ? 1 : (rows) * (vecs) >= 4 ? 2 : (rows) * (vecs) >= 2 ? 4 : 8)
-
-FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int vecs, const real *a,
+FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end, const real *a,
                             fa_size a_row, fa_size a_col, const real *b, fa_size b_row, fa_size K, const int masked,
                             fa_size last, const real *ahead, fa_size ahead_row) {
-  const int splits = TILE_SPLITS(rows, vecs);
+  const int splits = TILE_SPLITS(rows * (end - begin));
   fa_size k = 0;
-  tile_zero(acc, rows, vecs);
+  tile_zero(acc, rows, begin, end);
   if (splits > 1 && K >= splits) {
     vec part[8][TILE_ROWS][TILE_VECS];
-    FA_UNROLL for (int s = 0; s < splits; s++) tile_zero(part[s], rows, vecs);
+    FA_UNROLL for (int s = 0; s < splits; s++) tile_zero(part[s], rows, begin, end);
     for (; k + splits <= K; k += splits, a += splits * a_col, b += splits * b_row)
       FA_UNROLL for (int s = 0; s < splits; s++)
-        tile_step(part[s], rows, 0, vecs, a + s * a_col, a_row, b + s * b_row, FA_FULL, 0, masked, last);
+        tile_step(part[s], rows, begin, end, a + s * a_col, a_row, b + s * b_row, FA_FULL, 0, masked, last);
     FA_UNROLL for (int n = splits / 2; n > 0; n /= 2)
       FA_UNROLL for (int s = 0; s < n; s++)
         FA_UNROLL for (int m = 0; m < rows; m++)
-          FA_UNROLL for (int v = 0; v < vecs; v++) part[s][m][v] = v_add(part[s][m][v], part[s + n][m][v]);
-    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++) acc[m][v] = part[0][m][v];
+          FA_UNROLL for (int v = begin; v < end; v++) part[s][m][v] = v_add(part[s][m][v], part[s + n][m][v]);
+    FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++) acc[m][v] = part[0][m][v];
   }
-  tile_sweeps(acc, rows, vecs, a, a_row, a_col, b, b_row, FA_FULL, K - k, masked, last, !masked && splits == 1, ahead,
-              ahead_row);
+  tile_sweep(acc, rows, begin, end, a, a_row, a_col, b, b_row, FA_FULL, K - k, masked, last,
+             !masked && splits == 1 && begin == 0, ahead, ahead_row);
 }
