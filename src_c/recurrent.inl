@@ -423,7 +423,7 @@ typedef struct {
 
 FA_INLINE real *gradient_row(const gradient_product *p, fa_size m) {
   fa_size j = p->first + m;
-  return p->out + (p->row[j / VL] + j % VL) * p->row_stride;
+  return p->out + (p->row[j / VL % 4] + j % VL) * p->row_stride; /* % 4: of the scalar set, tiles of 6 rows never come */
 }
 
 /* One sweep; every argument but p is a literal. */

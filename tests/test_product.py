@@ -95,8 +95,16 @@ def test_lane_edges(isa, dtype):
 
 @pytest.mark.parametrize(
     "shape",
-    [(150, 700, 1100), (1100, 40, 700), (2, 2000, 600), (600, 3, 2100), (97, 193, 4100)]
-    + [(3, 1700, 1300), (5, 1100, 1000), (14, 300, 700)],  # B beyond L2 and L3, B packed for a few rows
+    [
+        (150, 700, 1100),
+        (1100, 40, 700),
+        (2, 2000, 600),
+        (600, 3, 2100),
+        (97, 193, 4100),
+        (3, 1700, 1300),  # B beyond L3
+        (5, 1100, 1000),  # B beyond L2
+        (14, 300, 700),  # B packed for a few rows
+    ],
 )
 def test_blocks(isa, dtype, shape):
     """Several blocks of k, of panels, of rows; every element beside its neighbours in C is left alone."""
