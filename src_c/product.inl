@@ -102,7 +102,7 @@ FA_INLINE void product_sweep(const product_tile *t, const int rows, const int ve
 #define LOAD(p) (v == vecs - 1 ? v_load_n(p, last) : v_load(p))
   if (t->c_col == 1) EACH_VECTOR FA_PREFETCH_WRITE(c + m * c_row + v * VL);
   tile_product(acc, rows, begin, end, t->a, t->a_row, t->a_col, t->b, t->b_row, t->K, masked && end == vecs, last,
-               t->ahead, t->ahead_row);
+               !masked, t->ahead, t->ahead_row);
   if (FA_UNLIKELY(t->c_col != 1)) {
     FA_ALIGN(64) real sums[TILE_ROWS * TILE_COLS];
     product_tile part = *t;
@@ -510,7 +510,7 @@ static double plan_total(fa_product *p) { return p->pack_a_ns + p->pack_b_ns + p
 
 /* Most rows of A for which row-major B is not packed, and the rows of such a B that are swept across all columns. With
  * AVX2 on Zen 3 (L2 of 512 KB, GF/s, float32) packing pays earlier, (32, 512, 2048) 44 -> 72; a B that hardly fits L3 is
- * better read along its rows, a few of them at a time, (2, 2048, 2048) 5.8 -> 15, but (2, 512, 2048) 24 -> 18. */
+ * better read along its rows, a few of them at a time, (2, 2048, 2048) 5.9 -> 19.7, but (2, 512, 2048) 24 -> 18. */
 FA_INLINE fa_size product_m_inplace(const fa_product *p) {
   return FA_REGISTERS >= 32 ? 64 : p->K * p->N * (fa_size)sizeof(real) > 512 << 10 ? 8 : 12;
 }

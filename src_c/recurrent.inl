@@ -15,7 +15,7 @@
 
 static const FA_ALIGN(64) real no_bias[TILE_COLS];
 
-/* Tile i of a step in group g: rows first .. first + rows - 1. The panel of group `after` is wanted next, ahead_row elements
+/* Tile i of a product in group g: rows first .. first + rows - 1. The panel of group `after` is wanted next, ahead_row elements
  * a k of it by each tile. */
 typedef struct {
   fa_size g, after, i, ahead_row, first, rows;
@@ -46,7 +46,7 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
     real *z = out + (g * s->slab_rows + slab_row(s, t_begin)) * TILE_COLS;
     for (fa_size b = b_begin; b < b_end; b++)
       for (fa_size i = 0; i < tiles; i++) {
-        const step_tile tile = step_tile_at(0, n, i, g, after, ahead_row);
+        const step_tile tile = step_tile_at(0, n, i, g, after, b == b_begin ? ahead_row : 0);
         const gate_product product = {
             .init = s->cell->layer_norm ? no_bias : (const real *)s->bias + g * TILE_COLS,
             .a = x + tile.first * a_row + b * s->x_b,
@@ -58,7 +58,7 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
             .out_row = z_row,
             .out_vec = VL,
             .ahead_a = step_ahead(&tile, s->ih, rows),
-            .ahead_row = ahead_row,
+            .ahead_row = tile.ahead_row,
         };
         gate_product_rows(s->cell, s->precision, tile.rows, &product, 1);
       }
@@ -439,9 +439,10 @@ FA_INLINE void gradient_sweep(const gradient_product *p, const int rows, const i
     FA_UNROLL for (int v = begin; v < end; v++) add_columns(out + v * VL, acc[m][v], p->columns - v * VL);
   }
 }
-#define GRADIENT_SWEEP(begin, end) gradient_sweep(p, rows, vecs, begin, end)
 FA_INLINE void gradient_product_body(const gradient_product *p, const int rows, const int vecs) {
-  TILE_EACH_SWEEP(rows, vecs, GRADIENT_SWEEP);
+#define SWEEP(begin, end) gradient_sweep(p, rows, vecs, begin, end)
+  TILE_EACH_SWEEP(rows, vecs, SWEEP);
+#undef SWEEP
 }
 #define GRADIENT_PRODUCT(rows, vecs)                                                                                \
   FA_NOINLINE void gradient_product_##rows##_##vecs(const gradient_product *p) { gradient_product_body(p, rows, vecs); }

@@ -299,9 +299,10 @@ FA_INLINE void back_sweep(const back_product *p, const int rows, const int vecs,
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
     store_columns(p->out + m * p->out_row + v * VL, acc[m][v], p->columns - v * VL);
 }
-#define BACK_SWEEP(begin, end) back_sweep(p, rows, vecs, begin, end)
 FA_INLINE void back_product_body(const back_product *p, const int rows, const int vecs) {
-  TILE_EACH_SWEEP(rows, vecs, BACK_SWEEP);
+#define SWEEP(begin, end) back_sweep(p, rows, vecs, begin, end)
+  TILE_EACH_SWEEP(rows, vecs, SWEEP);
+#undef SWEEP
 }
 #define BACK_PRODUCT(rows, vecs)                                                                                    \
   FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) { back_product_body(p, rows, vecs); }

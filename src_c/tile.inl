@@ -87,12 +87,12 @@ FA_INLINE void tile_sweep(vec acc[TILE_ROWS][TILE_VECS], const int rows, const i
 
 /* The whole sums of a sweep, acc = A B. Those with fewer than 8 sums would wait for each other's multiply-add (latency 4,
  * two a cycle): they run over 2, 4 or 8 interleaved parts of k, added up pairwise at the end. The first sweep of others
- * fetches ahead, unless `masked`. */
+ * fetches ahead. */
 #define TILE_SPLITS(sums) ((sums) >= 8 ? 1 : (sums) >= 4 ? 2 : (sums) >= 2 ? 4 : 8)
 
 FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end, const real *a,
                             fa_size a_row, fa_size a_col, const real *b, fa_size b_row, fa_size K, const int masked,
-                            fa_size last, const real *ahead, fa_size ahead_row) {
+                            fa_size last, const int fetch, const real *ahead, fa_size ahead_row) {
   const int splits = TILE_SPLITS(rows * (end - begin));
   fa_size k = 0;
   tile_zero(acc, rows, begin, end);
@@ -109,5 +109,5 @@ FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++) acc[m][v] = part[0][m][v];
   }
   tile_sweep(acc, rows, begin, end, a, a_row, a_col, b, b_row, FA_FULL, K - k, masked, last,
-             !masked && splits == 1 && begin == 0, ahead, ahead_row);
+             fetch && splits == 1 && begin == 0, ahead, ahead_row);
 }
