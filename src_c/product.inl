@@ -27,8 +27,11 @@
  * Tried with AVX2 on Zen 3 (peak 103 and 51; equal runs differ by up to 10 % there):
  *   Panels of 2 vectors, tiles of 6 x 2, k blocks of 256, 384 and 512, n = 1024: 74 to 87 against 88 to 93; in blocks of
  *     1024 with A packed, too: 70 to 77.
- *   Packing four or eight panels at a time from longer pieces of B's rows: (20, 2048, 2048) 40 -> 44 to 48, float64
- *     17 -> 12; (48, 1000, 1000) 70 -> 60. */
+ *   Packing 2, 8 or 16 panels together instead of 4, k blocks of 64 to 256, (20, 2048, 2048): 38 to 50 against 43 to 53;
+ *     the rows of B fetched past L2, no difference.
+ *   Fetching the next panels' lines while multiplying, (20, 2048, 2048): 49 against 50, float64 21 and 24; in runs of
+ *     512 bytes: 46 to 57 against 49, (20, 2000, 2000) 43 to 53 against 50: not clear enough for what it takes.
+ *   The last, partial vector of a row stored in halves and quarters instead of by a mask: +2 to 5 % at (100, 10, 100). */
 
 enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 
@@ -37,6 +40,11 @@ enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 #define PRODUCT_A_BYTES (FA_REGISTERS >= 32 ? 576 << 10 : 192 << 10) /* a block of A, which stays in L2 */
 #define PRODUCT_M_BLOCK 144 /* most rows in it: their part of C waits in cache for the activation */
 #define PRODUCT_N_PANELS 48              /* panels in a packed block of B */
+/* Panels that are packed together, 512 bytes of each row of B, and the rows that are fetched ahead meanwhile. AVX2 on
+ * Zen 3 reads a B of 16 MB that way at 20 GB/s: 5.4 by single panels, 128 bytes a row, 10 without fetching. */
+#define PACK_K_BLOCK (FA_REGISTERS >= 32 ? PRODUCT_K_BLOCK : 512) /* they share an L2 of 512 KB with rows of A */
+#define PACK_PANELS (FA_REGISTERS >= 32 ? 1 : 4)
+#define PACK_AHEAD (FA_REGISTERS >= 32 ? 0 : 8)
 #define STRIP_AHEAD 8 /* columns of A that are fetched ahead while packing */
 #define DOT_ROWS (FA_REGISTERS >= 32 ? 4 : 2)
 #define DOT_COLS 4
@@ -174,19 +182,29 @@ FA_INLINE void pack_transposed(const real *in, fa_size stride, fa_size count, fa
   }
 }
 
-/* Columns of one panel: rows of k, width (a multiple of VL) apart, zero beyond cols. */
-static void pack_panel(fa_size K, fa_size cols, fa_size width, const real *b, fa_size b_row, fa_size b_col, real *out) {
-  if (b_col == 1 && cols == TILE_COLS) {
-    for (fa_size k = 0; k < K; k++, b += b_row, out += TILE_COLS)
-      FA_UNROLL for (int v = 0; v < TILE_VECS; v++) v_store(out + v * VL, v_load(b + v * VL));
-  } else if (b_col == 1) {
-    for (fa_size k = 0; k < K; k++, b += b_row, out += width)
-      for (fa_size n = 0; n < cols; n += VL) v_store(out + n, v_load_n(b + n, cols - n));
-  } else if (b_row == 1) {
-    for (fa_size n = 0; n < cols; n += VL) pack_transposed(b + n * b_col, b_col, cols - n, K, out + n, width);
-  } else {
-    for (fa_size k = 0; k < K; k++, b += b_row, out += width)
-      for (fa_size n = 0; n < width; n += VL) v_store(out + n, v_load_strided(b + n * b_col, b_col, cols - n));
+/* The panels of `cols` columns that stand side by side: each K rows of its width (a multiple of VL), zero beyond cols. */
+static void product_pack_panels(fa_size K, fa_size cols, const real *b, fa_size b_row, fa_size b_col, real *out) {
+  if (b_col == 1) {
+    for (fa_size k = 0; k < K; k++, b += b_row) {
+      real *to = out + k * TILE_COLS;
+      fa_size n = 0;
+      if (PACK_AHEAD && k + PACK_AHEAD < K)
+        for (fa_size line = 0; line < cols; line += 64 / (fa_size)sizeof(real))
+          FA_PREFETCH(b + PACK_AHEAD * b_row + line);
+      for (; n + TILE_COLS <= cols; n += TILE_COLS, to += K * TILE_COLS)
+        FA_UNROLL for (int v = 0; v < TILE_VECS; v++) v_store(to + v * VL, v_load(b + n + v * VL));
+      for (to = out + K * n + k * FA_ROUND_UP(cols - n, VL); n < cols; n += VL, to += VL)
+        v_store(to, v_load_n(b + n, cols - n));
+    }
+    return;
+  }
+  for (fa_size n = 0; n < cols; n += TILE_COLS, b += TILE_COLS * b_col, out += K * TILE_COLS) {
+    const fa_size left = FA_MIN(TILE_COLS, cols - n), width = FA_ROUND_UP(left, VL);
+    for (fa_size v = 0; v < width; v += VL)
+      if (b_row == 1) pack_transposed(b + v * b_col, b_col, left - v, K, out + v, width);
+      else
+        for (fa_size k = 0; k < K; k++)
+          v_store(out + k * width + v, v_load_strided(b + k * b_row + v * b_col, b_col, left - v));
   }
 }
 
@@ -194,10 +212,9 @@ FA_INLINE fa_size panel_cols(fa_size N, fa_size panel) { return FA_MIN(TILE_COLS
 
 static fa_size product_packed_size(fa_size K, fa_size N) { return K * FA_ROUND_UP(N, VL); }
 static void product_pack(fa_size K, fa_size N, const void *b, fa_size b_row, fa_size b_col, void *packed) {
-  for (fa_size n = 0; n < N; n += TILE_COLS) {
-    fa_size cols = FA_MIN(TILE_COLS, N - n);
-    pack_panel(K, cols, FA_ROUND_UP(cols, VL), (const real *)b + n * b_col, b_row, b_col, (real *)packed + K * n);
-  }
+  for (fa_size n = 0; n < N; n += PACK_PANELS * TILE_COLS)
+    product_pack_panels(K, FA_MIN(PACK_PANELS * TILE_COLS, N - n), (const real *)b + n * b_col, b_row, b_col,
+                (real *)packed + K * n);
 }
 
 /* Tiles t0 .. t1 of rows of A, each as a strip [k][rows of the tile]. Where the columns of A are contiguous, all strips
@@ -271,9 +288,9 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
   const fa_size M = p->M, N = p->N, K = p->K, k_block = p->k_block;
   const fa_size m_tiles = product_m_tiles(p, t1 - t0), n_panels = p->pack_b ? PRODUCT_N_PANELS : q1 - q0;
   const int inplace = !p->pack_b && !p->packed;
-  const int once = p->pack_b && m_tiles == t1 - t0; /* one block of A: each panel is packed into the place of the last */
+  const int once = p->pack_b && m_tiles == t1 - t0; /* one block of A: panels are packed into the places of the last */
   real *const packed_b = workspace;
-  real *const packed_a = workspace + (p->pack_b ? k_block * TILE_COLS * (once ? 1 : FA_MIN(n_panels, q1 - q0)) : 0);
+  real *const packed_a = workspace + (p->pack_b ? k_block * TILE_COLS * FA_MIN(once ? PACK_PANELS : n_panels, q1 - q0) : 0);
 
   for (fa_size qb = q0; qb < q1; qb += n_panels) {
     const fa_size qe = FA_MIN(qb + n_panels, q1);
@@ -304,9 +321,9 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
               .add = p->accumulate || k0 > 0,
           };
           if (!inplace) {
-            real *panel = product_panel(p, packed_b, once ? 0 : q - qb, q, k0, k_len);
-            if (p->pack_b && tb == t0) /* right before its first use */
-              pack_panel(k_len, cols, vecs * VL, b, p->b_row, p->b_col, panel);
+            real *panel = product_panel(p, packed_b, once ? (q - qb) % PACK_PANELS : q - qb, q, k0, k_len);
+            if (p->pack_b && tb == t0 && (q - qb) % PACK_PANELS == 0) /* right before their first use */
+              product_pack_panels(k_len, FA_MIN(FA_MIN(PACK_PANELS, qe - q) * TILE_COLS, N - n0), b, p->b_row, p->b_col, panel);
             tile.b = next = panel;
             tile.b_row = vecs * VL;
             if (p->packed || tb > t0) { /* else the next one is packed only when its turn comes */
@@ -488,6 +505,8 @@ static void product_rows(const fa_product *p, fa_size q0, fa_size q1) {
 /* Costs in nanoseconds, from counts of cycles at 4.2 GHz on Zen 5; only their order matters, and that a call's whole
  * time decides whether threads pay. */
 #define CYCLES(x) ((double)(x) * 0.24)
+#define STRIP_CYCLES (FA_REGISTERS >= 32 ? 0.4 : 1.2) /* an element of a column-major A: AVX2, float64, (64, 2048, 2048)
+                                                       * exchanged, so that B is packed in strips, 21 against 30 */
 #define STREAM_BYTE_NS 0.0095 /* a matrix that is read once comes from L2 or beyond: 80 to 110 bytes a nanosecond */
 
 static void product_swap(fa_product *p) {
@@ -510,18 +529,21 @@ static double plan_total(fa_product *p) { return p->pack_a_ns + p->pack_b_ns + p
 
 /* Most rows of A for which row-major B is not packed, and the rows of such a B that are swept across all columns. With
  * AVX2 on Zen 3 (L2 of 512 KB, GF/s, float32) packing pays earlier, (32, 512, 2048) 44 -> 72; a B that hardly fits L3 is
- * better read along its rows, a few of them at a time, (2, 2048, 2048) 5.9 -> 19.7, but (2, 512, 2048) 24 -> 18. */
+ * better read along its rows, a few of them at a time, (2, 2048, 2048) 5.9 -> 19.7, but (2, 512, 2048) 24 -> 18. Rows
+ * that stand multiples of 4 KB apart share a few sets of L1: in place and packed (8, 512, 2048) 34 and 47, (8, 1000, 1000)
+ * 61 and 55. */
 FA_INLINE fa_size product_m_inplace(const fa_product *p) {
-  return FA_REGISTERS >= 32 ? 64 : p->K * p->N * (fa_size)sizeof(real) > 512 << 10 ? 8 : 12;
+  if (FA_REGISTERS >= 32) return 64;
+  return p->K * p->N * (fa_size)sizeof(real) <= 512 << 10 ? 12 : p->b_row * (fa_size)sizeof(real) % 4096 ? 8 : 6;
 }
 FA_INLINE fa_size product_k_inplace(const fa_product *p) {
   const fa_size most = p->M <= 3 ? 8 << 20 : 4 << 20;
   return FA_REGISTERS >= 32 || p->K * p->N * (fa_size)sizeof(real) <= most ? 128 : p->M <= 3 ? 8 : 16;
 }
-/* Rows of a tile: with 16 registers many rows go by three, (300, 1024, 1024) 91 against 86 by six, unless A is packed,
- * (1024, 1024, 1024) 84 against 88. */
+/* Rows of a tile: with 16 registers many rows go by three, (300, 1024, 1024) 91 against 86 by six, but (40, 1000, 1000) 81
+ * against 84; by six also where A is packed, (1024, 1024, 1024) 84 against 88. */
 FA_INLINE fa_size product_tile_rows(const fa_product *p) {
-  return FA_REGISTERS >= 32 || p->M <= 24 || p->pack_a ? TILE_ROWS : TILE_ROWS / 2;
+  return FA_REGISTERS >= 32 || p->M <= 48 || p->pack_a ? TILE_ROWS : TILE_ROWS / 2;
 }
 
 static void plan_panels(fa_product *p) {
@@ -529,18 +551,26 @@ static void plan_panels(fa_product *p) {
   const double vecs = (double)FA_CEIL_DIV(p->N, VL);
   p->method = PRODUCT_PANELS;
   p->col_units = FA_CEIL_DIV(p->N, TILE_COLS);
-  p->k_block = product_even(p->K, PRODUCT_K_BLOCK);
+  p->k_block = product_even(p->K, p->packed ? PRODUCT_K_BLOCK : PACK_K_BLOCK);
   p->pack_b = !p->packed && (p->b_col != 1 || p->M > product_m_inplace(p));
   p->pack_a = p->a_col != 1 && p->K > 1 && (p->col_units > 2 || FA_REGISTERS < 32);
   p->row_units = FA_CEIL_DIV(p->M, product_tile_rows(p));
   p->pack_b_ns = 0;
   if (p->pack_b) p->pack_b_ns = CYCLES(K * vecs * (p->b_col == 1 ? 2 : p->b_row == 1 ? 4 : 2 * VL));
   else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, product_k_inplace(p));
-  p->pack_a_ns = p->pack_a ? CYCLES(K * M * (p->a_row == 1 ? 0.4 : 1.5)) : 0;
+  p->pack_a_ns = p->pack_a ? CYCLES(K * M * (p->a_row == 1 ? STRIP_CYCLES : 1.5)) : 0;
   double rows_loads = (double)p->row_units * vecs + M * (double)p->col_units, macs = M * vecs;
   p->rest_ns = CYCLES(K * 0.55 * FA_MAX(macs, rows_loads) +
                       (p->c_col == 1 ? M * vecs * 2 : M * N * (p->c_row == 1 ? 1.5 : 4)) +
                       50 * (double)(p->row_units * p->col_units));
+}
+
+/* A multiply-add of dots, by the bytes of the operand that is read again and again. With AVX2 on Zen 3 (L1 of 32 KB) dots
+ * lose to panels earlier, GF/s: 48 KB (1000, 1000) by 12 49 against 57, 160 KB 44 against 63; float64, whose vectors of 4
+ * waste less of a panel, (500, 2048) by 10 24 against 35. */
+FA_INLINE double dot_cycles(double bytes) {
+  if (FA_REGISTERS >= 32) return bytes <= 24e3 ? 0.55 : bytes <= 5e5 ? 0.65 : 1.0;
+  return (bytes <= 24e3 ? 0.55 : bytes <= 40e3 ? 0.65 : bytes <= 128e3 ? 0.75 : 1.0) * (VL <= 4 ? 1.3 : 1);
 }
 
 /* Both operands contiguous along k, or the smaller one copied so. */
@@ -562,8 +592,7 @@ static int plan_dots(fa_product *p) {
   double row_tiles = (double)FA_CEIL_DIV(p->M, DOT_ROWS), cols = p->M == 1 ? 8 : 4;
   double loads = row_tiles * N + M * N / cols;
   const double bytes = M * K * (double)sizeof(real); /* the small operand is read again for every few columns */
-  const double mac = (bytes <= 24e3 ? 0.55 : bytes <= 5e5 ? 0.65 : 1.0) *
-                     ((p->K % VL && (p->pack_a || p->a_row % VL || p->b_col % VL)) ? 1.35 : 1);
+  const double mac = dot_cycles(bytes) * ((p->K % VL && (p->pack_a || p->a_row % VL || p->b_col % VL)) ? 1.35 : 1);
   p->rest_ns = CYCLES((double)FA_CEIL_DIV(p->K, VL) * mac * FA_MAX(M * N, loads) + M * N * 3);
   p->rest_ns = FA_MAX(p->rest_ns, K * N * sizeof(real) * STREAM_BYTE_NS);
   return 1;
