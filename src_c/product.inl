@@ -502,12 +502,16 @@ static void product_rows(const fa_product *p, fa_size q0, fa_size q1) {
 
 /* ---- choice ---- */
 
-/* Costs in nanoseconds, from counts of cycles at 4.2 GHz on Zen 5; only their order matters, and that a call's whole
- * time decides whether threads pay. */
-#define CYCLES(x) ((double)(x) * 0.24)
-#define STRIP_CYCLES (FA_REGISTERS >= 32 ? 0.4 : 1.2) /* an element of a column-major A: AVX2, float64, (64, 2048, 2048)
-                                                       * exchanged, so that B is packed in strips, 21 against 30 */
-#define STREAM_BYTE_NS 0.0095 /* a matrix that is read once comes from L2 or beyond: 80 to 110 bytes a nanosecond */
+/* Costs in nanoseconds, from counts of cycles at 4.2 GHz on Zen 5, with 16 registers at 3.2 GHz on Zen 3; only their order
+ * matters, and that a call's whole time decides whether threads pay. */
+#define CYCLES(x) ((double)(x) * (FA_REGISTERS >= 32 ? 0.24 : 0.31))
+/* A vector of a row-major B, packed; an element of a column-major A, packed in strips; one of a C that is turned, in each
+ * block of k. AVX2, GF/s: float64 (12, 1000, 1000) exchanged, B in strips, 20 against 32; float32 (200, 500, 200) of two
+ * column-major operands exchanged, C turned, 73 against 84. */
+#define PACK_CYCLES (FA_REGISTERS >= 32 ? 2 : 5)
+#define STRIP_CYCLES (FA_REGISTERS >= 32 ? 0.4 : 2)
+#define TURNED_CYCLES(blocks) (FA_REGISTERS >= 32 ? 1.5 : 5 * (double)(blocks))
+#define STREAM_BYTE_NS (FA_REGISTERS >= 32 ? 0.0095 : 0.016) /* of a matrix that is read once, from L2 or beyond */
 
 static void product_swap(fa_product *p) {
 #define EXCHANGE(type, x, y) \
@@ -556,12 +560,13 @@ static void plan_panels(fa_product *p) {
   p->pack_a = p->a_col != 1 && p->K > 1 && (p->col_units > 2 || FA_REGISTERS < 32);
   p->row_units = FA_CEIL_DIV(p->M, product_tile_rows(p));
   p->pack_b_ns = 0;
-  if (p->pack_b) p->pack_b_ns = CYCLES(K * vecs * (p->b_col == 1 ? 2 : p->b_row == 1 ? 4 : 2 * VL));
+  if (p->pack_b) p->pack_b_ns = CYCLES(K * vecs * (p->b_col == 1 ? PACK_CYCLES : p->b_row == 1 ? 4 : 2 * VL));
   else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, product_k_inplace(p));
   p->pack_a_ns = p->pack_a ? CYCLES(K * M * (p->a_row == 1 ? STRIP_CYCLES : 1.5)) : 0;
+  const double turned = TURNED_CYCLES(FA_CEIL_DIV(p->K, FA_MAX(1, p->k_block)));
   double rows_loads = (double)p->row_units * vecs + M * (double)p->col_units, macs = M * vecs;
   p->rest_ns = CYCLES(K * 0.55 * FA_MAX(macs, rows_loads) +
-                      (p->c_col == 1 ? M * vecs * 2 : M * N * (p->c_row == 1 ? 1.5 : 4)) +
+                      (p->c_col == 1 ? M * vecs * 2 : M * N * (p->c_row == 1 ? turned : 4)) +
                       50 * (double)(p->row_units * p->col_units));
 }
 
@@ -626,7 +631,8 @@ static double product_plan(fa_product *p) {
  * while would otherwise hold up the other. A quarter of a piece is the expected wait for the last one. */
 static size_t product_split(fa_product *p, int threads) {
   double least = 0;
-  const int most = threads == 1 ? 1 : p->rest_ns > threads * PIECE_NS ? 4 * threads : threads;
+  const int many = p->rest_ns > threads * PIECE_NS && p->method != PRODUCT_ROWS; /* whose pieces of B's rows get short */
+  const int most = threads == 1 ? 1 : many ? 4 * threads : threads;
   p->row_pieces = p->col_pieces = 1;
   for (int pieces = most; pieces > threads / 2; pieces /= 2)
     for (int rows = 1; rows <= pieces; rows++) {
