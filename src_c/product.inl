@@ -42,9 +42,9 @@ enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
 #define PRODUCT_N_PANELS 48              /* panels in a packed block of B */
 /* Panels that are packed together, 512 bytes of each row of B, and the rows that are fetched ahead meanwhile. AVX2 on
  * Zen 3 reads a B of 16 MB that way at 20 GB/s: 5.4 by single panels, 128 bytes a row, 10 without fetching. */
-#define PACK_K_BLOCK (FA_REGISTERS >= 32 ? PRODUCT_K_BLOCK : 512) /* they share an L2 of 512 KB with rows of A */
 #define PACK_PANELS (FA_REGISTERS >= 32 ? 1 : 4)
 #define PACK_AHEAD (FA_REGISTERS >= 32 ? 0 : 8)
+#define PACK_K_BLOCK (FA_REGISTERS >= 32 ? PRODUCT_K_BLOCK : 512) /* four of them share an L2 of 512 KB with rows of A */
 #define STRIP_AHEAD 8 /* columns of A that are fetched ahead while packing */
 #define DOT_ROWS (FA_REGISTERS >= 32 ? 4 : 2)
 #define DOT_COLS 4
@@ -214,7 +214,7 @@ static fa_size product_packed_size(fa_size K, fa_size N) { return K * FA_ROUND_U
 static void product_pack(fa_size K, fa_size N, const void *b, fa_size b_row, fa_size b_col, void *packed) {
   for (fa_size n = 0; n < N; n += PACK_PANELS * TILE_COLS)
     product_pack_panels(K, FA_MIN(PACK_PANELS * TILE_COLS, N - n), (const real *)b + n * b_col, b_row, b_col,
-                (real *)packed + K * n);
+                        (real *)packed + K * n);
 }
 
 /* Tiles t0 .. t1 of rows of A, each as a strip [k][rows of the tile]. Where the columns of A are contiguous, all strips
@@ -323,7 +323,8 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
           if (!inplace) {
             real *panel = product_panel(p, packed_b, once ? (q - qb) % PACK_PANELS : q - qb, q, k0, k_len);
             if (p->pack_b && tb == t0 && (q - qb) % PACK_PANELS == 0) /* right before their first use */
-              product_pack_panels(k_len, FA_MIN(FA_MIN(PACK_PANELS, qe - q) * TILE_COLS, N - n0), b, p->b_row, p->b_col, panel);
+              product_pack_panels(k_len, FA_MIN(FA_MIN(PACK_PANELS, qe - q) * TILE_COLS, N - n0), b, p->b_row, p->b_col,
+                                  panel);
             tile.b = next = panel;
             tile.b_row = vecs * VL;
             if (p->packed || tb > t0) { /* else the next one is packed only when its turn comes */

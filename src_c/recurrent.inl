@@ -15,8 +15,8 @@
 
 static const FA_ALIGN(64) real no_bias[TILE_COLS];
 
-/* Tile i of a product in group g: rows first .. first + rows - 1. The panel of group `after` is wanted next, ahead_row elements
- * a k of it by each tile. */
+/* Tile i of a product in group g: rows first .. first + rows - 1. The panel of group `after` is wanted next, ahead_row
+ * elements a k of it by each tile. */
 typedef struct {
   fa_size g, after, i, ahead_row, first, rows;
 } step_tile;
