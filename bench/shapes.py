@@ -180,6 +180,12 @@ TRAINING_RUNS = [DigitsRun(MLPShape((64, 100, 10), 32), 20), TextRun(300, 15)]
 SQUARES = [ProductShape(n, n, n) for n in (64, 128, 256, 512, 1024, 2048)]
 LAYOUTS = [ProductShape(1024, 1024, 1024, layout) for layout in ("NT", "TN", "TT")]
 SKINNY = [ProductShape(1, 512, 512), ProductShape(8, 128, 512), ProductShape(32, 128, 512), ProductShape(64, 512, 2048)]
+FEW_BY_LARGE = [  # where reading the large operand is what takes the time
+    ProductShape(8, 2048, 2048),
+    ProductShape(20, 2048, 2048),
+    ProductShape(32, 784, 512),
+    ProductShape(1000, 1000, 12),
+]
 
 
 def sampled_products(count: int, seed: int = 0) -> list[ProductShape]:
