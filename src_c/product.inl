@@ -1,11 +1,13 @@
-/* The matrix product by three methods, chosen by estimated time from shape and layout.
+/* The matrix product by four methods, chosen by estimated time from shape and layout.
  *
  * PANELS, vectors along n: register tiles of TILE_ROWS x TILE_COLS over k blocks. B lies in zero-padded panels of
  *   TILE_COLS columns (prepacked, or packed block by block here), or is read in place where its rows are contiguous
  *   and too few rows of A would share a packed copy. A is read in place with broadcasts, or packed in strips
  *   [k][rows of the tile] where its rows are not contiguous.
  * DOTS, vectors along k: few rows or columns, both operands contiguous along k; sums across lanes at the end.
- * ROWS, one row of A by row-major B: the sums stay in L1 while B streams past, eight whole rows at a time.
+ * ROW, one row of A by row-major B: the sums stay in L1 while B streams past, eight whole rows at a time; also for any
+ *   number of rows if B has no more.
+ * FEW, few rows of A by a row-major B from beyond L2: the same with four rows of B, which meet every row of A in registers.
  *
  * Each may compute C^T = B^T A^T by exchanging operands and strides. The bias is added and the activation applied while
  * a block of C is still in cache. Threads share out whole tiles and pack their own parts of B (or A): no barrier.
@@ -17,7 +19,7 @@
  *   Packing row-major B below 64 rows: (24, 1000, 1000) 172 against 215 in place, (48, 512, 512) 194 against 205.
  *   Sweeping an unpacked B in strips of 32 or 64 rows of k instead of 128: (24, 1000, 1000) 204, 215 and 221;
  *     (6, 2048, 2048) 109, 75 to 85 and 116.
- *   One row by (2048, 2048): tiles of 64 columns 19, ROWS 35 (NumPy 37); four or two rows at a time, and prefetching
+ *   One row by (2048, 2048): tiles of 64 columns 19, ROW 35 (NumPy 37); four or two rows at a time, and prefetching
  *     the next eight: -2 to -15 %; sums in blocks of 512 or 256 columns: -12 and -30 %.
  *   Packing a column-major A strip by strip, n = 1024: 191 and 96 against 207 and 102 with whole cache lines.
  *   Prefetching B's panel 8 or 24 rows of k ahead, n = 1024: 210 and 216 against 207, float64 104 and 102 against 102,
@@ -27,13 +29,14 @@
  * Tried with AVX2 on Zen 3 (peak 103 and 51; equal runs differ by up to 10 % there):
  *   Panels of 2 vectors, tiles of 6 x 2, k blocks of 256, 384 and 512, n = 1024: 74 to 87 against 88 to 93; in blocks of
  *     1024 with A packed, too: 70 to 77.
- *   Packing 2, 8 or 16 panels together instead of 4, k blocks of 64 to 256, (20, 2048, 2048): 38 to 50 against 43 to 53;
- *     the rows of B fetched past L2, no difference.
- *   Fetching the next panels' lines while multiplying, (20, 2048, 2048): 49 against 50, float64 21 and 24; in runs of
- *     512 bytes: 46 to 57 against 49, (20, 2000, 2000) 43 to 53 against 50: not clear enough for what it takes.
+ *   k blocks of 128, 256, 384, 512, 768 and 1024, n = 1000: 67, 77, 86, 88, 90, 90; n = 2048: 60, 77, 83, 83, 94, 93.
+ *   (20, 2048, 2048) from packed panels, 2, 4, 8 or 16 together, in k blocks of 64 to 512, the next ones fetched while
+ *     multiplying or not: 38 to 57; FEW 71, float64 24 and 35; (8, 2048, 2048) 36 and 63.
+ *   FEW by 2, 6 and 8 rows of B: 51, 67 and 48 at (20, 2048, 2048); its sums in 8 or 64 KB: 69 at 8, (65, 2048, 2048) 78 at
+ *     64 KB, 51 at 16, 71 from panels; fetching 0, 8 and 16 rows ahead: 63, 74 and 77.
  *   The last, partial vector of a row stored in halves and quarters instead of by a mask: +2 to 5 % at (100, 10, 100). */
 
-enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
+enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROW, PRODUCT_FEW };
 
 #define PRODUCT_K_BLOCK 1024
 #define PRODUCT_DOT_BLOCK (8192 / (fa_size)sizeof(real))
@@ -44,14 +47,25 @@ enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROWS };
  * Zen 3 reads a B of 16 MB that way at 20 GB/s: 5.4 by single panels, 128 bytes a row, 10 without fetching. */
 #define PACK_PANELS (FA_REGISTERS >= 32 ? 1 : 4)
 #define PACK_AHEAD (FA_REGISTERS >= 32 ? 0 : 8)
-#define PACK_K_BLOCK (FA_REGISTERS >= 32 ? PRODUCT_K_BLOCK : 512) /* four of them share an L2 of 512 KB with rows of A */
 #define STRIP_AHEAD 8 /* columns of A that are fetched ahead while packing */
 #define DOT_ROWS (FA_REGISTERS >= 32 ? 4 : 2)
 #define DOT_COLS 4
-#define ROWS_DEPTH 8
+#define ROW_DEPTH 8
 #define PIECE_NS 100e3 /* pieces shorter than about a quarter of this do not pay */
-#define ROWS_COLS (16384 / (fa_size)sizeof(real)) /* sums that stay in L1 */
+#define ROW_COLS (16384 / (fa_size)sizeof(real)) /* sums that stay in L1 */
 #define DOT_COLS_ONE_ROW 8
+/* AVX2 on Zen 3, 12 rows of C at a time instead of 144: (2000, 8, 2000) 17 -> 44 GF/s, (2048, 32, 2048) 66 -> 73, float64
+ * 24 -> 32, (2000, 2, 2000) 12 -> 18; of 6, 24, 48 rows 39, 30, 20 at the first. (500, 20, 2000) 78 -> 75. */
+#define LONG_C_K (FA_REGISTERS >= 32 ? 0 : 128)
+#define LONG_C_BYTES (8 << 20)
+#define LONG_C_ROWS 12
+#define FEW_DEPTH 4 /* rows of B in registers */
+#define FEW_VECS 2  /* vectors of each */
+#define FEW_COLS (FEW_VECS * VL)
+#define FEW_ROWS 64                              /* most rows of A */
+#define FEW_AHEAD 8                              /* rows of B that are fetched ahead */
+#define FEW_K_BLOCK 2048                         /* columns of A that are packed together */
+#define FEW_SUMS (16384 / (fa_size)sizeof(real)) /* in L1, with what is fetched */
 
 /* A stretch of C that a tile computes: its sums come in acc or in sums, go out with what C held, bias, stride. */
 typedef struct {
@@ -70,10 +84,24 @@ typedef struct {
   fa_size ahead_row;
 } product_tile;
 
-/* Where C has no unit stride along n: transposed in registers if it has one along m, else element by element. */
-FA_NOINLINE void product_scatter(const product_tile *t, int rows, fa_size cols, const real *sums, fa_size sums_row) {
+/* Sums in rows to C: by vectors where it has a unit stride along n, transposed in registers if along m, else one by one. */
+FA_NOINLINE void product_scatter(const product_tile *t, fa_size rows, fa_size cols, const real *sums, fa_size sums_row) {
+  if (t->c_col == 1) {
+    for (fa_size m = 0; m < rows; m++)
+      for (fa_size n = 0; n < cols; n += VL) {
+        const fa_size left = cols - n;
+        real *c = t->c + m * t->c_row + n;
+        vec x = v_load(sums + m * sums_row + n);
+        if (t->add) x = v_add(left < VL ? v_load_n(c, left) : v_load(c), x);
+        if (t->bias && !t->bias_col) x = v_add(x, v_set1(t->bias[m * t->bias_row]));
+        else if (t->bias) x = v_add(x, left < VL ? v_load_n(t->bias + n, left) : v_load(t->bias + n));
+        if (left < VL) v_store_n(c, x, left);
+        else v_store(c, x);
+      }
+    return;
+  }
   if (t->c_row == 1 && (!t->bias || (t->bias_col == 0 && t->bias_row == 1))) {
-    for (int m = 0; m < rows; m += VL)
+    for (fa_size m = 0; m < rows; m += VL)
       for (fa_size n = 0; n < cols; n += VL) {
         vec column[VL];
         FA_UNROLL for (int i = 0; i < VL; i++)
@@ -90,7 +118,7 @@ FA_NOINLINE void product_scatter(const product_tile *t, int rows, fa_size cols, 
       }
     return;
   }
-  for (int m = 0; m < rows; m++)
+  for (fa_size m = 0; m < rows; m++)
     for (fa_size n = 0; n < cols; n++) {
       real *c = t->c + m * t->c_row + n * t->c_col;
       real x = sums[m * sums_row + n];
@@ -272,9 +300,15 @@ static void product_activate(const fa_product *p, fa_size m0, fa_size m1, fa_siz
 
 /* ---- panels ---- */
 
-/* Tiles of rows in a block of A, of the `tiles` of a piece. */
+/* Does C hardly fit a cache? */
+FA_INLINE int product_long(const fa_product *p) { return p->M * p->N * (fa_size)sizeof(real) > LONG_C_BYTES; }
+
+/* Tiles of rows in a block of A, of the `tiles` of a piece. Where such a C takes most of the time, few rows of it are
+ * written from end to end. */
 FA_INLINE fa_size product_m_tiles(const fa_product *p, fa_size tiles) {
-  const fa_size rows = FA_CEIL_DIV(p->M, p->row_units), tile_bytes = FA_MAX(1, p->k_block) * rows * (fa_size)sizeof(real);
+  const fa_size rows = FA_CEIL_DIV(p->M, p->row_units);
+  if (p->K <= LONG_C_K && product_long(p)) return FA_MIN(tiles, LONG_C_ROWS / rows);
+  const fa_size tile_bytes = FA_MAX(1, p->k_block) * rows * (fa_size)sizeof(real);
   return product_even(tiles, FA_MAX(1, FA_MIN(PRODUCT_M_BLOCK / rows, PRODUCT_A_BYTES / tile_bytes)));
 }
 
@@ -460,12 +494,12 @@ static void product_dots(const fa_product *p, fa_size u0, fa_size u1, real *work
   if (p->activation) product_activate(p, 0, M, u0 * DOT_COLS_ONE_ROW, N);
 }
 
-/* ---- rows ---- */
+/* ---- one row, few rows ---- */
 
 /* c[n] = (add ? c[n] : 0) + sum over k < depth of a[k * a_col] * b[k * b_row + n], n < N; depth is a literal. */
-FA_INLINE void rows_step(real *c, fa_size N, int add, const real *a, fa_size a_col, const real *b, fa_size b_row,
-                         const int depth) {
-  vec ak[ROWS_DEPTH];
+FA_INLINE void row_step(real *c, fa_size N, int add, const real *a, fa_size a_col, const real *b, fa_size b_row,
+                        const int depth) {
+  vec ak[ROW_DEPTH];
   FA_UNROLL for (int k = 0; k < depth; k++) ak[k] = v_set1(a[k * a_col]);
   fa_size n = 0;
   for (; n + VL <= N; n += VL) {
@@ -480,24 +514,107 @@ FA_INLINE void rows_step(real *c, fa_size N, int add, const real *a, fa_size a_c
   }
 }
 
-/* A vector by a matrix whose rows are contiguous: the sums stay in L1 while ROWS_DEPTH rows of B stream past. */
-static void product_rows(const fa_product *p, fa_size q0, fa_size q1) {
-  const fa_size n1 = FA_MIN(p->N, q1 * TILE_COLS), K = p->K;
-  const real *a = p->a;
-  for (fa_size n0 = q0 * TILE_COLS; n0 < n1; n0 += ROWS_COLS) {
-    const fa_size N = FA_MIN(ROWS_COLS, n1 - n0);
-    const real *b = (const real *)p->b + n0;
-    real *c = (real *)p->c + n0;
-    fa_size k = 0;
-    for (; k + ROWS_DEPTH <= K; k += ROWS_DEPTH)
-      rows_step(c, N, p->accumulate || k > 0, a + k * p->a_col, p->a_col, b + k * p->b_row, p->b_row, ROWS_DEPTH);
-    for (; k < K; k++)
-      rows_step(c, N, p->accumulate || k > 0, a + k * p->a_col, p->a_col, b + k * p->b_row, p->b_row, 1);
-    if (p->bias) {
-      const real *bias = (const real *)p->bias + n0 * p->bias_col;
-      for (fa_size n = 0; n < N; n++) c[n] += bias[n * p->bias_col];
+FA_NOINLINE void row_steps(real *c, fa_size N, int add, const real *a, fa_size a_col, const real *b, fa_size b_row,
+                           fa_size depth) {
+#define DEPTH(k) \
+  case k: row_step(c, N, add, a, a_col, b, b_row, k); break
+  switch (depth) {
+    DEPTH(1);
+    DEPTH(2);
+    DEPTH(3);
+    DEPTH(4);
+    DEPTH(5);
+    DEPTH(6);
+    DEPTH(7);
+    default: DEPTH(ROW_DEPTH);
+  }
+#undef DEPTH
+}
+
+/* A row by a matrix whose rows are contiguous: the sums stay in L1 while ROW_DEPTH rows of B stream past. Several rows only
+ * where those are all of B: a block of them stays in L1, and C is written from end to end. */
+static void product_row(const fa_product *p, fa_size m0, fa_size m1, fa_size q0, fa_size q1) {
+  const fa_size n1 = FA_MIN(p->N, q1 * TILE_COLS), K = p->K, block = p->M == 1 ? ROW_COLS : ROW_COLS / ROW_DEPTH;
+  for (fa_size n0 = q0 * TILE_COLS; n0 < n1; n0 += block) {
+    const fa_size N = FA_MIN(block, n1 - n0);
+    for (fa_size m = m0; m < m1; m++) {
+      const real *a = (const real *)p->a + m * p->a_row, *b = (const real *)p->b + n0;
+      real *c = (real *)p->c + m * p->c_row + n0;
+      for (fa_size k = 0; k < K; k += ROW_DEPTH)
+        row_steps(c, N, p->accumulate || k > 0, a + k * p->a_col, p->a_col, b + k * p->b_row, p->b_row,
+                  FA_MIN(ROW_DEPTH, K - k));
+      if (p->bias) {
+        const real *bias = (const real *)p->bias + m * p->bias_row + n0 * p->bias_col;
+        for (fa_size n = 0; n < N; n++) c[n] += bias[n * p->bias_col];
+      }
     }
-    if (p->activation) product_activate(p, 0, 1, n0, n0 + N);
+    if (p->activation) product_activate(p, m0, m1, n0, n0 + N);
+  }
+}
+
+/* sums[m][n] += a[m][k] * b[k * b_row + n], n < FEW_COLS, k < depth, of which C has `cols`; depth is a literal. */
+FA_INLINE void few_step(real *sums, fa_size M, const real *a, const real *b, fa_size b_row, fa_size cols, fa_size ahead,
+                        const int depth) {
+  vec bk[FEW_DEPTH][FEW_VECS];
+#define EACH_VECTOR FA_UNROLL for (int k = 0; k < depth; k++) FA_UNROLL for (int v = 0; v < FEW_VECS; v++)
+  if (cols >= FEW_COLS) EACH_VECTOR bk[k][v] = v_load(b + k * b_row + v * VL);
+  else EACH_VECTOR bk[k][v] = v_load_n(b + k * b_row + v * VL, FA_MAX(0, cols - v * VL));
+  FA_UNROLL for (int k = 0; k < depth; k++) FA_PREFETCH(b + (k + ahead) * b_row);
+  for (fa_size m = 0; m < M; m++, a += depth, sums += FEW_COLS) {
+    vec sum[FEW_VECS];
+    FA_UNROLL for (int v = 0; v < FEW_VECS; v++) sum[v] = v_load(sums + v * VL);
+    EACH_VECTOR sum[v] = v_mac(v_set1(a[k]), bk[k][v], sum[v]);
+    FA_UNROLL for (int v = 0; v < FEW_VECS; v++) v_store(sums + v * VL, sum[v]);
+  }
+#undef EACH_VECTOR
+}
+
+/* A's columns in groups of FEW_DEPTH, [k / FEW_DEPTH][m][k % FEW_DEPTH], and what is left one by one, [k][m]. */
+static void pack_few(fa_size K, fa_size M, const real *a, fa_size a_row, fa_size a_col, real *out) {
+  fa_size k = 0;
+  for (; k + FEW_DEPTH <= K; k += FEW_DEPTH, a += FEW_DEPTH * a_col)
+    for (fa_size m = 0; m < M; m++)
+      FA_UNROLL for (int i = 0; i < FEW_DEPTH; i++) *out++ = a[m * a_row + i * a_col];
+  for (; k < K; k++, a += a_col)
+    for (fa_size m = 0; m < M; m++) *out++ = a[m * a_row];
+}
+
+/* B is read once, in place. The sums of a block of columns are contiguous, [columns / FEW_COLS][M][FEW_COLS]: rows of C that
+ * stand multiples of 4 KB apart would share a few sets of L1. */
+static void product_few(const fa_product *p, fa_size q0, fa_size q1, real *workspace) {
+  const fa_size M = p->M, K = p->K, n1 = FA_MIN(p->N, q1 * TILE_COLS);
+  const fa_size block = FA_MAX(1, FEW_SUMS / (M * TILE_COLS)) * TILE_COLS;
+  real *const packed_a = workspace, *const sums = workspace + FA_ROUND_UP(M * p->k_block, VL);
+  for (fa_size k0 = 0; k0 < K; k0 += p->k_block) {
+    const fa_size k_len = FA_MIN(p->k_block, K - k0);
+    const int final = k0 + k_len >= K;
+    pack_few(k_len, M, (const real *)p->a + k0 * p->a_col, p->a_row, p->a_col, packed_a);
+    for (fa_size n0 = q0 * TILE_COLS; n0 < n1; n0 += block) {
+      const fa_size N = FA_MIN(block, n1 - n0);
+      const real *b = (const real *)p->b + k0 * p->b_row + n0;
+      for (fa_size i = 0; i < M * FA_ROUND_UP(N, FEW_COLS); i += VL) v_store(sums + i, v_zero());
+      fa_size k = 0;
+      for (; k + FEW_DEPTH <= k_len; k += FEW_DEPTH)
+        for (fa_size n = 0; n < N; n += FEW_COLS)
+          few_step(sums + n * M, M, packed_a + k * M, b + k * p->b_row + n, p->b_row, N - n,
+                   k + FEW_AHEAD + FEW_DEPTH <= k_len ? FEW_AHEAD : 0, FEW_DEPTH);
+      for (; k < k_len; k++)
+        for (fa_size n = 0; n < N; n += FEW_COLS)
+          few_step(sums + n * M, M, packed_a + k * M, b + k * p->b_row + n, p->b_row, N - n, 0, 1);
+      product_tile tile = {
+          .c_row = p->c_row,
+          .c_col = p->c_col,
+          .bias_row = p->bias_row,
+          .bias_col = p->bias_col,
+          .add = p->accumulate || k0 > 0,
+      };
+      for (fa_size n = 0; n < N; n += FEW_COLS) {
+        tile.c = (real *)p->c + (n0 + n) * p->c_col;
+        if (final && p->bias) tile.bias = (const real *)p->bias + (n0 + n) * p->bias_col;
+        product_scatter(&tile, M, FA_MIN(FEW_COLS, N - n), sums + n * M, FEW_COLS);
+      }
+      if (final && p->activation) product_activate(p, 0, M, n0, n0 + N);
+    }
   }
 }
 
@@ -506,12 +623,14 @@ static void product_rows(const fa_product *p, fa_size q0, fa_size q1) {
 /* Costs in nanoseconds, from counts of cycles at 4.2 GHz on Zen 5, with 16 registers at 3.2 GHz on Zen 3; only their order
  * matters, and that a call's whole time decides whether threads pay. */
 #define CYCLES(x) ((double)(x) * (FA_REGISTERS >= 32 ? 0.24 : 0.31))
-/* A vector of a row-major B, packed; an element of a column-major A, packed in strips; one of a C that is turned, in each
- * block of k. AVX2, GF/s: float64 (12, 1000, 1000) exchanged, B in strips, 20 against 32; float32 (200, 500, 200) of two
- * column-major operands exchanged, C turned, 73 against 84. */
-#define PACK_CYCLES (FA_REGISTERS >= 32 ? 2 : 5)
+/* A vector of a row-major B, packed from L2 or from beyond; an element of a column-major A, packed in strips; one of a C that
+ * is turned, in each block of k. AVX2, GF/s: float64 (12, 1000, 1000) exchanged, B in strips, 20 against 32; float32
+ * (200, 500, 200) of two column-major operands exchanged, C turned, 73 against 84. */
+#define PACK_CYCLES(far) (FA_REGISTERS >= 32 ? 2 : (far) ? 5 : 2.5)
+#define FAR_CYCLES 3   /* a vector of a far B, read in place by tiles */
+#define FEW_CYCLES 1.6 /* a vector of B, read by FEW */
 #define STRIP_CYCLES (FA_REGISTERS >= 32 ? 0.4 : 2)
-#define TURNED_CYCLES(blocks) (FA_REGISTERS >= 32 ? 1.5 : 5 * (double)(blocks))
+#define TURNED_CYCLES(blocks) (FA_REGISTERS >= 32 ? 1.5 : 5 * (blocks))
 #define STREAM_BYTE_NS (FA_REGISTERS >= 32 ? 0.0095 : 0.016) /* of a matrix that is read once, from L2 or beyond */
 
 static void product_swap(fa_product *p) {
@@ -533,42 +652,43 @@ static void product_swap(fa_product *p) {
 static double plan_total(fa_product *p) { return p->pack_a_ns + p->pack_b_ns + p->rest_ns; }
 
 /* Most rows of A for which row-major B is not packed, and the rows of such a B that are swept across all columns. With
- * AVX2 on Zen 3 (L2 of 512 KB, GF/s, float32) packing pays earlier, (32, 512, 2048) 44 -> 72; a B that hardly fits L3 is
- * better read along its rows, a few of them at a time, (2, 2048, 2048) 5.9 -> 19.7, but (2, 512, 2048) 24 -> 18. Rows
- * that stand multiples of 4 KB apart share a few sets of L1: in place and packed (8, 512, 2048) 34 and 47, (8, 1000, 1000)
- * 61 and 55. */
-FA_INLINE fa_size product_m_inplace(const fa_product *p) {
-  if (FA_REGISTERS >= 32) return 64;
-  return p->K * p->N * (fa_size)sizeof(real) <= 512 << 10 ? 12 : p->b_row * (fa_size)sizeof(real) % 4096 ? 8 : 6;
+ * AVX2 on Zen 3 packing pays earlier, (32, 512, 2048) 44 -> 72 GF/s. */
+#define M_INPLACE (FA_REGISTERS >= 32 ? 64 : 12)
+#define K_INPLACE 128
+
+/* Does B hardly fit an L2 of 512 KB? */
+FA_INLINE int product_far(const fa_product *p) { return p->K * p->N * (fa_size)sizeof(real) > 384 << 10; }
+
+/* Vectors of C that go out, or elements of a C that is turned. */
+FA_INLINE double output_cycles(const fa_product *p) {
+  const double M = (double)p->M, N = (double)p->N, vecs = (double)FA_CEIL_DIV(p->N, VL);
+  const double blocks = (double)FA_CEIL_DIV(p->K, FA_MAX(1, p->k_block));
+  return p->c_col == 1 ? M * vecs * 2 : M * N * (p->c_row == 1 ? TURNED_CYCLES(blocks) : 4);
 }
-FA_INLINE fa_size product_k_inplace(const fa_product *p) {
-  const fa_size most = p->M <= 3 ? 8 << 20 : 4 << 20;
-  return FA_REGISTERS >= 32 || p->K * p->N * (fa_size)sizeof(real) <= most ? 128 : p->M <= 3 ? 8 : 16;
-}
+
 /* Rows of a tile: with 16 registers many rows go by three, (300, 1024, 1024) 91 against 86 by six, but (40, 1000, 1000) 81
- * against 84; by six also where A is packed, (1024, 1024, 1024) 84 against 88. */
+ * against 84; by six also where A is packed, (1024, 1024, 1024) 84 against 88, or k is short, (300, 4, 300) 34 and 36. */
 FA_INLINE fa_size product_tile_rows(const fa_product *p) {
-  return FA_REGISTERS >= 32 || p->M <= 48 || p->pack_a ? TILE_ROWS : TILE_ROWS / 2;
+  return FA_REGISTERS >= 32 || p->M <= 48 || p->K <= 12 || p->pack_a ? TILE_ROWS : TILE_ROWS / 2;
 }
 
 static void plan_panels(fa_product *p) {
-  const double M = (double)p->M, N = (double)p->N, K = (double)p->K;
+  const double M = (double)p->M, K = (double)p->K;
   const double vecs = (double)FA_CEIL_DIV(p->N, VL);
   p->method = PRODUCT_PANELS;
   p->col_units = FA_CEIL_DIV(p->N, TILE_COLS);
-  p->k_block = product_even(p->K, p->packed ? PRODUCT_K_BLOCK : PACK_K_BLOCK);
-  p->pack_b = !p->packed && (p->b_col != 1 || p->M > product_m_inplace(p));
+  p->k_block = product_even(p->K, PRODUCT_K_BLOCK);
+  p->pack_b = !p->packed && (p->b_col != 1 || p->M > M_INPLACE);
   p->pack_a = p->a_col != 1 && p->K > 1 && (p->col_units > 2 || FA_REGISTERS < 32);
   p->row_units = FA_CEIL_DIV(p->M, product_tile_rows(p));
   p->pack_b_ns = 0;
-  if (p->pack_b) p->pack_b_ns = CYCLES(K * vecs * (p->b_col == 1 ? PACK_CYCLES : p->b_row == 1 ? 4 : 2 * VL));
-  else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, product_k_inplace(p));
+  if (p->pack_b) p->pack_b_ns = CYCLES(K * vecs * (p->b_col == 1 ? PACK_CYCLES(product_far(p)) : p->b_row == 1 ? 4 : 2 * VL));
+  else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, K_INPLACE);
   p->pack_a_ns = p->pack_a ? CYCLES(K * M * (p->a_row == 1 ? STRIP_CYCLES : 1.5)) : 0;
-  const double turned = TURNED_CYCLES(FA_CEIL_DIV(p->K, FA_MAX(1, p->k_block)));
   double rows_loads = (double)p->row_units * vecs + M * (double)p->col_units, macs = M * vecs;
-  p->rest_ns = CYCLES(K * 0.55 * FA_MAX(macs, rows_loads) +
-                      (p->c_col == 1 ? M * vecs * 2 : M * N * (p->c_row == 1 ? turned : 4)) +
-                      50 * (double)(p->row_units * p->col_units));
+  const double in_place = FA_REGISTERS < 32 && !p->pack_b && !p->packed && product_far(p) ? FAR_CYCLES * vecs : 0;
+  p->rest_ns = CYCLES(K * (0.55 * FA_MAX(macs, rows_loads) + in_place) +
+                      output_cycles(p) + 50 * (double)(p->row_units * p->col_units));
 }
 
 /* A multiply-add of dots, by the bytes of the operand that is read again and again. With AVX2 on Zen 3 (L1 of 32 KB) dots
@@ -604,6 +724,36 @@ static int plan_dots(fa_product *p) {
   return 1;
 }
 
+/* With 16 registers only: not measured with more. */
+static int plan_few(fa_product *p) {
+  if (FA_REGISTERS >= 32 || p->M == 1 || p->M > FEW_ROWS || p->b_col != 1 || p->K == 0) return 0;
+  const double M = (double)p->M, K = (double)p->K, vecs = (double)FA_ROUND_UP(p->N, FEW_COLS) / VL;
+  p->method = PRODUCT_FEW;
+  p->row_units = 1;
+  p->col_units = FA_CEIL_DIV(p->N, TILE_COLS);
+  p->k_block = product_even(p->K, FEW_K_BLOCK);
+  p->pack_b = 0;
+  p->pack_b_ns = 0;
+  p->pack_a = 1;
+  p->pack_a_ns = CYCLES(M * K * 1.5);
+  p->rest_ns = CYCLES(K * vecs * (0.57 * M + FEW_CYCLES) + 12 * M * vecs + output_cycles(p));
+  return 1;
+}
+
+/* In place of panels. Several rows with 16 registers only: not measured with more. AVX2 on Zen 3, GF/s, (690, 1, 261) 11 and
+ * 15, (300, 4, 300) 36 and 42, (20, 5, 20000) 39 and 62, but (2000, 4, 64) 36 and 28, (2000, 2, 2000) 19 and 11. */
+static void plan_row(fa_product *p) {
+  const double M = (double)p->M, K = (double)p->K, N = (double)p->N, vecs = (double)FA_CEIL_DIV(p->N, VL);
+  if (p->b_col != 1 || p->c_col != 1 || p->K == 0 || p->N < 2 * TILE_COLS) return;
+  if (p->M > 1 && (FA_REGISTERS >= 32 || p->K > ROW_DEPTH || vecs < 16 || product_long(p))) return;
+  p->method = PRODUCT_ROW;
+  p->row_units = p->M;
+  p->pack_a = p->pack_b = 0;
+  p->pack_a_ns = p->pack_b_ns = 0;
+  if (p->M > 1) p->rest_ns = CYCLES(M * (20 + K + vecs * (0.5 * K + 1)));
+  p->rest_ns = FA_MAX(p->rest_ns, FA_MAX(K, M) * N * sizeof(real) * STREAM_BYTE_NS);
+}
+
 static double product_plan(fa_product *p) {
   fa_product best;
   if (p->K == 1) p->a_col = p->b_row = 1; /* strides along sides of length 1 mean nothing */
@@ -620,10 +770,14 @@ static double product_plan(fa_product *p) {
   plan_panels(&other);
   if (plan_total(&other) < plan_total(&best)) best = other;
   other = *p;
+  if (plan_few(&other) && plan_total(&other) < plan_total(&best)) best = other;
+  other = *p;
+  product_swap(&other);
+  if (plan_few(&other) && plan_total(&other) < plan_total(&best)) best = other;
+  other = *p;
   if (plan_dots(&other) && plan_total(&other) < plan_total(&best)) best = other;
   *p = best;
-  if (p->method == PRODUCT_PANELS && p->M == 1 && !p->pack_b && p->c_col == 1 && p->N >= 2 * TILE_COLS && p->K > 0)
-    p->method = PRODUCT_ROWS, p->rest_ns = FA_MAX(p->rest_ns, (double)p->K * (double)p->N * sizeof(real) * STREAM_BYTE_NS);
+  if (p->method == PRODUCT_PANELS) plan_row(p);
   return plan_total(p);
 }
 
@@ -632,7 +786,7 @@ static double product_plan(fa_product *p) {
  * while would otherwise hold up the other. A quarter of a piece is the expected wait for the last one. */
 static size_t product_split(fa_product *p, int threads) {
   double least = 0;
-  const int many = p->rest_ns > threads * PIECE_NS && p->method != PRODUCT_ROWS; /* whose pieces of B's rows get short */
+  const int many = p->rest_ns > threads * PIECE_NS && p->method != PRODUCT_ROW; /* whose pieces of B's rows get short */
   const int most = threads == 1 ? 1 : many ? 4 * threads : threads;
   p->row_pieces = p->col_pieces = 1;
   for (int pieces = most; pieces > threads / 2; pieces /= 2)
@@ -651,6 +805,8 @@ static size_t product_split(fa_product *p, int threads) {
   fa_size elements = 0;
   if (p->method == PRODUCT_DOTS) {
     if (p->pack_a) elements = p->M * p->K;
+  } else if (p->method == PRODUCT_FEW) {
+    elements = FA_ROUND_UP(p->M * p->k_block, VL) + FA_MAX(FEW_SUMS, p->M * TILE_COLS);
   } else {
     const fa_size panels = FA_CEIL_DIV(p->col_units, p->col_pieces);
     if (p->pack_b) elements += p->k_block * TILE_COLS * FA_MIN(PRODUCT_N_PANELS, panels);
@@ -663,7 +819,9 @@ static void product_run(const fa_product *p, int piece, void *workspace) {
   const int row = piece / p->col_pieces, col = piece % p->col_pieces;
   const fa_size q0 = share(p->col_units, p->col_pieces, col), q1 = share(p->col_units, p->col_pieces, col + 1);
   if (p->method == PRODUCT_DOTS) product_dots(p, q0, q1, workspace);
-  else if (p->method == PRODUCT_ROWS) product_rows(p, q0, q1);
+  else if (p->method == PRODUCT_ROW)
+    product_row(p, share(p->row_units, p->row_pieces, row), share(p->row_units, p->row_pieces, row + 1), q0, q1);
+  else if (p->method == PRODUCT_FEW) product_few(p, q0, q1, workspace);
   else
     product_panels(p, share(p->row_units, p->row_pieces, row), share(p->row_units, p->row_pieces, row + 1), q0, q1,
                    workspace);

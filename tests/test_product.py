@@ -66,7 +66,17 @@ def check(result, a, b, bias=None, start=None):
 @pytest.mark.parametrize("layout_a", LAYOUTS)
 def test_layouts(isa, dtype, layout_a, layout_b, layout_out):
     rng = np.random.default_rng(1)
-    for M, N, K in ((1, 70, 33), (70, 1, 33), (3, 5, 1), (5, 3, 80), (13, 67, 19), (67, 13, 19), (49, 81, 97)):
+    for M, N, K in (
+        (1, 70, 33),
+        (70, 1, 33),
+        (3, 5, 1),
+        (5, 3, 80),
+        (13, 67, 19),
+        (67, 13, 19),
+        (49, 81, 97),
+        (21, 261, 1),
+        (11, 530, 7),
+    ):
         a, b = operands(M, N, K, dtype, rng)
         bias = rng.standard_normal(N).astype(dtype)
         start = rng.standard_normal((M, N)).astype(dtype)
@@ -103,7 +113,8 @@ def test_lane_edges(isa, dtype):
         (97, 193, 4100),
         (3, 1700, 1300),  # B beyond L3
         (5, 1100, 1000),  # B beyond L2
-        (14, 300, 700),  # B packed for a few rows
+        (14, 300, 700),  # few rows by a B beyond L2
+        (1450, 1500, 5),  # C beyond L2, rows of it one after the other
     ],
 )
 def test_blocks(isa, dtype, shape):
@@ -125,10 +136,41 @@ def test_blocks(isa, dtype, shape):
         assert (frame == 7).all()
 
 
+@pytest.mark.parametrize("layout_out", ["row", "column", "strided"])
+@pytest.mark.parametrize("layout_a", ["row", "column", "reversed"])
+@pytest.mark.parametrize("shape", [(2, 3001, 70), (5, 331, 701), (20, 50, 4502), (64, 203, 1103)])
+def test_few_rows_by_a_large_matrix(isa, dtype, shape, layout_a, layout_out):
+    M, N, K = shape
+    rng = np.random.default_rng(14)
+    a, b = operands(M, N, K, dtype, rng)
+    bias = rng.standard_normal(N).astype(dtype)
+    start = rng.standard_normal((M, N)).astype(dtype)
+    out = laid_out(start, layout_out)
+    a_laid = laid_out(a, layout_a)
+    product.matmul(a_laid, b, out=out, accumulate=True)
+    check(out, a, b, start=start)
+    product.matmul(a_laid, b, out=out, bias=bias)
+    check(out, a, b, bias)
+    activated = laid_out(start, layout_out)
+    product.matmul(a_laid, b, out=activated, bias=bias, activation=fa.tanh)
+    assert np.array_equal(activated, fa.tanh(out))
+    turned = laid_out(start.T, layout_out)
+    product.matmul(b.T, a_laid.T, out=turned, accumulate=True)
+    check(turned.T, a, b, start=start)
+
+
 @pytest.mark.parametrize("layouts", list(itertools.product(("row", "column"), repeat=2)))
 def test_same_bits_for_any_threads(isa, dtype, layouts):
     rng = np.random.default_rng(4)
-    for M, N, K in ((130, 257, 193), (7, 1500, 300), (1500, 7, 300), (1, 1000, 1000), (400, 100, 70), (3, 64, 4000)):
+    for M, N, K in (
+        (130, 257, 193),
+        (7, 1500, 300),
+        (1500, 7, 300),
+        (1, 1000, 1000),
+        (400, 100, 70),
+        (3, 64, 4000),
+        (33, 700, 300),
+    ):
         a, b = operands(M, N, K, dtype, rng)
         a, b = laid_out(a, layouts[0]), laid_out(b, layouts[1])
         packed = fa.pack(b)
