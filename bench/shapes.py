@@ -186,6 +186,7 @@ FEW_BY_LARGE = [  # where reading the large operand is what takes the time
     ProductShape(32, 784, 512),
     ProductShape(1000, 1000, 12),
 ]
+LARGE_RESULT = [ProductShape(2000, 8, 2000), ProductShape(2048, 32, 2048)]  # where writing it is
 
 
 def sampled_products(count: int, seed: int = 0) -> list[ProductShape]:

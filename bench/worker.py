@@ -62,7 +62,7 @@ class Level:
     runs: list[shapes.DigitsRun | shapes.TextRun]
 
 
-_FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY + shapes.FEW_BY_LARGE
+_FIXED_PRODUCTS = shapes.SQUARES + shapes.LAYOUTS + shapes.SKINNY + shapes.FEW_BY_LARGE + shapes.LARGE_RESULT
 _DEFAULT = Level(
     rounds=2,
     seconds=0.03,
