@@ -667,9 +667,10 @@ FA_INLINE double output_cycles(const fa_product *p) {
 }
 
 /* Rows of a tile: with 16 registers many rows go by three, (300, 1024, 1024) 91 against 86 by six, but (40, 1000, 1000) 81
- * against 84; by six also where A is packed, (1024, 1024, 1024) 84 against 88, or k is short, (300, 4, 300) 34 and 36. */
+ * against 84; by six also where A is packed, (1024, 1024, 1024) 84 against 88, k is short, (300, 4, 300) 34 and 36, or three
+ * rows have too few sums to hide a multiply-add, (1000, 1000) by 12 57 and 73, (2000, 300) by 16 74 and 94. */
 FA_INLINE fa_size product_tile_rows(const fa_product *p) {
-  return FA_REGISTERS >= 32 || p->M <= 48 || p->K <= 12 || p->pack_a ? TILE_ROWS : TILE_ROWS / 2;
+  return FA_REGISTERS >= 32 || p->M <= 48 || p->N <= 2 * VL || p->K <= 12 || p->pack_a ? TILE_ROWS : TILE_ROWS / 2;
 }
 
 static void plan_panels(fa_product *p) {
@@ -687,16 +688,19 @@ static void plan_panels(fa_product *p) {
   p->pack_a_ns = p->pack_a ? CYCLES(K * M * (p->a_row == 1 ? STRIP_CYCLES : 1.5)) : 0;
   double rows_loads = (double)p->row_units * vecs + M * (double)p->col_units, macs = M * vecs;
   const double in_place = FA_REGISTERS < 32 && !p->pack_b && !p->packed && product_far(p) ? FAR_CYCLES * vecs : 0;
-  p->rest_ns = CYCLES(K * (0.55 * FA_MAX(macs, rows_loads) + in_place) +
+  const double mac = FA_REGISTERS < 32 && p->N <= VL ? 0.7 : 0.55; /* six sums do not hide a multiply-add */
+  p->rest_ns = CYCLES(K * (mac * FA_MAX(macs, rows_loads) + in_place) +
                       output_cycles(p) + 50 * (double)(p->row_units * p->col_units));
 }
 
 /* A multiply-add of dots, by the bytes of the operand that is read again and again. With AVX2 on Zen 3 (L1 of 32 KB) dots
  * lose to panels earlier, GF/s: 48 KB (1000, 1000) by 12 49 against 57, 160 KB 44 against 63; float64, whose vectors of 4
- * waste less of a panel, (500, 2048) by 10 24 against 35. */
-FA_INLINE double dot_cycles(double bytes) {
+ * waste less of a panel, (500, 2048) by 10 24 against 35; where the operand was copied, (300, 784) by 10 47 against 58,
+ * (128, 64) by 10 26 against 34. */
+FA_INLINE double dot_cycles(double bytes, int copied) {
   if (FA_REGISTERS >= 32) return bytes <= 24e3 ? 0.55 : bytes <= 5e5 ? 0.65 : 1.0;
-  return (bytes <= 24e3 ? 0.55 : bytes <= 40e3 ? 0.65 : bytes <= 128e3 ? 0.75 : 1.0) * (VL <= 4 ? 1.3 : 1);
+  const double cycles = bytes <= 24e3 ? 0.55 : bytes <= 40e3 ? 0.65 : bytes <= 128e3 ? 0.75 : 1.0;
+  return (copied ? FA_MAX(cycles, 0.9) : cycles) * (VL <= 4 ? 1.3 : 1);
 }
 
 /* Both operands contiguous along k, or the smaller one copied so. */
@@ -718,7 +722,7 @@ static int plan_dots(fa_product *p) {
   double row_tiles = (double)FA_CEIL_DIV(p->M, DOT_ROWS), cols = p->M == 1 ? 8 : 4;
   double loads = row_tiles * N + M * N / cols;
   const double bytes = M * K * (double)sizeof(real); /* the small operand is read again for every few columns */
-  const double mac = dot_cycles(bytes) * ((p->K % VL && (p->pack_a || p->a_row % VL || p->b_col % VL)) ? 1.35 : 1);
+  const double mac = dot_cycles(bytes, p->pack_a) * ((p->K % VL && (p->pack_a || p->a_row % VL || p->b_col % VL)) ? 1.35 : 1);
   p->rest_ns = CYCLES((double)FA_CEIL_DIV(p->K, VL) * mac * FA_MAX(M * N, loads) + M * N * 3);
   p->rest_ns = FA_MAX(p->rest_ns, K * N * sizeof(real) * STREAM_BYTE_NS);
   return 1;
