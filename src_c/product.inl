@@ -531,6 +531,12 @@ FA_NOINLINE void row_steps(real *c, fa_size N, int add, const real *a, fa_size a
 #undef DEPTH
 }
 
+FA_INLINE void row_bias(real *c, fa_size N, const real *bias, fa_size bias_col) {
+  fa_size n = 0;
+  for (; n + VL <= N; n += VL) v_store(c + n, v_add(v_load(c + n), bias_col ? v_load(bias + n) : v_set1(*bias)));
+  for (; n < N; n++) c[n] += bias[n * bias_col];
+}
+
 /* A row by a matrix whose rows are contiguous: the sums stay in L1 while ROW_DEPTH rows of B stream past. Several rows only
  * where those are all of B: a block of them stays in L1, and C is written from end to end. */
 static void product_row(const fa_product *p, fa_size m0, fa_size m1, fa_size q0, fa_size q1) {
@@ -543,10 +549,7 @@ static void product_row(const fa_product *p, fa_size m0, fa_size m1, fa_size q0,
       for (fa_size k = 0; k < K; k += ROW_DEPTH)
         row_steps(c, N, p->accumulate || k > 0, a + k * p->a_col, p->a_col, b + k * p->b_row, p->b_row,
                   FA_MIN(ROW_DEPTH, K - k));
-      if (p->bias) {
-        const real *bias = (const real *)p->bias + m * p->bias_row + n0 * p->bias_col;
-        for (fa_size n = 0; n < N; n++) c[n] += bias[n * p->bias_col];
-      }
+      if (p->bias) row_bias(c, N, (const real *)p->bias + m * p->bias_row + n0 * p->bias_col, p->bias_col);
     }
     if (p->activation) product_activate(p, m0, m1, n0, n0 + N);
   }
