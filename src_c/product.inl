@@ -33,7 +33,8 @@
  *   (20, 2048, 2048) from packed panels, 2, 4, 8 or 16 together, in k blocks of 64 to 512, the next ones fetched while
  *     multiplying or not: 38 to 57; FEW 71, float64 24 and 35; (8, 2048, 2048) 36 and 63.
  *   FEW by 2, 6 and 8 rows of B: 51, 67 and 48 at (20, 2048, 2048); its sums in 8 or 64 KB: 69 at 8, (65, 2048, 2048) 78 at
- *     64 KB, 51 at 16, 71 from panels; fetching 0, 8 and 16 rows ahead: 63, 74 and 77.
+ *     64 KB, 51 at 16, 71 from panels; fetching 0, 8 and 16 rows ahead: 63, 74 and 77. For 33 to 64 rows sums in 32 or 64 KB,
+ *     or panels, (64, 2048, 2048): 66, 70 and 66 against 76; (64, 512, 2048), float64: 38, 37 and 35 against 38.
  *   The last, partial vector of a row stored in halves and quarters instead of by a mask: +2 to 5 % at (100, 10, 100). */
 
 enum { PRODUCT_PANELS, PRODUCT_DOTS, PRODUCT_ROW, PRODUCT_FEW };
@@ -630,8 +631,8 @@ static void product_few(const fa_product *p, fa_size q0, fa_size q1, real *works
  * is turned, in each block of k. AVX2, GF/s: float64 (12, 1000, 1000) exchanged, B in strips, 20 against 32; float32
  * (200, 500, 200) of two column-major operands exchanged, C turned, 73 against 84. */
 #define PACK_CYCLES(far) (FA_REGISTERS >= 32 ? 2 : (far) ? 5 : 2.5)
-#define FAR_CYCLES 3   /* a vector of a far B, read in place by tiles */
-#define FEW_CYCLES 1.6 /* a vector of B, read by FEW */
+#define FAR_CYCLES (FA_REGISTERS >= 32 ? 0 : 3) /* a vector of a far B, read in place by tiles */
+#define FEW_CYCLES 1.6                          /* a vector of B, read by FEW */
 #define STRIP_CYCLES (FA_REGISTERS >= 32 ? 0.4 : 2)
 #define TURNED_CYCLES(blocks) (FA_REGISTERS >= 32 ? 1.5 : 5 * (blocks))
 #define STREAM_BYTE_NS (FA_REGISTERS >= 32 ? 0.0095 : 0.016) /* of a matrix that is read once, from L2 or beyond */
@@ -689,8 +690,8 @@ static void plan_panels(fa_product *p) {
   if (p->pack_b) p->pack_b_ns = CYCLES(K * vecs * (p->b_col == 1 ? PACK_CYCLES(product_far(p)) : p->b_row == 1 ? 4 : 2 * VL));
   else if (!p->packed && p->col_units > 1) p->k_block = product_even(p->K, K_INPLACE);
   p->pack_a_ns = p->pack_a ? CYCLES(K * M * (p->a_row == 1 ? STRIP_CYCLES : 1.5)) : 0;
-  double rows_loads = (double)p->row_units * vecs + M * (double)p->col_units, macs = M * vecs;
-  const double in_place = FA_REGISTERS < 32 && !p->pack_b && !p->packed && product_far(p) ? FAR_CYCLES * vecs : 0;
+  const double rows_loads = (double)p->row_units * vecs + M * (double)p->col_units, macs = M * vecs;
+  const double in_place = !p->pack_b && !p->packed && product_far(p) ? FAR_CYCLES * vecs : 0;
   const double mac = FA_REGISTERS < 32 && p->N <= VL ? 0.7 : 0.55; /* six sums do not hide a multiply-add */
   p->rest_ns = CYCLES(K * (mac * FA_MAX(macs, rows_loads) + in_place) +
                       output_cycles(p) + 50 * (double)(p->row_units * p->col_units));
