@@ -15,14 +15,15 @@
 
 static const FA_ALIGN(64) real no_bias[TILE_COLS];
 
-/* Tile i of a product in group g: rows first .. first + rows - 1. The panel of group `after` is wanted next, ahead_row
- * elements a k of it by each tile. */
+/* Tile i of `tiles` of a product in group g: rows first .. first + rows - 1. The panel of group `after` is wanted next,
+ * ahead_row elements a k of it by each tile. */
 typedef struct {
   fa_size g, after, i, ahead_row, first, rows;
 } step_tile;
-FA_INLINE step_tile step_tile_at(fa_size row_begin, fa_size n, fa_size i, fa_size g, fa_size after, fa_size ahead_row) {
-  const fa_size first = row_begin + tile_begin(n, i);
-  return (step_tile){g, after, i, ahead_row, first, row_begin + tile_begin(n, i + 1) - first};
+FA_INLINE step_tile step_tile_at(fa_size row_begin, fa_size n, fa_size i, fa_size tiles, fa_size g, fa_size after,
+                                 fa_size ahead_row) {
+  const fa_size first = row_begin + n * i / tiles;
+  return (step_tile){g, after, i, ahead_row, first, row_begin + n * (i + 1) / tiles - first};
 }
 /* Its part of the next panel, of so many rows of words. */
 FA_INLINE const real *step_ahead(const step_tile *tile, const void *panels, fa_size rows) {
@@ -38,7 +39,7 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
   const fa_size b_begin = ragged ? 0 : share->row_begin, b_end = over_batch ? b_begin + 1 : share->row_end;
   const fa_size a_row = over_batch ? s->x_b : s->x_t, z_row = (over_batch ? 1 : s->B) * TILE_COLS;
   const real *x = (const real *)s->x + step_offset(s->starts, t_begin, s->x_t, s->x_b);
-  const fa_size rows = fa_panel_rows(s->precision, s->inputs), tiles = tile_count(n);
+  const fa_size rows = fa_panel_rows(s->precision, s->inputs), tiles = gate_tiles(s->cell, s->precision, n);
   const fa_size ahead_row = gate_ahead(s->precision, s->inputs, share->group_end - share->group_begin, tiles);
   real *out = s->cell->layer_norm ? s->norm.ih : s->slabs;
   for (fa_size g = share->group_begin; g < share->group_end; g++) {
@@ -46,7 +47,7 @@ static void input_product(const fa_recurrent_forward *s, const fa_recurrent_shar
     real *z = out + (g * s->slab_rows + slab_row(s, t_begin)) * TILE_COLS;
     for (fa_size b = b_begin; b < b_end; b++)
       for (fa_size i = 0; i < tiles; i++) {
-        const step_tile tile = step_tile_at(0, n, i, g, after, b == b_begin ? ahead_row : 0);
+        const step_tile tile = step_tile_at(0, n, i, tiles, g, after, b == b_begin ? ahead_row : 0);
         const gate_product product = {
             .init = s->cell->layer_norm ? no_bias : (const real *)s->bias + g * TILE_COLS,
             .a = x + tile.first * a_row + b * s->x_b,
@@ -126,7 +127,8 @@ FA_INLINE fa_size group_at(fa_size t, fa_size begin, fa_size end, fa_size k) { r
 FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t,
                                  const int plain, const int keep, const int second) {
   const fa_size row_end = FA_MIN(share->row_end, step_rows(s->starts, s->B, t));
-  const fa_size n = row_end - share->row_begin, tiles = tile_count(n);
+  const fa_size n = row_end - share->row_begin;
+  const fa_size tiles = gate_tiles(second ? &second_cell : s->cell, s->precision, n);
   const fa_size begin = second ? 0 : share->group_begin, end = second ? cell_groups(&second_cell, s->P) : share->group_end;
   const fa_size ahead_row = gate_ahead(s->precision, second ? s->H : s->inputs + s->R, end - begin, tiles);
   FA_ALIGN(64) real z[TILE_ROWS * TILE_COLS];
@@ -135,7 +137,7 @@ FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurre
   for (fa_size k = begin; k < end; k++) {
     const fa_size g = group_at(t, begin, end, k), after = group_at(t, begin, end, FA_MIN(k + 1, end - 1));
     for (fa_size i = 0; i < tiles; i++) {
-      const step_tile tile = step_tile_at(share->row_begin, n, i, g, after, ahead_row);
+      const step_tile tile = step_tile_at(share->row_begin, n, i, tiles, g, after, ahead_row);
       if (plain) {
         step_product(s, t, &tile, z, TILE_COLS, VL);
         lstm_cell(s, t, g, tile.first, tile.rows, z, keep);
@@ -164,13 +166,13 @@ FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurre
 /* The recurrent product of all groups first, as its statistics are of whole rows. */
 static void norm_step(const fa_recurrent_forward *s, const fa_recurrent_share *share, fa_size t) {
   const fa_size row_end = FA_MIN(share->row_end, step_rows(s->starts, s->B, t)), n = row_end - share->row_begin;
-  const fa_size groups = cell_groups(s->cell, s->H), tiles = tile_count(n);
+  const fa_size groups = cell_groups(s->cell, s->H), tiles = gate_tiles(s->cell, s->precision, n);
   const fa_size ahead_row = gate_ahead(s->precision, s->R, groups, tiles);
   for (fa_size k = 0; k < groups; k++) {
     const fa_size g = group_at(t, 0, groups, k), after = group_at(t, 0, groups, FA_MIN(k + 1, groups - 1));
     real *out = (real *)s->norm.hh + (g * s->norm.hh_rows + mid_row(s, t)) * TILE_COLS;
     for (fa_size i = 0; i < tiles; i++) {
-      const step_tile tile = step_tile_at(share->row_begin, n, i, g, after, ahead_row);
+      const step_tile tile = step_tile_at(share->row_begin, n, i, tiles, g, after, ahead_row);
       step_product(s, t, &tile, out + tile.first * TILE_COLS, TILE_COLS, VL);
     }
   }
@@ -358,13 +360,14 @@ static void backward_step(const fa_recurrent_backward *s, const fa_recurrent_sha
 }
 
 /* dX = dZ W_ih. Tiles run over the batch, or over time where the batch is smaller than a tile; over all rows at once where
- * those stand one behind the other. */
+ * those stand one behind the other: a batch of 8 has no tiles of 4 rows then. */
 static void input_gradient(const fa_recurrent_backward *s, fa_size t_begin, fa_size t_end, int part, int parts) {
   const fa_size groups = cell_groups(s->cell, s->H), n_vecs = FA_CEIL_DIV(s->inputs, VL), steps = t_end - t_begin;
-  const int ragged = s->starts != NULL, over_batch = ragged || s->B >= TILE_ROWS;
+  const int over_batch = s->starts != NULL || s->B >= TILE_ROWS;
+  const int joined = s->starts != NULL || (over_batch && s->dx_t == s->B * s->dx_b);
   const fa_size row_begin = step_row(s->starts, s->B, t_begin);
-  const fa_size inner = ragged ? s->starts[t_end] - row_begin : over_batch ? s->B : steps;
-  const fa_size outer = ragged ? 1 : over_batch ? steps : s->B, tiles = tile_count(inner);
+  const fa_size inner = joined ? step_row(s->starts, s->B, t_end) - row_begin : over_batch ? s->B : steps;
+  const fa_size outer = joined ? 1 : over_batch ? steps : s->B, tiles = tile_count(inner);
   const fa_size work_begin = outer * tiles * part / parts, work_end = outer * tiles * (part + 1) / parts;
   const fa_size runs = run_count(outer * tiles, groups);
   const real *slabs = s->cell->layer_norm ? s->norm.ih : s->slabs;
@@ -432,8 +435,8 @@ FA_INLINE void gradient_sweep(const gradient_product *p, const int rows, const i
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
     FA_PREFETCH_WRITE(gradient_row(p, m) + v * VL);
   tile_zero(acc, rows, begin, end);
-  tile_sweep(acc, rows, begin, end, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, FA_FULL, p->size, 0, VL, 0,
-             p->block, 0);
+  tile_sweep(acc, rows, begin, end, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, FA_FULL, p->size, 0, VL,
+             GATE_FETCHES ? TILE_OWN : 0, p->block, 0);
   FA_UNROLL for (int m = 0; m < rows; m++) {
     real *out = gradient_row(p, m);
     FA_UNROLL for (int v = begin; v < end; v++) add_columns(out + v * VL, acc[m][v], p->columns - v * VL);
@@ -504,8 +507,8 @@ static void weight_gradient(const fa_recurrent_gradient *s, fa_size t_begin, fa_
   const fa_size begin = groups * n_vecs * part / parts, end = groups * n_vecs * (part + 1) / parts;
   for (fa_size g = begin / n_vecs; g * n_vecs < end; g++) {
     const real *slab = (const real *)s->slabs + (g * s->slab_rows + row_begin) * TILE_COLS;
-    fa_size units[4], all = 0;
-    for (int v = 0; v < 4; v++) all += units[v] = column_size(s->cell, s->row, s->H, g, v);
+    fa_size units[4];
+    for (int v = 0; v < 4; v++) units[v] = column_size(s->cell, s->row, s->H, g, v);
     if (g * n_vecs >= begin && (s->bias_a || s->bias_b))
       bias_gradient(s, g, (const real *)s->gates + (g * s->slab_rows + row_begin) * TILE_COLS, n);
     if (g * n_vecs >= begin && s->peephole) peephole_gradient(s, g, t_begin, t_end);
@@ -522,14 +525,14 @@ static void weight_gradient(const fa_recurrent_gradient *s, fa_size t_begin, fa_
       };
       for (int column = 0; column < 4; column++)
         product.row[column] = column_row(s->cell, s->row, s->H, g, column);
-      /* A whole group is one run of dZ; where units or columns are missing, each column is. */
-      for (int column = 0; column < 4; column++) {
-        const fa_size run = all == TILE_COLS ? TILE_COLS : units[column], tiles = tile_count(run);
-        for (fa_size i = 0; i < tiles; i++) {
+      /* Columns without a gap between their units are one run of dZ: a whole group, a GRU's three. */
+      for (int column = 0, next; column < 4; column = next) {
+        fa_size run = units[column];
+        for (next = column + 1; next < 4 && units[next - 1] == VL && units[next]; next++) run += units[next];
+        for (fa_size i = 0, tiles = tile_count(run); i < tiles; i++) {
           product.first = column * VL + tile_begin(run, i);
           gradient_product_rows(column * VL + tile_begin(run, i + 1) - product.first, vecs, &product);
         }
-        if (all == TILE_COLS) break;
       }
     }
   }
