@@ -94,8 +94,8 @@ def measure(threads: int, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
 )
 @click.option("--activation", "names", multiple=True, metavar="NAME", help="Only this activation; may be repeated.")
 @click.option("--only", multiple=True, metavar="TEXT",
-              help="Of lstm, recurrent, variants, rounded and streams only rows with this in name and shape, as "
-              "'GRU training T=20 B=1 '; may be repeated.")  # fmt: skip
+              help="Of lstm, recurrent, stacks, variants, rounded and streams only rows with this in name and shape, "
+              "as 'GRU training T=20 B=1 '; may be repeated.")  # fmt: skip
 @click.option("--quick", "level", flag_value="quick", help="A few rows in a few seconds.")
 @click.option("--full", "--all", "level", flag_value="full",
               help="Every activation, 60 sampled products, the whole recurrent grid, longer repeats.")  # fmt: skip

@@ -1,5 +1,5 @@
-"""Recurrent layers over whole sequences, inference and forward with all gradients; their variants; rounded weights; and
-one step of a stream."""
+"""Recurrent layers over whole sequences, inference and forward with all gradients; two layers, and both ways; variants;
+rounded weights; and one step of a stream."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from fastact import reference
 
 from . import timing
 from .numpy_lstm import LSTMLayer
-from .peers import Peer, offered
-from .shapes import GATES, RecurrentShape
+from .peers import Peer, layers_of, offered
+from .shapes import GATES, STACKS, RecurrentShape
 from .timing import CHECKED_CALLS, Case, Contender, Run, contenders
 
 Array = NDArray[Any]
@@ -39,12 +39,19 @@ PRECISIONS = ("bfloat16", "int8")
 PLAIN_TURN = 0.02  # seconds for the plain cell, or float32 weights
 
 
-def random_weights(cell: str, inputs: int, hidden: int, dtype: str, rng: np.random.Generator) -> dict[str, Array]:
-    """PyTorch's initial weights: uniform within 1/sqrt(H)."""
+def random_weights(
+    cell: str, inputs: int, hidden: int, dtype: str, rng: np.random.Generator, layers: int = 1, ways: int = 1
+) -> dict[str, Array]:
+    """PyTorch's initial weights, uniform within 1/sqrt(H), by its names: layer by layer, there before back."""
     rows = GATES[cell] * hidden
     bound = 1 / np.sqrt(hidden)
-    sizes = [(rows, inputs), (rows, hidden), (rows,), (rows,)]
-    return {name: rng.uniform(-bound, bound, size).astype(dtype) for name, size in zip(NAMES, sizes, strict=True)}
+    weights = {}
+    for layer in range(layers):
+        sizes = [(rows, ways * hidden if layer else inputs), (rows, hidden), (rows,), (rows,)]
+        for suffix in ("", "_reverse")[:ways]:
+            for name, size in zip(NAMES, sizes, strict=True):
+                weights[f"{name[:-1]}{layer}{suffix}"] = rng.uniform(-bound, bound, size).astype(dtype)
+    return weights
 
 
 def cases(
@@ -91,6 +98,44 @@ def cases(
                     limit="FMA",
                     expected=expected,
                 )
+
+
+def stack_cases(
+    cells: Sequence[str],
+    shapes: Sequence[RecurrentShape],
+    dtype: str,
+    threads: int,
+    peers: Sequence[Peer],
+    only: Sequence[str] = (),
+) -> Iterator[Case]:
+    """Layers one above the other and layers that run both ways. All gradients are made, the first layer's compared."""
+    for cell in cells:
+        for shape in shapes:
+            for stack, (layers, ways) in STACKS.items():
+                rng = np.random.default_rng(0)
+                weights = random_weights(cell, shape.I, shape.H, dtype, rng, layers, ways)
+                x = rng.standard_normal((shape.T, shape.B, shape.I)).astype(dtype)
+                dy = rng.standard_normal((shape.T, shape.B, ways * shape.H)).astype(dtype)
+                for kind in KINDS:
+                    name, label = f"{cell} {stack} {kind}", f"({shape.T},{shape.B},{shape.I},{shape.H})"
+                    if only and not any(text in f"{name} {label}" for text in only):
+                        continue
+                    training = kind == "training"
+                    runs: dict[str, Run | None] = {"fastact": _fastact(cell, weights, x, dy, training)}
+                    arguments = (cell, weights, x, dy) if training else (cell, weights, x)
+                    runs |= offered(peers, f"recurrent_{kind}", *arguments)
+                    yield Case(
+                        section="stacks",
+                        name=name,
+                        shape=label,
+                        dtype=dtype,
+                        contenders=contenders(runs),
+                        work=1,
+                        unit="ms",
+                        tolerance=TOLERANCE[dtype],
+                        limit_ns=shape.flops(training, cell, layers, ways) / timing.peak(dtype, threads),
+                        limit="FMA",
+                    )
 
 
 def variant_cases(shapes: Sequence[RecurrentShape], dtype: str, only: Sequence[str] = ()) -> Iterator[Case]:
@@ -170,7 +215,10 @@ def _run_steps(layer: Any, x: Array) -> Run:
 
 def _layer(cell: str, weights: dict[str, Array]) -> Any:
     (_, inputs), (_, hidden) = weights["weight_ih_l0"].shape, weights["weight_hh_l0"].shape
-    layer = getattr(fa.nn, cell)(inputs, hidden, time_major=True, dtype=weights["weight_ih_l0"].dtype)
+    layers, ways = layers_of(weights)
+    layer = getattr(fa.nn, cell)(
+        inputs, hidden, layers, bidirectional=ways == 2, time_major=True, dtype=weights["weight_ih_l0"].dtype
+    )
     layer.load_state_dict(weights)
     return layer
 

@@ -18,9 +18,10 @@ class RecurrentShape(NamedTuple):
     I: int  # noqa: E741  the field's letter for the number of inputs
     H: int
 
-    def flops(self, training: bool, cell: str = "LSTM") -> int:
+    def flops(self, training: bool, cell: str = "LSTM", layers: int = 1, ways: int = 1) -> int:
         """Operations of the matrix products; the backward pass has twice those of the forward pass."""
-        return self.T * self.B * 2 * GATES[cell] * self.H * (self.I + self.H) * (3 if training else 1)
+        columns = layers * self.H + self.I + (layers - 1) * ways * self.H
+        return ways * self.T * self.B * 2 * GATES[cell] * self.H * columns * (3 if training else 1)
 
 
 class ProductShape(NamedTuple):
@@ -157,6 +158,8 @@ RECURRENT_GRID = [
     if 16 <= inputs <= 1024 and (shape := RecurrentShape(T, B, inputs, H)).flops(True) <= GRID_FLOPS
 ]
 RECURRENT_SHAPES = [RecurrentShape(T, B, H, H) for T in (20, 100) for B in (1, 8, 32) for H in (32, 128, 256)]
+STACKS = {"2 layers": (2, 1), "both ways": (1, 2)}  # layers, directions
+STACK_SHAPES = [RecurrentShape(100, 1, 64, 128), RecurrentShape(100, 8, 64, 128), RecurrentShape(100, 32, 64, 256)]
 VARIANT_SHAPES = [RecurrentShape(100, 1, 32, 32), RecurrentShape(100, 8, 64, 128), RecurrentShape(100, 32, 64, 256)]
 ROUNDED_SHAPES = [RecurrentShape(100, 1, H, H) for H in (256, 512, 1024)]
 STREAM_SHAPES = [RecurrentShape(1, B, inputs, H) for B in (1, 8) for inputs, H in ((32, 32), (64, 128), (128, 256))]

@@ -22,6 +22,7 @@ SECTIONS = {
     "attention": "Attention",
     "lstm": "LSTM, one layer, time-major",
     "recurrent": "Recurrent layers, time-major",
+    "stacks": "Two recurrent layers, and both ways",
     "variants": "Variants of the recurrent cells (limit: the plain cell)",
     "rounded": "Recurrent layers with rounded weights (limit: float32 weights)",
     "streams": "Streams, one step a call",

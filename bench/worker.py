@@ -33,9 +33,9 @@ from . import (
 
 SECTIONS = (
     *("activations", "calls", "values", "product", "normalization", "losses", "attention"),
-    *("lstm", "recurrent", "variants", "rounded", "streams", "training", "convergence"),
+    *("lstm", "recurrent", "stacks", "variants", "rounded", "streams", "training", "convergence"),
 )
-WITHOUT_NUMPY = ("recurrent", "variants", "rounded", "streams", "convergence", "losses", "attention")
+WITHOUT_NUMPY = ("recurrent", "stacks", "variants", "rounded", "streams", "convergence", "losses", "attention")
 FLOAT32_ALONE = ("rounded", "convergence")
 
 
@@ -51,6 +51,7 @@ class Level:
     products: list[shapes.ProductShape]
     lstms: list[shapes.RecurrentShape]
     recurrent: list[shapes.RecurrentShape]
+    stacks: list[shapes.RecurrentShape]
     variants: list[shapes.RecurrentShape]
     rounded: list[shapes.RecurrentShape]
     streams: list[shapes.RecurrentShape]
@@ -72,6 +73,7 @@ _DEFAULT = Level(
     products=_FIXED_PRODUCTS + shapes.sampled_products(8),
     lstms=shapes.LSTM_SHAPES,
     recurrent=shapes.RECURRENT_SHAPES,
+    stacks=shapes.STACK_SHAPES,
     variants=shapes.VARIANT_SHAPES,
     rounded=shapes.ROUNDED_SHAPES,
     streams=shapes.STREAM_SHAPES,
@@ -92,6 +94,7 @@ LEVELS = {
         products=shapes.TINY_PRODUCTS,
         lstms=shapes.TINY_LSTM_SHAPES,
         recurrent=shapes.TINY_LSTM_SHAPES,
+        stacks=shapes.TINY_LSTM_SHAPES,
         variants=shapes.TINY_LSTM_SHAPES,
         rounded=shapes.TINY_LSTM_SHAPES,
         streams=shapes.TINY_LSTM_SHAPES,
@@ -111,6 +114,7 @@ LEVELS = {
         products=shapes.QUICK_PRODUCTS,
         lstms=shapes.QUICK_LSTM_SHAPES,
         recurrent=shapes.QUICK_RECURRENT_SHAPES,
+        stacks=shapes.STACK_SHAPES[:1],
         variants=shapes.VARIANT_SHAPES[:1],
         rounded=shapes.ROUNDED_SHAPES[:1],
         streams=shapes.STREAM_SHAPES[:2],
@@ -156,6 +160,8 @@ def cases(
         yield from recurrent.cases(section, ("LSTM",), level.lstms, dtype, threads, others, only)
     elif section == "recurrent":
         yield from recurrent.cases(section, tuple(shapes.GATES), level.recurrent, dtype, threads, others, only)
+    elif section == "stacks":
+        yield from recurrent.stack_cases(tuple(shapes.GATES), level.stacks, dtype, threads, others, only)
     elif section == "variants":
         yield from recurrent.variant_cases(level.variants, dtype, only)
     elif section == "rounded":
@@ -210,7 +216,8 @@ def run(
     with_peers : bool or names
         All installed peers, none, or those named.
     names : activations to measure instead of the level's, optional
-    only : texts, one of which must be in the name and shape of a row of lstm, recurrent, variants, rounded and streams
+    only : texts, one of which must be in the name and shape of a row of lstm, recurrent, stacks, variants, rounded and
+        streams
 
     Yields
     ------

@@ -280,6 +280,23 @@ def test_recurrent_grid():
     assert not [*worker.run(("streams",), level="tiny", only=("no such row",))][2:]
 
 
+def test_stacks_have_the_limit_of_their_own_products():
+    """Operations of T B 8 H (inputs + H) a layer and direction, the second layer's inputs being the H of the first."""
+    items = [item["row"] for item in worker.run(("stacks",), level="tiny", only=("LSTM",)) if "row" in item]
+    assert [item["name"] for item in items] == [
+        f"LSTM {stack} {kind}" for stack in ("2 layers", "both ways") for kind in ("inference", "training")
+    ]
+    s = shapes.TINY_LSTM_SHAPES[0]
+    once = s.T * s.B * 8 * s.H
+    assert s.flops(False, "LSTM", 2, 1) == once * (s.I + 3 * s.H)
+    assert s.flops(False, "LSTM", 1, 2) == once * 2 * (s.I + s.H)
+    assert s.flops(True, "LSTM", 2, 2) == 3 * once * 2 * (s.I + s.H + 3 * s.H)
+    assert items[1]["limit_ns"] == pytest.approx(3 * items[0]["limit_ns"])
+    weights = recurrent.random_weights("GRU", s.I, s.H, "float64", np.random.default_rng(0), 2, 2)
+    assert weights["weight_ih_l1_reverse"].shape == (3 * s.H, 2 * s.H)
+    assert peers.layers_of(weights) == (2, 2)
+
+
 def test_a_stream_that_goes_wrong_after_its_first_step_is_reported():
     case = next(recurrent.stream_cases(["GRU"], [shapes.RecurrentShape(1, 2, 3, 4)], "float64", 1, []))
     good = case.contenders[0].run

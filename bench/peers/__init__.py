@@ -8,6 +8,7 @@ from typing import Any
 from ..timing import Run
 from .base import Learner as Learner
 from .base import Peer as Peer
+from .base import layers_of as layers_of
 from .jax import JAX
 from .numexpr import Numexpr
 from .onnx_runtime import ONNXRuntime

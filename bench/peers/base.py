@@ -20,6 +20,13 @@ Array = NDArray[Any]
 Weights = Mapping[str, Array]
 UNIT_SLOPE = float(np.sqrt(np.pi) / 2)  # of erf in the catalogue
 
+
+def layers_of(weights: Weights) -> tuple[int, int]:
+    """How many layers these are, and in how many directions."""
+    ways = 2 if any(name.endswith("_reverse") for name in weights) else 1
+    return len(weights) // (4 * ways), ways
+
+
 # The methods by which a library takes part in a section.
 METHODS = {
     "activations": ("forward", "backward"),
@@ -31,6 +38,7 @@ METHODS = {
     "attention": ("dot_product_attention", "attention_layer"),
     "lstm": ("recurrent_inference", "recurrent_training"),
     "recurrent": ("recurrent_inference", "recurrent_training"),
+    "stacks": ("recurrent_inference", "recurrent_training"),
     "variants": (),
     "rounded": (),
     "streams": ("recurrent_step",),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..timing import Run
-from .base import UNIT_SLOPE, Array, Peer, Weights
+from .base import UNIT_SLOPE, Array, Peer, Weights, layers_of
 
 
 class JAX(Peer):
@@ -118,16 +118,27 @@ class JAX(Peer):
         zeros = self._zeros(cell, parameters, x.shape[1], x.dtype)
         return self.jax.lax.scan(step, zeros, x @ parameters[0].T + parameters[2])[1]
 
+    def _stack(self, cell: str, ways: int, parameters: Any, x: Any) -> Any:
+        for k in range(0, len(parameters), 4 * ways):
+            y = self._recurrent(cell, parameters[k : k + 4], x)
+            if ways == 2:
+                back = self._recurrent(cell, parameters[k + 4 : k + 8], x[::-1])[::-1]
+                y = self.jax.numpy.concatenate([y, back], axis=-1)
+            x = y
+        return x
+
     def recurrent_inference(self, cell: str, weights: Weights, x: Array) -> Run | None:
-        return self._compiled(functools.partial(self._recurrent, cell), tuple(weights.values()), x)
+        stack = functools.partial(self._stack, cell, layers_of(weights)[1])
+        return self._compiled(stack, tuple(weights.values()), x)
 
     def recurrent_training(self, cell: str, weights: Weights, x: Array, dy: Array) -> Run | None:
         def step(parameters: Any, x: Any, dy: Any) -> Any:
-            y, pullback = self.jax.vjp(functools.partial(self._recurrent, cell), parameters, x)
-            (d_ih, d_hh, d_bias, _), dx = pullback(dy)
-            return y, dx, d_ih, d_hh, d_bias
+            y, pullback = self.jax.vjp(functools.partial(self._stack, cell, layers_of(weights)[1]), parameters, x)
+            (d_ih, d_hh, d_bias, *others), dx = pullback(dy)
+            return y, dx, d_ih, d_hh, d_bias, others
 
-        return self._compiled(step, tuple(weights.values()), x, dy)
+        run = self._compiled(step, tuple(weights.values()), x, dy)
+        return lambda: run()[:5]
 
     def recurrent_step(self, cell: str, weights: Weights, x: Array) -> Run | None:
         jax = self.jax

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..timing import Run
-from .base import Array, Peer, Weights
+from .base import Array, Peer, Weights, layers_of
+
+OPTIONS = {"GRU": {"linear_before_reset": 1}}
 
 
 class ONNXRuntime(Peer):
@@ -25,36 +27,29 @@ class ONNXRuntime(Peer):
         self.options.inter_op_num_threads = 1
         self.version = onnxruntime.__version__
 
-    def _session(self, cell: str, weights: Weights, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
-        """One node of the operator; the names of its inputs after x, and of its outputs, are the operator's own."""
-        helper, from_array, kind = self.onnx.helper, self.onnx.numpy_helper.from_array, self.onnx.TensorProto.FLOAT
+    def _constants(self, cell: str, weights: Weights, layer: int = 0, ways: int = 1, mark: str = "") -> list[Any]:
+        """The operator's own W, R and b, a row for each direction."""
         order = {"LSTM": [0, 3, 1, 2], "GRU": [1, 0, 2], "RNN": [0]}[cell]  # i, o, f, c and z, r, h
+        suffixes = [f"_l{layer}", f"_l{layer}_reverse"][:ways]
 
-        def ordered(a: Array) -> Array:
-            return np.concatenate([np.split(a, len(order))[k] for k in order])
+        def ordered(*names: str) -> Array:
+            return np.stack(
+                [
+                    np.concatenate([np.split(weights[n + suffix], len(order))[k] for n in names for k in order])
+                    for suffix in suffixes
+                ]
+            )
 
-        constants = [
-            from_array(ordered(weights["weight_ih_l0"])[None], "W"),
-            from_array(ordered(weights["weight_hh_l0"])[None], "R"),
-            from_array(np.concatenate([ordered(weights["bias_ih_l0"]), ordered(weights["bias_hh_l0"])])[None], "b"),
-        ]
-        options = {"linear_before_reset": 1} if cell == "GRU" else {}
-        present = {"W", "R", "b", *inputs, *outputs}
+        from_array = self.onnx.numpy_helper.from_array
+        operands = {"W": ("weight_ih",), "R": ("weight_hh",), "b": ("bias_ih", "bias_hh")}
+        return [from_array(ordered(*names), letter + mark) for letter, names in operands.items()]
 
-        def slots(*names: str) -> list[str]:
-            """The node's: an empty name for what is left out, unless nothing follows."""
-            found = [name if name in present else "" for name in names]
-            return found[: 1 + max(i for i, name in enumerate(found) if name)]
-
-        node = helper.make_node(
-            cell,
-            slots("x", "W", "R", "b", "", "initial_h", "initial_c"),
-            slots("Y", "Y_h", "Y_c"),
-            hidden_size=weights["weight_hh_l0"].shape[1],
-            **options,
-        )
+    def _model(
+        self, nodes: list[Any], inputs: Mapping[str, Array], outputs: Mapping[str, Array], constants: list[Any]
+    ) -> Any:
+        helper, kind = self.onnx.helper, self.onnx.TensorProto.FLOAT
         graph = helper.make_graph(
-            [node],
+            nodes,
             "recurrent",
             [helper.make_tensor_value_info(name, kind, a.shape) for name, a in inputs.items()],
             [helper.make_tensor_value_info(name, kind, a.shape) for name, a in outputs.items()],
@@ -64,6 +59,47 @@ class ONNXRuntime(Peer):
         return self.runtime.InferenceSession(
             model.SerializeToString(), self.options, providers=["CPUExecutionProvider"]
         )
+
+    def _session(self, cell: str, weights: Weights, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
+        """One node of the operator; the names of its inputs after x, and of its outputs, are the operator's own."""
+        constants = self._constants(cell, weights)
+        options = OPTIONS.get(cell, {})
+        present = {"W", "R", "b", *inputs, *outputs}
+
+        def slots(*names: str) -> list[str]:
+            """The node's: an empty name for what is left out, unless nothing follows."""
+            found = [name if name in present else "" for name in names]
+            return found[: 1 + max(i for i, name in enumerate(found) if name)]
+
+        node = self.onnx.helper.make_node(
+            cell,
+            slots("x", "W", "R", "b", "", "initial_h", "initial_c"),
+            slots("Y", "Y_h", "Y_c"),
+            hidden_size=weights["weight_hh_l0"].shape[1],
+            **options,
+        )
+        return self._model([node], inputs, outputs, constants)
+
+    def _stack(self, cell: str, weights: Weights, x: Array, out: Array) -> Any:
+        """A node a layer; between them its directions go beside each other, as an exporter writes it."""
+        make, from_array = self.onnx.helper.make_node, self.onnx.numpy_helper.from_array
+        layers, ways = layers_of(weights)
+        nodes, constants = [], [from_array(np.array([0, 0, -1]), "shape")]
+        for k in range(layers):
+            constants += self._constants(cell, weights, k, ways, str(k))
+            nodes += [
+                make(
+                    cell,
+                    [f"x{k}", f"W{k}", f"R{k}", f"b{k}"],
+                    [f"Y{k}"],
+                    hidden_size=weights["weight_hh_l0"].shape[1],
+                    direction="bidirectional" if ways == 2 else "forward",
+                    **OPTIONS.get(cell, {}),
+                ),
+                make("Transpose", [f"Y{k}"], [f"rows{k}"], perm=[0, 2, 1, 3]),
+                make("Reshape", [f"rows{k}", "shape"], [f"x{k + 1}"]),
+            ]
+        return self._model(nodes, {"x0": x}, {f"x{layers}": out}, constants)
 
     def _bound(self, session: Any, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
         binding = session.io_binding()
@@ -77,7 +113,19 @@ class ONNXRuntime(Peer):
     def recurrent_inference(self, cell: str, weights: Weights, x: Array) -> Run | None:
         if x.dtype != np.float32:
             return None
-        out = np.empty((len(x), 1, x.shape[1], weights["weight_hh_l0"].shape[1]), np.float32)
+        layers, ways = layers_of(weights)
+        hidden = weights["weight_hh_l0"].shape[1]
+        if layers * ways > 1:
+            out = np.empty((*x.shape[:2], ways * hidden), np.float32)
+            session = self._stack(cell, weights, x, out)
+            binding = self._bound(session, {"x0": x}, {f"x{layers}": out})
+
+            def run_stack() -> Any:
+                session.run_with_iobinding(binding)
+                return out
+
+            return run_stack
+        out = np.empty((len(x), 1, x.shape[1], hidden), np.float32)
         session = self._session(cell, weights, {"x": x}, {"Y": out})
         binding = self._bound(session, {"x": x}, {"Y": out})
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..shapes import LanguageModelShape, MLPShape
 from ..timing import Run
-from .base import UNIT_SLOPE, Array, Learner, Peer, Weights
+from .base import UNIT_SLOPE, Array, Learner, Peer, Weights, layers_of
 
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 GATES = ("glu", "swiglu", "geglu", "geglu_tanh", "reglu")
@@ -232,7 +232,9 @@ class PyTorch(Peer):
     def _recurrent(self, kind: str, weights: Weights) -> Any:
         weight = weights["weight_ih_l0"]
         make = getattr(self.torch.nn, kind)
-        layer = make(weight.shape[1], weights["weight_hh_l0"].shape[1], dtype=self._dtype(weight))
+        layers, ways = layers_of(weights)
+        stack = {} if kind.endswith("Cell") else {"num_layers": layers, "bidirectional": ways == 2}
+        layer = make(weight.shape[1], weights["weight_hh_l0"].shape[1], dtype=self._dtype(weight), **stack)
         names = {name: name.removesuffix("_l0") if kind.endswith("Cell") else name for name in weights}
         layer.load_state_dict({names[name]: value for name, value in self._tensors(weights).items()})
         return layer
@@ -267,7 +269,7 @@ class PyTorch(Peer):
     def recurrent_training(self, cell: str, weights: Weights, x: Array, dy: Array) -> Run | None:
         torch, layer = self.torch, self._recurrent(cell, weights)
         tx, td = torch.from_numpy(x).requires_grad_(), torch.from_numpy(dy)
-        wanted = [tx, layer.weight_ih_l0, layer.weight_hh_l0, layer.bias_ih_l0, layer.bias_hh_l0]
+        wanted = [tx, *(getattr(layer, name) for name in weights)]
 
         def run() -> Any:
             y, _ = layer(tx)
