@@ -3,6 +3,7 @@ rounded weights; and one step of a stream."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,78 +65,43 @@ def cases(
     only: Sequence[str] = (),
 ) -> Iterator[Case]:
     """Each kind at each shape of each cell; sequences time-major, initial state zero. ``only``: texts, one of which
-    must be in a row's name and shape. The section "lstm" has NumPy beside it and in float64 as the expected result."""
-    for cell in cells:
-        for shape in shapes:
-            for kind in KINDS:
-                name, label = f"{cell} {kind}", f"T={shape.T} B={shape.B} I={shape.I} H={shape.H}"
-                if only and not any(text in f"{name} {label}" for text in only):
-                    continue
-                training = kind == "training"
-                rng = np.random.default_rng(0)
-                weights = random_weights(cell, shape.I, shape.H, dtype, rng)
-                x = rng.standard_normal((shape.T, shape.B, shape.I)).astype(dtype)
-                dy = rng.standard_normal((shape.T, shape.B, shape.H)).astype(dtype)
-                runs: dict[str, Run | None] = {"fastact": _fastact(cell, weights, x, dy, training)}
-                expected: Sequence[Array] | None = None
-                if section == "lstm":
-                    runs["NumPy"] = _numpy(weights, x, dy, training)
-                    expected = _numpy({n: w.astype("f8") for n, w in weights.items()}, x.astype("f8"), dy, training)()
-                elif shape.flops(training, cell) <= REFERENCE_FLOPS:
-                    expected = _expected(cell, weights, x, dy, training)
-                arguments = (cell, weights, x, dy) if training else (cell, weights, x)
-                runs |= offered(peers, f"recurrent_{kind}", *arguments)
-                yield Case(
-                    section=section,
-                    name=name,
-                    shape=label,
-                    dtype=dtype,
-                    contenders=contenders(runs),
-                    work=1,
-                    unit="ms",
-                    tolerance=TOLERANCE[dtype],
-                    limit_ns=shape.flops(training, cell) / timing.peak(dtype, threads),
-                    limit="FMA",
-                    expected=expected,
-                )
-
-
-def stack_cases(
-    cells: Sequence[str],
-    shapes: Sequence[RecurrentShape],
-    dtype: str,
-    threads: int,
-    peers: Sequence[Peer],
-    only: Sequence[str] = (),
-) -> Iterator[Case]:
-    """Layers one above the other and layers that run both ways. All gradients are made, the first layer's compared."""
-    for cell in cells:
-        for shape in shapes:
-            for stack, (layers, ways) in STACKS.items():
-                rng = np.random.default_rng(0)
-                weights = random_weights(cell, shape.I, shape.H, dtype, rng, layers, ways)
-                x = rng.standard_normal((shape.T, shape.B, shape.I)).astype(dtype)
-                dy = rng.standard_normal((shape.T, shape.B, ways * shape.H)).astype(dtype)
-                for kind in KINDS:
-                    name, label = f"{cell} {stack} {kind}", f"({shape.T},{shape.B},{shape.I},{shape.H})"
-                    if only and not any(text in f"{name} {label}" for text in only):
-                        continue
-                    training = kind == "training"
-                    runs: dict[str, Run | None] = {"fastact": _fastact(cell, weights, x, dy, training)}
-                    arguments = (cell, weights, x, dy) if training else (cell, weights, x)
-                    runs |= offered(peers, f"recurrent_{kind}", *arguments)
-                    yield Case(
-                        section="stacks",
-                        name=name,
-                        shape=label,
-                        dtype=dtype,
-                        contenders=contenders(runs),
-                        work=1,
-                        unit="ms",
-                        tolerance=TOLERANCE[dtype],
-                        limit_ns=shape.flops(training, cell, layers, ways) / timing.peak(dtype, threads),
-                        limit="FMA",
-                    )
+    must be in a row's name and shape. The section "lstm" has NumPy beside it and in float64 as the expected result;
+    "stacks" has layers one above the other and both ways, of whose gradients the first layer's are compared."""
+    stacks = STACKS if section == "stacks" else {"": (1, 1)}
+    for cell, shape, (stack, (layers, ways)), kind in itertools.product(cells, shapes, stacks.items(), KINDS):
+        name, label = f"{cell} {kind}", f"T={shape.T} B={shape.B} I={shape.I} H={shape.H}"
+        if stack:
+            name, label = f"{cell} {stack} {kind}", f"({shape.T},{shape.B},{shape.I},{shape.H})"  # short: long names
+        if only and not any(text in f"{name} {label}" for text in only):
+            continue
+        training = kind == "training"
+        flops = shape.flops(training, cell, layers, ways)
+        rng = np.random.default_rng(0)
+        weights = random_weights(cell, shape.I, shape.H, dtype, rng, layers, ways)
+        x = rng.standard_normal((shape.T, shape.B, shape.I)).astype(dtype)
+        dy = rng.standard_normal((shape.T, shape.B, ways * shape.H)).astype(dtype)
+        runs: dict[str, Run | None] = {"fastact": _fastact(cell, weights, x, dy, training)}
+        expected: Sequence[Array] | None = None
+        if section == "lstm":
+            runs["NumPy"] = _numpy(weights, x, dy, training)
+            expected = _numpy({n: w.astype("f8") for n, w in weights.items()}, x.astype("f8"), dy, training)()
+        elif not stack and flops <= REFERENCE_FLOPS:
+            expected = _expected(cell, weights, x, dy, training)
+        arguments = (cell, weights, x, dy) if training else (cell, weights, x)
+        runs |= offered(peers, f"recurrent_{kind}", *arguments)
+        yield Case(
+            section=section,
+            name=name,
+            shape=label,
+            dtype=dtype,
+            contenders=contenders(runs),
+            work=1,
+            unit="ms",
+            tolerance=TOLERANCE[dtype],
+            limit_ns=flops / timing.peak(dtype, threads),
+            limit="FMA",
+            expected=expected,
+        )
 
 
 def variant_cases(shapes: Sequence[RecurrentShape], dtype: str, only: Sequence[str] = ()) -> Iterator[Case]:

@@ -158,10 +158,9 @@ def cases(
         yield from product.cases(level.products, dtype, threads, others)
     elif section == "lstm":
         yield from recurrent.cases(section, ("LSTM",), level.lstms, dtype, threads, others, only)
-    elif section == "recurrent":
-        yield from recurrent.cases(section, tuple(shapes.GATES), level.recurrent, dtype, threads, others, only)
-    elif section == "stacks":
-        yield from recurrent.stack_cases(tuple(shapes.GATES), level.stacks, dtype, threads, others, only)
+    elif section in ("recurrent", "stacks"):
+        measured = level.recurrent if section == "recurrent" else level.stacks
+        yield from recurrent.cases(section, tuple(shapes.GATES), measured, dtype, threads, others, only)
     elif section == "variants":
         yield from recurrent.variant_cases(level.variants, dtype, only)
     elif section == "rounded":

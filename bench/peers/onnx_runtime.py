@@ -62,8 +62,6 @@ class ONNXRuntime(Peer):
 
     def _session(self, cell: str, weights: Weights, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Any:
         """One node of the operator; the names of its inputs after x, and of its outputs, are the operator's own."""
-        constants = self._constants(cell, weights)
-        options = OPTIONS.get(cell, {})
         present = {"W", "R", "b", *inputs, *outputs}
 
         def slots(*names: str) -> list[str]:
@@ -76,9 +74,9 @@ class ONNXRuntime(Peer):
             slots("x", "W", "R", "b", "", "initial_h", "initial_c"),
             slots("Y", "Y_h", "Y_c"),
             hidden_size=weights["weight_hh_l0"].shape[1],
-            **options,
+            **OPTIONS.get(cell, {}),
         )
-        return self._model([node], inputs, outputs, constants)
+        return self._model([node], inputs, outputs, self._constants(cell, weights))
 
     def _stack(self, cell: str, weights: Weights, x: Array, out: Array) -> Any:
         """A node a layer; between them its directions go beside each other, as an exporter writes it."""
@@ -116,22 +114,16 @@ class ONNXRuntime(Peer):
         layers, ways = layers_of(weights)
         hidden = weights["weight_hh_l0"].shape[1]
         if layers * ways > 1:
-            out = np.empty((*x.shape[:2], ways * hidden), np.float32)
-            session = self._stack(cell, weights, x, out)
-            binding = self._bound(session, {"x0": x}, {f"x{layers}": out})
-
-            def run_stack() -> Any:
-                session.run_with_iobinding(binding)
-                return out
-
-            return run_stack
-        out = np.empty((len(x), 1, x.shape[1], hidden), np.float32)
-        session = self._session(cell, weights, {"x": x}, {"Y": out})
-        binding = self._bound(session, {"x": x}, {"Y": out})
+            out = y = np.empty((*x.shape[:2], ways * hidden), np.float32)
+            session, names = self._stack(cell, weights, x, out), ("x0", f"x{layers}")
+        else:
+            out = np.empty((len(x), 1, x.shape[1], hidden), np.float32)
+            y, session, names = out[:, 0], self._session(cell, weights, {"x": x}, {"Y": out}), ("x", "Y")
+        binding = self._bound(session, {names[0]: x}, {names[1]: out})
 
         def run() -> Any:
             session.run_with_iobinding(binding)
-            return out[:, 0]
+            return y
 
         return run
 
