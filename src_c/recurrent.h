@@ -8,10 +8,11 @@
  * Layouts that only these kernels see ("row" = one (t, b) pair):
  *   forward weights   [group][k][4 gates][VL]      one register tile holds all four gates of its units (an RNN: four
  *                                                  vectors of units, a group has 4 VL); fewer rows in bfloat16 and
- *                                                  int8, see fa_precision
+ *                                                  int8, see fa_precision; with 16 registers in two parts, gates 0 and
+ *                                                  1 of all k before 2 and 3, see tile_matrix
  *   bias              [group][4 gates][VL]         the sum of both biases
  *   backward weights  [column block][4 Hp][block]  rows in the order (group, gate, lane) of the gates' slabs;
- *                                                  blocks of 4, then 2, then 1 vectors of columns
+ *                                                  blocks of 4 vectors of columns, in parts as above, then 2, then 1
  *   slabs             [group][row][4 gates][VL]    one buffer in turn: hoisted input product, gates, dZ
  *   h, c              [slot][B][Pp], [slot][B][Hp]
  *   layer norm        gains and their sums as the bias; the two products in slabs of their own (fa_recurrent_norm)

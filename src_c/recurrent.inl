@@ -406,7 +406,7 @@ static void gradient_pack(const fa_recurrent_gradient *s, fa_size t_begin, fa_si
     for (fa_size b = 0, rows = step_rows(s->starts, s->B, t); b < rows; b++, r++, from += s->a_b) {
       if (r < begin || r >= end) continue;
       for (fa_size v = 0, vecs; v < n_vecs; v += vecs) {
-        vecs = block_vecs(v, n_vecs);
+        vecs = part_vecs(v, n_vecs);
         real *to = (real *)s->packed + (v * n + r * vecs) * VL;
         for (fa_size j = v; j < v + vecs; j++, to += VL)
           v_store(to, s->K - j * VL >= VL ? v_load(from + j * VL) : v_load_n(from + j * VL, s->K - j * VL));
@@ -435,8 +435,8 @@ FA_INLINE void gradient_sweep(const gradient_product *p, const int rows, const i
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
     FA_PREFETCH_WRITE(gradient_row(p, m) + v * VL);
   tile_zero(acc, rows, begin, end);
-  tile_sweep(acc, rows, begin, end, p->slab + p->first, 1, TILE_COLS, p->block, vecs * VL, FA_FULL, p->size, 0, VL,
-             GATE_FETCHES ? TILE_OWN : 0, p->block, 0);
+  tile_sweep(acc, rows, begin, end, p->slab + p->first, 1, TILE_COLS, tile_panel(p->block, p->size, vecs), FA_FULL,
+             p->size, 0, VL, 0, p->block, 0);
   FA_UNROLL for (int m = 0; m < rows; m++) {
     real *out = gradient_row(p, m);
     FA_UNROLL for (int v = begin; v < end; v++) add_columns(out + v * VL, acc[m][v], p->columns - v * VL);

@@ -75,24 +75,24 @@ FA_INLINE fa_size gates_back(const fa_cell *cell, fa_size H, fa_size P, fa_size 
 
 /* part[s][m][v] += a[m][k] * b[k][v], begin <= v < end, k mod split = s; k past the last whole round goes to part 0. */
 FA_INLINE void split_accumulate(vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS], const int split, const int rows,
-                                const int begin, const int end, const real *a, fa_size a_row, const real *b,
-                                fa_size b_row, const fa_precision precision, fa_size K) {
+                                const int begin, const int end, const real *a, fa_size a_row, tile_matrix b,
+                                const fa_precision precision, fa_size K) {
   const int word = fa_word_rows(precision), round = FA_MAX(split, word);
   fa_size k = 0;
-  for (; k + round <= K; k += round, b += round / word * b_row)
+  for (; k + round <= K; k += round, b.at += round / word * b.row)
     FA_UNROLL for (int s = 0; s < round; s++) FA_UNROLL for (int m = 0; m < rows; m++) {
       vec am = v_set1(a[m * a_row + k + s]);
       FA_UNROLL for (int v = begin; v < end; v++)
-        part[s % split][m][v] =
-            v_mac(am, panel_load(b + s / word * b_row + v * VL, precision, s % word), part[s % split][m][v]);
+        part[s % split][m][v] = v_mac(am, panel_load(tile_vector(&b, v) + s / word * b.row, precision, s % word),
+                                      part[s % split][m][v]);
     }
-  for (; k < K; k += word, b += b_row)
+  for (; k < K; k += word, b.at += b.row)
     FA_UNROLL for (int j = 0; j < word; j++)
       if (k + j < K)
         FA_UNROLL for (int m = 0; m < rows; m++) {
           vec am = v_set1(a[m * a_row + k + j]);
           FA_UNROLL for (int v = begin; v < end; v++)
-            part[0][m][v] = v_mac(am, panel_load(b + v * VL, precision, j), part[0][m][v]);
+            part[0][m][v] = v_mac(am, panel_load(tile_vector(&b, v), precision, j), part[0][m][v]);
         }
 }
 
@@ -124,12 +124,18 @@ typedef struct {
 } gate_product;
 
 /* Elements of each k of the next panel that each of `tiles` tiles asks for in L2, 0 if none. With an L2 of 512 KB (AVX2 on
- * Zen 3) large weights come from L3: (30, 32, 256, 512) 50 -> 38 ms where they are fetched ahead, but (100, 8, 64, 128)
- * 2.08 -> 2.20 where they would be in L2. On Zen 5 the hardware does it better, see recurrent.inl. */
+ * Zen 3) large weights come from L3: (20, 32, 256, 512) 28.0 -> 24.2 ms where six tiles fetch them ahead, but with two
+ * (20, 8, 512, 512) 8.5 -> 10.4, and (100, 8, 64, 128) 2.08 -> 2.20 where they would be in L2. On Zen 5 the hardware does it
+ * better, see recurrent.inl. */
 #define GATE_FETCHES (FA_REGISTERS < 32)
 FA_INLINE fa_size gate_ahead(fa_precision precision, fa_size K, fa_size groups, fa_size tiles) {
   const fa_size bytes = groups * fa_panel_rows(precision, K) * TILE_COLS * (fa_size)sizeof(real);
-  return GATE_FETCHES && tiles > 1 && bytes >= 2 << 20 ? FA_CEIL_DIV(TILE_COLS, tiles) : 0;
+  return GATE_FETCHES && tiles > 3 && bytes >= 2 << 20 ? FA_CEIL_DIV(TILE_COLS, tiles) : 0;
+}
+
+/* The panel of a matrix of K columns; int8 words stand behind the row of their scales. */
+FA_INLINE tile_matrix gate_panel(const real *words, const fa_precision precision, fa_size K) {
+  return tile_panel(words, fa_panel_rows(precision, K) - (precision == FA_INT8), TILE_VECS);
 }
 
 /* The bodies of all tiles; every argument but p is a literal. Columns 0 .. vecs - 1 come from x, 4 - vecs .. 3 from h: with
@@ -137,18 +143,18 @@ FA_INLINE fa_size gate_ahead(fa_precision precision, fa_size K, fa_size groups, 
 FA_INLINE void gate_sweep(const gate_product *p, const fa_precision precision, const int rows, const int vecs,
                           const int begin, const int end) {
   vec acc[TILE_ROWS][TILE_VECS];
-  const int fetch = GATE_FETCHES ? TILE_OWN | (begin == 0 ? TILE_NEXT : 0) : 0;
+  const int fetch = GATE_FETCHES && begin == 0;
   const int x_end = FA_MIN(end, vecs), h_begin = FA_MAX(begin, 4 - vecs);
 #define EACH_COLUMN(from, to) FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = from; v < to; v++)
 #define LOAD acc[m][v] = v_load(p->init + m * p->init_row + v * VL)
 #define STORE v_store(p->out + m * p->out_row + v * p->out_vec, acc[m][v])
   EACH_COLUMN(begin, x_end) LOAD;
-  tile_sweep(acc, rows, begin, x_end, p->a, p->a_row, 1, p->panel_a, TILE_COLS, precision, p->a_size, 0, VL, fetch,
-             p->ahead_a, p->ahead_row);
+  tile_sweep(acc, rows, begin, x_end, p->a, p->a_row, 1, gate_panel(p->panel_a, precision, p->a_size), precision,
+             p->a_size, 0, VL, fetch, p->ahead_a, p->ahead_row);
   EACH_COLUMN(begin, FA_MIN(h_begin, x_end)) STORE;
   EACH_COLUMN(FA_MAX(begin, x_end), end) LOAD;
-  tile_sweep(acc, rows, h_begin, end, p->b, p->b_row, 1, p->panel_b, TILE_COLS, precision, p->b_size, 0, VL, fetch,
-             p->ahead_b, p->ahead_row);
+  tile_sweep(acc, rows, h_begin, end, p->b, p->b_row, 1, gate_panel(p->panel_b, precision, p->b_size), precision,
+             p->b_size, 0, VL, fetch, p->ahead_b, p->ahead_row);
   EACH_COLUMN(h_begin, end) STORE;
 #undef EACH_COLUMN
 #undef LOAD
@@ -170,8 +176,10 @@ FA_INLINE void gate_product_split(const gate_product *p, const fa_precision prec
                                   const int rows, const int vecs) {
   vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];
   split_zero(part, split, rows, 0, TILE_VECS);
-  split_accumulate(part, split, rows, 0, vecs, p->a, p->a_row, p->panel_a, TILE_COLS, precision, p->a_size);
-  split_accumulate(part, split, rows, 4 - vecs, 4, p->b, p->b_row, p->panel_b, TILE_COLS, precision, p->b_size);
+  split_accumulate(part, split, rows, 0, vecs, p->a, p->a_row, gate_panel(p->panel_a, precision, p->a_size),
+                   precision, p->a_size);
+  split_accumulate(part, split, rows, 4 - vecs, 4, p->b, p->b_row, gate_panel(p->panel_b, precision, p->b_size),
+                   precision, p->b_size);
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v++)
     v_store(p->out + m * p->out_row + v * p->out_vec,
             v_add(v_load(p->init + m * p->init_row + v * VL), split_sum(part, split, m, v)));
@@ -182,13 +190,13 @@ FA_INLINE void add_scaled(vec sum[TILE_ROWS][TILE_VECS], const int split, const 
                           const int end, const real *a, fa_size a_row, const real *scale, fa_size K) {
   if (!K) return;
   vec acc[TILE_ROWS][TILE_VECS], part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];
-  const real *words = scale + TILE_COLS;
+  const tile_matrix words = gate_panel(scale + TILE_COLS, FA_INT8, K);
   if (split == 1) {
     tile_zero(acc, rows, begin, end);
-    tile_sweep(acc, rows, begin, end, a, a_row, 1, words, TILE_COLS, FA_INT8, K, 0, VL, 0, words, 0);
+    tile_sweep(acc, rows, begin, end, a, a_row, 1, words, FA_INT8, K, 0, VL, 0, scale, 0);
   } else {
     split_zero(part, split, rows, begin, end);
-    split_accumulate(part, split, rows, begin, end, a, a_row, words, TILE_COLS, FA_INT8, K);
+    split_accumulate(part, split, rows, begin, end, a, a_row, words, FA_INT8, K);
   }
   FA_UNROLL for (int m = 0; m < rows; m++) {
     vec of_a = v_zero();
@@ -274,6 +282,7 @@ typedef struct {
   fa_size slab_row, slab_group, groups;
   fa_size depth; /* columns of dZ times VL: all four, or a GRU's three */
   const real *panel;
+  fa_size panel_rows; /* of all runs */
   real *out;
   fa_size out_row, columns;
   int accumulate;
@@ -306,14 +315,13 @@ FA_INLINE void back_sweep(const back_product *p, const int rows, const int vecs,
       acc[m][v] = load_columns(p->out + m * p->out_row + v * VL, p->columns - v * VL);
   else
     tile_zero(acc, rows, begin, end);
-  const real *panel = p->panel;
-  for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL) {
+  tile_matrix panel = tile_panel(p->panel, p->panel_rows, vecs);
+  for (fa_size g = 0; g < p->groups; g++, panel.at += TILE_COLS * panel.row) {
     const real *slabs = p->slabs + g * p->slab_group;
     if (GATE_FETCHES && begin == 0)
       FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < TILE_VECS; v += FA_MAX_VL / VL)
         FA_PREFETCH(slabs + p->slab_group + m * p->slab_row + v * VL);
-    tile_sweep(acc, rows, begin, end, slabs, p->slab_row, 1, panel, vecs * VL, FA_FULL, p->depth, 0, VL,
-               GATE_FETCHES ? TILE_OWN : 0, panel, 0);
+    tile_sweep(acc, rows, begin, end, slabs, p->slab_row, 1, panel, FA_FULL, p->depth, 0, VL, 0, slabs, 0);
   }
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
     store_columns(p->out + m * p->out_row + v * VL, acc[m][v], p->columns - v * VL);
@@ -329,10 +337,10 @@ FA_INLINE void back_product_body(const back_product *p, const int rows, const in
   FA_NOINLINE void back_product_##rows##_##vecs(const back_product *p) {                                            \
     vec part[MAX_SPLIT][MAX_SPLIT_ROWS][TILE_VECS];                                                                 \
     split_zero(part, SPLIT(rows), rows, 0, vecs);                                                                   \
-    const real *panel = p->panel;                                                                                   \
-    for (fa_size g = 0; g < p->groups; g++, panel += TILE_COLS * vecs * VL)                                         \
-      split_accumulate(part, SPLIT(rows), rows, 0, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, vecs * VL, \
-                       FA_FULL, p->depth);                                                                          \
+    tile_matrix panel = tile_panel(p->panel, p->panel_rows, vecs);                                                  \
+    for (fa_size g = 0; g < p->groups; g++, panel.at += TILE_COLS * panel.row)                                      \
+      split_accumulate(part, SPLIT(rows), rows, 0, vecs, p->slabs + g * p->slab_group, p->slab_row, panel, FA_FULL, \
+                       p->depth);                                                                                   \
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = 0; v < vecs; v++)                               \
     {                                                                                                               \
       real *out = p->out + m * p->out_row + v * VL;                                                                 \
@@ -366,7 +374,7 @@ FA_INLINE void set_depth(back_product *p, const fa_cell *cell, int of_h, fa_size
   p->depth = TILE_COLS;
   if (cell->kind != FA_GRU) return;
   p->depth = TILE_COLS - VL;
-  if (of_h) p->slabs += VL, p->panel += VL * vecs * VL;
+  if (of_h) p->slabs += VL, p->panel += VL * PART_COLS(vecs);
 }
 
 /* Run r of the depth: its groups, and whether it adds to the run before. One tile needs the panel only once: one run. */
@@ -374,7 +382,8 @@ FA_INLINE fa_size run_count(fa_size tiles, fa_size groups) { return tiles == 1 ?
 FA_INLINE void set_run(back_product *p, fa_size r, fa_size runs, fa_size groups, fa_size vecs) {
   fa_size begin = r * BACK_GROUPS;
   p->slabs += begin * p->slab_group;
-  p->panel += begin * TILE_COLS * vecs * VL;
+  p->panel += begin * TILE_COLS * PART_COLS(vecs);
+  p->panel_rows = groups * TILE_COLS;
   p->groups = runs == 1 ? groups : FA_MIN(groups - begin, BACK_GROUPS);
   p->accumulate = r > 0;
 }
@@ -412,14 +421,14 @@ static void pack_forward(const fa_cell *cell, const int row[4], const real *weig
       for (fa_size gate = 0; gate < 4; gate++) {
         const fa_size units = column_size(cell, row, H, g, gate);
         const real *from = weight + (units ? column_row(cell, row, H, g, gate) : 0) * K + k;
-        real *to = out + (g * depth + k) * TILE_COLS + gate * VL;
+        real *to = out + g * depth * TILE_COLS + (gate / PART_VECS * depth + k) * PART_COLS(4) + gate % PART_VECS * VL;
         vec rows[VL];
         if (FA_LIKELY(units == VL && K - k >= VL)) {
           FA_UNROLL for (int u = 0; u < VL; u++) rows[u] = v_load(from + u * K);
           v_transpose(rows);
-          FA_UNROLL for (int j = 0; j < VL; j++) v_store(to + j * TILE_COLS, rows[j]);
+          FA_UNROLL for (int j = 0; j < VL; j++) v_store(to + j * PART_COLS(4), rows[j]);
         } else
-          for (fa_size j = 0; j < VL && j < K - k; j++) v_store(to + j * TILE_COLS, v_load_strided(from + j, K, units));
+          for (fa_size j = 0; j < VL && j < K - k; j++) v_store(to + j * PART_COLS(4), v_load_strided(from + j, K, units));
       }
   }
 }
@@ -443,28 +452,29 @@ FA_INLINE uint32_t rounded_bits(fa_precision precision, real weight, real scale)
 /* A group's panel of words; where a column has no rows the weights are zero. */
 static void pack_words(const fa_cell *cell, fa_precision precision, const panel_part *parts, int n_parts, fa_size H,
                        fa_size rows, real *out, fa_size g) {
-  const int word = fa_word_rows(precision);
-  real *words = precision == FA_INT8 ? out + TILE_COLS : out;
+  const int word = fa_word_rows(precision), scaled = precision == FA_INT8;
   memset(out, 0, rows * TILE_COLS * sizeof(real));
   for (fa_size column = 0; column < TILE_COLS; column++) {
-    const fa_size gate = column / VL, lane = column % VL;
+    const fa_size gate = column / VL, lane = column % VL, part = gate / PART_VECS, at = column % PART_COLS(4);
+    real *words = out + scaled * TILE_COLS + part * (rows - scaled) * PART_COLS(4) + at;
     const real *weight[2] = {NULL, NULL};
     real largest = 0;
     for (int n = 0; n < n_parts; n++) {
       const panel_part *p = &parts[n];
       if (lane >= column_size(cell, p->row, H, g, gate)) continue;
       weight[n] = p->weight + (column_row(cell, p->row, H, g, gate) + lane) * p->K;
-      if (precision == FA_INT8) largest = largest_weight(largest, weight[n], p->K);
+      if (scaled) largest = largest_weight(largest, weight[n], p->K);
     }
     const real scale = largest / 127;
-    if (precision == FA_INT8) out[column] = scale * 256;
+    if (scaled) out[column] = scale * 256;
     for (fa_size n = 0, first = 0; n < n_parts; first += parts[n++].K)
       for (fa_size k = 0; weight[n] && k < parts[n].K; k++) {
-        const fa_size at = first + k, shift = at % word * (32 / word);
+        const fa_size shift = (first + k) % word * (32 / word);
+        real *to = words + (first + k) / word * PART_COLS(4);
         uint32_t bits;
-        memcpy(&bits, words + at / word * TILE_COLS + column, sizeof bits);
+        memcpy(&bits, to, sizeof bits);
         bits |= rounded_bits(precision, weight[n][k], scale) << shift;
-        memcpy(words + at / word * TILE_COLS + column, &bits, sizeof bits);
+        memcpy(to, &bits, sizeof bits);
       }
   }
 }
@@ -484,7 +494,7 @@ static void pack_panels(const fa_cell *cell, fa_precision precision, const panel
 #else
   (void)precision; /* of float64 weights, always full */
 #endif
-  for (int n = 0; n < n_parts; out += parts[n++].K * TILE_COLS)
+  for (int n = 0; n < n_parts; out += parts[n++].K * PART_COLS(4))
     pack_forward(cell, parts[n].row, parts[n].weight, H, parts[n].K, out, depth, group_begin, group_end);
 }
 
@@ -493,7 +503,7 @@ static void pack_backward(const fa_cell *cell, const int row[4], const real *wei
                           fa_size K, real *out, fa_size group_begin, fa_size group_end) {
   fa_size groups = cell_groups(cell, H), n = FA_CEIL_DIV(K, VL);
   for (fa_size v = 0, vecs; v < n; v += vecs) {
-    vecs = block_vecs(v, n);
+    vecs = part_vecs(v, n);
     real *to = out + (v * groups + group_begin * vecs) * 4 * VL * VL;
     for (fa_size g = group_begin; g < group_end; g++)
       for (fa_size gate = 0; gate < 4; gate++) {

@@ -1,14 +1,14 @@
 /* The register tile: the inner product of every packed product and of every recurrent step.
  *
- *   acc[m][v] += sum over k < K of a[m*a_row + k*a_col] * b[k*b_row + v*VL + lane]     m < rows, v < vecs
+ *   acc[m][v] += sum over k < K of a[m*a_row + k*a_col] * b[k][v*VL + lane]     m < rows, v < vecs
  *
  * A tile is TILE_ROWS x TILE_VECS = 6 x 4 vectors. 32 registers hold it whole (24 sums, 4 of b, one broadcast of a);
  * 16 hold up to three rows (12 sums, 3 broadcasts, one of b), and of more rows two vectors at a time (12 sums, 2 of b,
  * one broadcast): two sweeps over k, each of which reads but half of b. With two tiles of three rows instead, which read
  * it all twice, AVX2 on Zen 3 reaches at 4 rows (1000, 1000) 34 GF/s instead of 54, at 8 rows (256, 256) 53 instead of
  * 72, and the same with many rows. Rows and vecs are literals at every call, so the loops unroll and acc stays in
- * registers. b may be a packed panel (b_row = TILE_COLS) or the caller's own rows; a is read in place with broadcasts
- * at any strides: packing it costs 3-10 % on row-major operands.
+ * registers. b may be a packed panel or the caller's own rows (tile_matrix); a is read in place with broadcasts at any
+ * strides: packing it costs 3-10 % on row-major operands.
  *
  * A packed panel may hold rounded numbers (fa_precision), several rows of them in the lanes of one row of words; they
  * become float32 in registers, by shifts and masks that any CPU has. */
@@ -23,6 +23,30 @@
     DO(0, FA_MIN(vecs, TILE_SWEEP(rows)));                                \
     if ((vecs) > TILE_SWEEP(rows)) DO(TILE_SWEEP(rows), vecs);            \
   } while (0)
+
+/* Where b has its vectors: vector v of row k begins at at + k * row + v / PART_VECS * part + v % PART_VECS * VL. The
+ * recurrent panels lie in parts of what a sweep reads: [part][k][PART_VECS * VL], each part whole cache lines. With 16
+ * registers a sweep by rows of four vectors reads but every other line; the hardware does not fetch those in time, and
+ * fetching them ahead is one instruction more a k. AVX2 on Zen 3, 8 rows, panels from L3, best and median over a minute in
+ * which another thread used the core, too: 96.7 and 58 of 103 GF/s by rows of four vectors, fetched 16 rows ahead; 99.7
+ * and 76 in parts. */
+#define PART_VECS (FA_REGISTERS >= 32 ? TILE_VECS : 2)
+#define PART_COLS(vecs) (FA_MIN(vecs, PART_VECS) * VL)
+typedef struct {
+  const real *at;
+  fa_size row, part;
+} tile_matrix;
+/* A panel of so many rows (of words, see fa_precision) and vectors: 1, 2 or 4. */
+FA_INLINE tile_matrix tile_panel(const real *panel, fa_size rows, fa_size vecs) {
+  return (tile_matrix){panel, PART_COLS(vecs), rows * PART_COLS(vecs)};
+}
+/* A matrix whose rows are contiguous. */
+FA_INLINE tile_matrix tile_rows_of(const real *b, fa_size row) { return (tile_matrix){b, row, PART_VECS * VL}; }
+FA_INLINE const real *tile_vector(const tile_matrix *b, const int v) {
+  return b->at + v / PART_VECS * b->part + v % PART_VECS * VL;
+}
+/* Vectors in the part that begins at vector v of n; blocks of vectors (block_vecs) are made of whole parts. */
+FA_INLINE fa_size part_vecs(fa_size v, fa_size n) { return n - v >= 4 ? PART_VECS : n - v >= 2 ? 2 : 1; }
 
 FA_INLINE void tile_zero(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end) {
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++) acc[m][v] = v_zero();
@@ -47,9 +71,10 @@ FA_INLINE vec panel_load(const real *words, const fa_precision precision, const 
 /* Vectors begin .. end - 1 (literals), one k, row j of a row of words: of the last vector only the first `last` lanes of
  * b are read where `masked` says so (a literal). */
 FA_INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end, const real *a,
-                         fa_size a_row, const real *b, const fa_precision precision, const int j, const int masked,
-                         fa_size last) {
-#define TILE_B(v) (masked && (v) == end - 1 ? v_load_n(b + (v) * VL, last) : panel_load(b + (v) * VL, precision, j))
+                         fa_size a_row, const tile_matrix *b, const fa_precision precision, const int j,
+                         const int masked, fa_size last) {
+#define TILE_B(v) \
+  (masked && (v) == end - 1 ? v_load_n(tile_vector(b, v), last) : panel_load(tile_vector(b, v), precision, j))
   if (FA_REGISTERS >= 32 || rows > 3) { /* hold b, broadcast a */
     vec bk[TILE_VECS];
     FA_UNROLL for (int v = begin; v < end; v++) bk[v] = TILE_B(v);
@@ -68,28 +93,25 @@ FA_INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const int rows, const in
 #undef TILE_B
 }
 
-/* What a sweep asks for while it multiplies, a literal. TILE_NEXT: what will be wanted after it, in L2: `ahead` and so on,
- * `ahead_row` further at each k. TILE_OWN: its own b in L1, where it reads but every other cache line of it. AVX2 on
- * Zen 3, 4 rows, a packed panel from L3: 0, 4, 8, 16, 32 rows ahead 87, 89, 93, 95, 93 of 103 GF/s; 5 and 6 rows 92 -> 97 and
- * 97 -> 99. Not of a b in place, whose rows stand further apart: (8, 128, 512) 60 -> 41. */
-enum { TILE_NEXT = 1, TILE_OWN = 2 };
-#define TILE_OWN_ROWS 16
-
-/* One sweep over k. */
+/* One sweep over k. With `fetch`, a literal, it asks in L2 for what will be wanted after it: `ahead` and so on, `ahead_row`
+ * further at each k. With 16 registers two k a round where that is few sums: 8 multiply-adds, four cycles, leave room for
+ * 24 instructions, and for 12 while another thread uses the core. One k takes 21 of them, two 35. AVX2 on Zen 3, (100, 8,
+ * 256, 256): 10.7 and 15.3 ms, best and median, by one, 10.1 and 13.2 by two, 10.1 and 12.6 by four, but (20, 8, 512, 512)
+ * 8.0, 8.1 and 8.6. Of 12 sums two k are slower: n = 2048 184 and 220 ms. */
+#define SWEEP_ROUND(precision, sums) \
+  (FA_REGISTERS < 32 && (precision) == FA_FULL && (sums) < 12 ? 2 : fa_word_rows(precision))
 FA_INLINE void tile_sweep(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end, const real *a,
-                          fa_size a_row, fa_size a_col, const real *b, fa_size b_row, const fa_precision precision,
-                          fa_size K, const int masked, fa_size last, const int fetch, const real *ahead,
-                          fa_size ahead_row) {
-  const int word = fa_word_rows(precision);
+                          fa_size a_row, fa_size a_col, tile_matrix b, const fa_precision precision, fa_size K,
+                          const int masked, fa_size last, const int fetch, const real *ahead, fa_size ahead_row) {
+  const int word = fa_word_rows(precision), round = SWEEP_ROUND(precision, rows * (end - begin));
   fa_size k = 0;
-  for (; k + word <= K; k += word, b += b_row, ahead += ahead_row) {
-    if (fetch & TILE_NEXT) FA_PREFETCH_L2(ahead);
-    if (fetch & TILE_OWN && TILE_SWEEP(rows) < TILE_VECS) FA_PREFETCH(b + begin * VL + TILE_OWN_ROWS * b_row);
-    FA_UNROLL for (int j = 0; j < word; j++, a += a_col)
-      tile_step(acc, rows, begin, end, a, a_row, b, precision, j, masked, last);
+  for (; k + round <= K; k += round, ahead += round / word * ahead_row) {
+    if (fetch) FA_PREFETCH_L2(ahead);
+    FA_UNROLL for (int j = 0; j < round; j++, a += a_col, b.at += j % word == 0 ? b.row : 0)
+      tile_step(acc, rows, begin, end, a, a_row, &b, precision, j % word, masked, last);
   }
-  FA_UNROLL for (int j = 0; j < word - 1; j++)
-    if (k + j < K) tile_step(acc, rows, begin, end, a + j * a_col, a_row, b, precision, j, masked, last);
+  FA_UNROLL for (int j = 0; j < round - 1; j++)
+    if (k + j < K) tile_step(acc, rows, begin, end, a + j * a_col, a_row, &b, precision, j, masked, last);
 }
 
 /* The whole sums of a sweep, acc = A B. Those with fewer than 8 sums would wait for each other's multiply-add (latency 4,
@@ -98,23 +120,23 @@ FA_INLINE void tile_sweep(vec acc[TILE_ROWS][TILE_VECS], const int rows, const i
 #define TILE_SPLITS(sums) ((sums) >= 8 ? 1 : (sums) >= 4 ? 2 : (sums) >= 2 ? 4 : 8)
 
 FA_INLINE void tile_product(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end, const real *a,
-                            fa_size a_row, fa_size a_col, const real *b, fa_size b_row, fa_size K, const int masked,
-                            fa_size last, const int fetch, const real *ahead, fa_size ahead_row) {
+                            fa_size a_row, fa_size a_col, tile_matrix b, fa_size K, const int masked, fa_size last,
+                            const int fetch, const real *ahead, fa_size ahead_row) {
   const int splits = TILE_SPLITS(rows * (end - begin));
   fa_size k = 0;
   tile_zero(acc, rows, begin, end);
   if (splits > 1 && K >= splits) {
     vec part[8][TILE_ROWS][TILE_VECS];
     FA_UNROLL for (int s = 0; s < splits; s++) tile_zero(part[s], rows, begin, end);
-    for (; k + splits <= K; k += splits, a += splits * a_col, b += splits * b_row)
-      FA_UNROLL for (int s = 0; s < splits; s++)
-        tile_step(part[s], rows, begin, end, a + s * a_col, a_row, b + s * b_row, FA_FULL, 0, masked, last);
+    for (; k + splits <= K; k += splits)
+      FA_UNROLL for (int s = 0; s < splits; s++, a += a_col, b.at += b.row)
+        tile_step(part[s], rows, begin, end, a, a_row, &b, FA_FULL, 0, masked, last);
     FA_UNROLL for (int n = splits / 2; n > 0; n /= 2)
       FA_UNROLL for (int s = 0; s < n; s++)
         FA_UNROLL for (int m = 0; m < rows; m++)
           FA_UNROLL for (int v = begin; v < end; v++) part[s][m][v] = v_add(part[s][m][v], part[s + n][m][v]);
     FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++) acc[m][v] = part[0][m][v];
   }
-  tile_sweep(acc, rows, begin, end, a, a_row, a_col, b, b_row, FA_FULL, K - k, masked, last,
-             fetch && splits == 1 && begin == 0 ? TILE_NEXT : 0, ahead, ahead_row);
+  tile_sweep(acc, rows, begin, end, a, a_row, a_col, b, FA_FULL, K - k, masked, last,
+             fetch && splits == 1 && begin == 0, ahead, ahead_row);
 }
