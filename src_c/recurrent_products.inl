@@ -390,6 +390,8 @@ FA_INLINE void set_run(back_product *p, fa_size r, fa_size runs, fa_size groups,
 
 /* Vectors in the column block that begins at vector v of n: 4 as long as there are 4, then 2, then 1. */
 FA_INLINE fa_size block_vecs(fa_size v, fa_size n) { return n - v >= 4 ? 4 : n - v >= 2 ? 2 : 1; }
+/* Those of its first part: packed one by one, parts of a block stand as they should. */
+FA_INLINE fa_size part_vecs(fa_size v, fa_size n) { return FA_MIN(block_vecs(v, n), PART_VECS); }
 
 FA_INLINE fa_size block_count(fa_size n) { return n / 4 + n % 4 / 2 + n % 2; }
 FA_INLINE fa_size block_begin(fa_size n, fa_size i) { return i <= n / 4 ? 4 * i : n / 4 * 4 + 2; }

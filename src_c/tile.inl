@@ -45,8 +45,6 @@ FA_INLINE tile_matrix tile_rows_of(const real *b, fa_size row) { return (tile_ma
 FA_INLINE const real *tile_vector(const tile_matrix *b, const int v) {
   return b->at + v / PART_VECS * b->part + v % PART_VECS * VL;
 }
-/* Vectors in the part that begins at vector v of n; blocks of vectors (block_vecs) are made of whole parts. */
-FA_INLINE fa_size part_vecs(fa_size v, fa_size n) { return n - v >= 4 ? PART_VECS : n - v >= 2 ? 2 : 1; }
 
 FA_INLINE void tile_zero(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end) {
   FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++) acc[m][v] = v_zero();
@@ -97,7 +95,7 @@ FA_INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const int rows, const in
  * further at each k. With 16 registers two k a round where that is few sums: 8 multiply-adds, four cycles, leave room for
  * 24 instructions, and for 12 while another thread uses the core. One k takes 21 of them, two 35. AVX2 on Zen 3, (100, 8,
  * 256, 256): 10.7 and 15.3 ms, best and median, by one, 10.1 and 13.2 by two, 10.1 and 12.6 by four, but (20, 8, 512, 512)
- * 8.0, 8.1 and 8.6. Of 12 sums two k are slower: n = 2048 184 and 220 ms. */
+ * 8.0, 8.1 and 8.6. Of 12 sums two k are slower: a loop of three rows by four vectors 99 GF/s and 88. */
 #define SWEEP_ROUND(precision, sums) \
   (FA_REGISTERS < 32 && (precision) == FA_FULL && (sums) < 12 ? 2 : fa_word_rows(precision))
 FA_INLINE void tile_sweep(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end, const real *a,
