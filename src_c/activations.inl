@@ -113,14 +113,15 @@ FA_INLINE int map_next(map_run *run, const int operands) {
 }
 
 /* A kernel of `data` arrays (dy first, where there are two; the last one is the body's x) and `count` parameters. The
- * fields of the run are copied to locals: vector stores may alias anything, and the loop would read them again.
+ * fields of the run are copied to locals: vector stores may alias anything, and the loop would read them again. `held`: no
+ * parameter is an array, and what the body makes of them alone is computed once.
  * `cut`: the precise bodies are chains of dependent operations too long for the CPU to look past, so they run as two loops
  * over MAP_AHEAD vectors, two a turn, the second from where the first left them (pair_cut); the others gain nothing. */
 enum { MAP_AHEAD = 16 };
 #define MAP_LOAD(k, i) v_load(in[k] + ((i) & mask[k]))
-#define MAP_BODY(data, count, i, result, y)                                        \
+#define MAP_BODY(data, count, held, i, result, y)                                  \
   vec p[FA_MAX_PARAMETERS];                                                        \
-  FA_UNROLL for (int k = 0; k < count; k++) p[k] = MAP_LOAD(data + k, i);          \
+  FA_UNROLL for (int k = 0; k < count; k++) p[k] = held ? parameter[k] : MAP_LOAD(data + k, i); \
   vec dy = MAP_LOAD(0, i), x = MAP_LOAD(data - 1, i);                              \
   y = result;                                                                      \
   (void)dy, (void)p;
@@ -134,10 +135,16 @@ enum { MAP_AHEAD = 16 };
     vec y[2];                                                                      \
     FA_UNROLL for (int v = 0; v < 2; v++) {                                        \
       const pair_cut halves = {part, {state[0] + j + v, state[1] + j + v, state[2] + j + v}}, *precise = &halves; \
-      MAP_BODY(data, count, i + (j + v) * VL, result, y[v])                        \
+      MAP_BODY(data, count, 0, i + (j + v) * VL, result, y[v])                     \
       (void)precise;                                                               \
     }                                                                              \
     FA_UNROLL for (int v = 0; v < 2; v++) store;                                   \
+  }
+#define MAP_LOOP(data, count, held, result)                                        \
+  for (; i < n; i += VL) {                                                         \
+    vec y;                                                                         \
+    MAP_BODY(data, count, held, i, result, y)                                      \
+    MAP_STORE(i, y);                                                               \
   }
 #define MAP_KERNEL(kernel, data, count, cut, result)                               \
   static void kernel(const fa_map_args *args) {                                    \
@@ -151,6 +158,9 @@ enum { MAP_AHEAD = 16 };
       const fa_size n = run.n;                                                     \
       const int stream = run.stream;                                               \
       fa_size i = 0;                                                               \
+      vec parameter[FA_MAX_PARAMETERS];                                            \
+      int held = !cut && count > 0;                                                \
+      FA_UNROLL for (int k = data; k < data + count; k++) held &= mask[k] == 0;    \
       if (cut)                                                                     \
         for (; i + MAP_AHEAD * VL <= n; i += MAP_AHEAD * VL) {                     \
           vec state[3][MAP_AHEAD];                                                 \
@@ -158,10 +168,11 @@ enum { MAP_AHEAD = 16 };
           MAP_PART(data, count, result, PAIR_SECOND_HALF, MAP_STORE(i + (j + v) * VL, y[v])) \
         }                                                                          \
       const pair_cut whole = {PAIR_WHOLE, {NULL}}, *precise = cut ? &whole : NULL; \
-      for (; i < n; i += VL) {                                                     \
-        vec y;                                                                     \
-        MAP_BODY(data, count, i, result, y)                                        \
-        MAP_STORE(i, y);                                                           \
+      if (held) {                                                                  \
+        FA_UNROLL for (int k = 0; k < count; k++) parameter[k] = v_load(in[data + k]); \
+        MAP_LOOP(data, count, 1, result)                                           \
+      } else {                                                                     \
+        MAP_LOOP(data, count, 0, result)                                           \
       }                                                                            \
       (void)precise;                                                               \
     } while (map_next(&run, data + count));                                        \

@@ -344,7 +344,7 @@ FA_INLINE void rows_tops(const rows_job *job, vec *top, rows_mode m, const int n
 FA_INLINE vec rows_origin(vec top) { return v_sel(v_eq(top, v_set1(-INFINITY)), v_zero(), top); }
 
 /* (x - top) / temperature as head and tail, for x <= top; no tail where exp is 0. */
-FA_INLINE math_pair rows_below(vec x, const rows_row *row, const int kind) {
+FA_INLINE math_pair rows_below(vec x, const rows_row *row, const int kind, const int near) {
   vec d = v_sub(x, row->top), part = v_sub(d, x);
   vec tail = v_sub(v_sub(x, v_sub(d, part)), v_add(row->top, part));
   if (kind & ROW_SCALED) {
@@ -352,11 +352,13 @@ FA_INLINE math_pair rows_below(vec x, const rows_row *row, const int kind) {
     tail = v_fma(tail, row->inverse, v_fma(d, row->rest, v_fms(d, row->inverse, head)));
     d = head;
   }
-  return (math_pair){d, v_sel(v_gt(d, v_set1(EXP_ZERO)), tail, v_zero())};
+  return (math_pair){d, near ? tail : v_sel(v_gt(d, v_set1(EXP_ZERO)), tail, v_zero())};
 }
-FA_INLINE vec rows_exp(math_pair x) {
-  math_exp_parts e = math_exp_reduced(v_max(v_set1(EXP_ZERO), x.head), x.tail, 1);
-  return v_scale2(v_add(v_set1(1), e.p), e.n);
+FA_INLINE vec rows_exp(math_pair x, const int near) {
+  return math_exp_times(math_exp_reduced(near ? x.head : v_max(v_set1(EXP_ZERO), x.head), x.tail, 1), v_set1(1), near);
+}
+FA_INLINE vec rows_exp_below(vec x, const rows_row *row, const int kind) {
+  MATH_RETURN_BY_RANGE(rows_below(x, row, kind, 1).head, MATH_NEAR, rows_exp(rows_below(x, row, kind, near), near));
 }
 
 /* log(sum + lost) for sums of at least 1, as head and tail: the power of two apart, so that a sum of 1 keeps its digits. */
@@ -373,7 +375,7 @@ FA_INLINE math_pair rows_log(rows_sum s) {
 /* exp(x - top), which softmax also keeps in out. */
 FA_INLINE void softmax_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m,
                             const int first) {
-  vec e = rows_exp(rows_below(rows_x(job, at, m), row, m.kind));
+  vec e = rows_exp_below(rows_x(job, at, m), row, m.kind);
   if (at.lanes < VL) e = v_sel(m_first(at.lanes), e, v_zero());
   *sum = first ? (rows_sum){e, v_zero()} : rows_add(*sum, e);
   if (!(m.kind & (ROW_LOG | ROW_REDUCED))) rows_store(job, at, e, m);
@@ -456,7 +458,7 @@ FA_INLINE void rows_softmax_backward(const rows_job *job, rows_mode m) {
     vec y = rows_load(one_row, 1, at, m), dy = softmax_shown(rows_load(one_row, 0, at, m), y, m.kind);
     rows_prefetch(one_row, 0, at, m);
     rows_prefetch(one_row, 1, at, m);
-    vec dx = (m.kind & ROW_LOG)       ? v_fnma(rows_exp((math_pair){y, v_zero()}), known.sum, dy)
+    vec dx = (m.kind & ROW_LOG)       ? v_fnma(rows_exp((math_pair){y, v_zero()}, 0), known.sum, dy)
              : (m.kind & ROW_NEGATED) ? v_mul(y, v_sub(known.sum, dy))
                                       : v_mul(y, v_sub(dy, known.sum));
     rows_store(one_row, at, (m.kind & ROW_SCALED) ? v_div(dx, known.temperature) : dx, m);
@@ -513,7 +515,7 @@ FA_INLINE void rows_nothing(const rows_job *job, rows_mode m) {
 
 /* x - top - threshold. */
 FA_INLINE vec sparsemax_excess(vec x, const rows_row *row) {
-  math_pair d = rows_below(x, row, ROW_PLAIN);
+  math_pair d = rows_below(x, row, ROW_PLAIN, 0);
   return v_add(v_sub(d.head, row->threshold.head), v_sub(d.tail, row->threshold.tail));
 }
 /* x - top of the elements above the threshold, which are counted too. */
@@ -521,7 +523,7 @@ FA_INLINE void sparsemax_term(const rows_job *job, rows_place at, rows_row *row,
                               const int first) {
   (void)first;
   vec x = rows_x(job, at, m);
-  math_pair d = rows_below(x, row, m.kind);
+  math_pair d = rows_below(x, row, m.kind, 0);
   vmask above = v_gt(sparsemax_excess(x, row), v_zero());
   if (at.lanes < VL) above = m_and(above, m_first(at.lanes));
   sum->lost = v_add(sum->lost, v_sel(above, d.tail, v_zero()));
