@@ -82,7 +82,7 @@ typedef struct {
 
 /* Description of activation `index` (one of FA_ACT_*). */
 static inline const fa_activation_info *fa_activation_describe(int index) {
-#define ACTIVATION(name_, count, from, precise, ...) \
+#define ACTIVATION(name_, count, from, tiers, ...) \
   {.name = #name_, .parameter_count = count, .backward_from = #from, __VA_ARGS__},
   static const fa_activation_info info[] = {
 #include "activations.def"

@@ -115,8 +115,9 @@ FA_INLINE int map_next(map_run *run, const int operands) {
 /* A kernel of `data` arrays (dy first, where there are two; the last one is the body's x) and `count` parameters. The
  * fields of the run are copied to locals: vector stores may alias anything, and the loop would read them again. `held`: no
  * parameter is an array, and what the body makes of them alone is computed once.
- * `cut`: the precise bodies are chains of dependent operations too long for the CPU to look past, so they run as two loops
- * over MAP_AHEAD vectors, two a turn, the second from where the first left them (pair_cut); the others gain nothing. */
+ * `halved`: chains of dependent operations too long for the CPU to look past, those of the precise bodies and of tables by
+ * rows, run as two loops over MAP_AHEAD vectors, two a turn, the second from where the first left them (math_cut); the others
+ * gain nothing. */
 enum { MAP_AHEAD = 16 };
 #define MAP_LOAD(k, i) v_load(in[k] + ((i) & mask[k]))
 #define MAP_BODY(data, count, held, i, result, y)                                  \
@@ -134,9 +135,9 @@ enum { MAP_AHEAD = 16 };
   for (int j = 0; j < MAP_AHEAD; j += 2) {                                         \
     vec y[2];                                                                      \
     FA_UNROLL for (int v = 0; v < 2; v++) {                                        \
-      const pair_cut halves = {part, {state[0] + j + v, state[1] + j + v, state[2] + j + v}}, *precise = &halves; \
-      MAP_BODY(data, count, 0, i + (j + v) * VL, result, y[v])                     \
-      (void)precise;                                                               \
+      const math_cut half = {part, {state[0] + j + v, state[1] + j + v, state[2] + j + v}}, *cut = &half; \
+      MAP_BODY(data, count, 1, i + (j + v) * VL, result, y[v])                     \
+      (void)cut;                                                                   \
     }                                                                              \
     FA_UNROLL for (int v = 0; v < 2; v++) store;                                   \
   }
@@ -146,8 +147,9 @@ enum { MAP_AHEAD = 16 };
     MAP_BODY(data, count, held, i, result, y)                                      \
     MAP_STORE(i, y);                                                               \
   }
-#define MAP_KERNEL(kernel, data, count, cut, result)                               \
+#define MAP_KERNEL(kernel, data, count, is_precise, halved, result)                \
   static void kernel(const fa_map_args *args) {                                    \
+    const int precise = is_precise;                                                \
     map_run run;                                                                   \
     if (!map_begin(&run, args, data + count, kernel)) return;                      \
     do {                                                                           \
@@ -158,34 +160,35 @@ enum { MAP_AHEAD = 16 };
       const fa_size n = run.n;                                                     \
       const int stream = run.stream;                                               \
       fa_size i = 0;                                                               \
+      const math_cut *cut = NULL;                                                  \
       vec parameter[FA_MAX_PARAMETERS];                                            \
-      int held = !cut && count > 0;                                                \
+      int held = 1;                                                                \
       FA_UNROLL for (int k = data; k < data + count; k++) held &= mask[k] == 0;    \
-      if (cut)                                                                     \
-        for (; i + MAP_AHEAD * VL <= n; i += MAP_AHEAD * VL) {                     \
-          vec state[3][MAP_AHEAD];                                                 \
-          MAP_PART(data, count, result, PAIR_FIRST_HALF, (void)y[v])                \
-          MAP_PART(data, count, result, PAIR_SECOND_HALF, MAP_STORE(i + (j + v) * VL, y[v])) \
-        }                                                                          \
-      const pair_cut whole = {PAIR_WHOLE, {NULL}}, *precise = cut ? &whole : NULL; \
       if (held) {                                                                  \
         FA_UNROLL for (int k = 0; k < count; k++) parameter[k] = v_load(in[data + k]); \
+        if (halved)                                                                \
+          for (; i + MAP_AHEAD * VL <= n; i += MAP_AHEAD * VL) {                   \
+            vec state[3][MAP_AHEAD];                                               \
+            MAP_PART(data, count, result, CUT_FIRST_HALF, (void)y[v])              \
+            MAP_PART(data, count, result, CUT_SECOND_HALF, MAP_STORE(i + (j + v) * VL, y[v])) \
+          }                                                                        \
         MAP_LOOP(data, count, 1, result)                                           \
       } else {                                                                     \
         MAP_LOOP(data, count, 0, result)                                           \
       }                                                                            \
-      (void)precise;                                                               \
+      (void)cut, (void)precise;                                                    \
     } while (map_next(&run, data + count));                                        \
   }
 
 /* ---- The bodies and their kernels ---- */
 #if defined(__GNUC__)
-#define BODY(name)                                                                         \
-  FA_INLINE vec name(vec x __attribute__((unused)), const vec *p __attribute__((unused)), \
-                     const pair_cut *precise __attribute__((unused)))
+#define BODY_UNUSED __attribute__((unused))
 #else
-#define BODY(name) FA_INLINE vec name(vec x, const vec *p, const pair_cut *precise)
+#define BODY_UNUSED
 #endif
+#define BODY(name)                                                                             \
+  FA_INLINE vec name(vec x BODY_UNUSED, const vec *p BODY_UNUSED, const int precise BODY_UNUSED, \
+                     const math_cut *cut BODY_UNUSED)
 /* A constant, NaN where x is. */
 FA_INLINE vec constant_at(vec x, real value) { return v_sel(v_isnan(x), x, v_set1(value)); }
 /* right where x > 0, left elsewhere, NaN where x is. */
@@ -200,25 +203,29 @@ FA_INLINE vec if_positive(vec x, real right, vec left) {
 #undef ACTIVATION_BODIES
 
 /* The kernels of a tier: `kernel` is their common name, name or precise_name. */
-#define KERNEL_Y_x(kernel, name, count, cut)
-#define KERNEL_Y_either(kernel, name, count, cut) \
-  MAP_KERNEL(kernel##_backward_y, 2, count, cut, v_mul(dy, name##_dy(x, p, precise)))
-#define MAP_KERNELS(kernel, name, count, from, cut)                                 \
-  MAP_KERNEL(kernel##_forward, 1, count, cut, name##_f(x, p, precise))                   \
-  MAP_KERNEL(kernel##_derivative1, 1, count, cut, name##_d1(x, p, precise))              \
-  MAP_KERNEL(kernel##_derivative2, 1, count, cut, name##_d2(x, p, precise))              \
-  MAP_KERNEL(kernel##_backward_x, 2, count, cut, v_mul(dy, name##_d1(x, p, precise)))    \
-  KERNEL_Y_##from(kernel, name, count, cut)
+#define KERNEL_Y_x(kernel, name, count, precise, halved)
+#define KERNEL_Y_either(kernel, name, count, is_precise, halved) \
+  MAP_KERNEL(kernel##_backward_y, 2, count, is_precise, halved, v_mul(dy, name##_dy(x, p, precise, cut)))
+#define MAP_KERNELS(kernel, name, count, from, is_precise, halved)                                            \
+  MAP_KERNEL(kernel##_forward, 1, count, is_precise, halved, name##_f(x, p, precise, cut))                    \
+  MAP_KERNEL(kernel##_derivative1, 1, count, is_precise, halved, name##_d1(x, p, precise, cut))               \
+  MAP_KERNEL(kernel##_derivative2, 1, count, is_precise, halved, name##_d2(x, p, precise, cut))               \
+  MAP_KERNEL(kernel##_backward_x, 2, count, is_precise, halved, v_mul(dy, name##_d1(x, p, precise, cut)))     \
+  KERNEL_Y_##from(kernel, name, count, is_precise, halved)
+#define HALVED_same 0
+#define HALVED_own 0
+#define HALVED_table FA_LOOKS_UP_ROWS
 #define PRECISE_KERNELS_same(name, count, from)
-#define PRECISE_KERNELS_own(name, count, from) MAP_KERNELS(precise_##name, name, count, from, 1)
-#define ACTIVATION(name, count, from, precise, ...) MAP_KERNELS(name, name, count, from, 0)
+#define PRECISE_KERNELS_own(name, count, from) MAP_KERNELS(precise_##name, name, count, from, 1, 1)
+#define PRECISE_KERNELS_table PRECISE_KERNELS_own
+#define ACTIVATION(name, count, from, tiers, ...) MAP_KERNELS(name, name, count, from, 0, HALVED_##tiers)
 #include "activations.def"
 #undef ACTIVATION
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
 #pragma GCC optimize("schedule-insns") /* interleaves the two vectors of a turn */
 #endif
-#define ACTIVATION(name, count, from, precise, ...) PRECISE_KERNELS_##precise(name, count, from)
+#define ACTIVATION(name, count, from, tiers, ...) PRECISE_KERNELS_##tiers(name, count, from)
 #include "activations.def"
 #undef ACTIVATION
 #if defined(__GNUC__) && !defined(__clang__)
@@ -231,11 +238,12 @@ FA_INLINE vec if_positive(vec x, real right, vec left) {
   {kernel##_forward, kernel##_backward_x, BACKWARD_Y_##from(kernel), kernel##_derivative1, kernel##_derivative2}
 #define PRECISE_ENTRY_same(name, from) MAP_ENTRY(name, from)
 #define PRECISE_ENTRY_own(name, from) MAP_ENTRY(precise_##name, from)
+#define PRECISE_ENTRY_table PRECISE_ENTRY_own
 static const fa_map_kernels map_kernels[FA_MAP_COUNT] = {
 #define ACTIVATION(name, count, from, ...) [FA_ACT_##name] = MAP_ENTRY(name, from),
 #include "activations.def"
 #undef ACTIVATION
-#define ACTIVATION(name, count, from, precise, ...) [FA_ACT_COUNT + FA_ACT_##name] = PRECISE_ENTRY_##precise(name, from),
+#define ACTIVATION(name, count, from, tiers, ...) [FA_ACT_COUNT + FA_ACT_##name] = PRECISE_ENTRY_##tiers(name, from),
 #include "activations.def"
 #undef ACTIVATION
 };

@@ -21,24 +21,24 @@ FA_INLINE void gated_store(real *p, vec v, fa_size lanes) {
 #define GATED_KERNELS(kernel, name, is_precise)                                              \
   static void kernel##_forward(const void *arguments, fa_size first, fa_size last) {         \
     const fa_gated_args *args = arguments;                                                   \
-    const pair_cut whole_body = {PAIR_WHOLE, {NULL}}, *precise = (is_precise) ? &whole_body : NULL; \
+    const int precise = is_precise;                                                          \
     const real *value = args->value, *gate = args->gate;                                     \
     real *y = args->y;                                                                       \
     vec p[FA_MAX_PARAMETERS];                                                                \
     FA_UNROLL for (int k = 0; k < FA_MAX_PARAMETERS; k++) p[k] = v_set1((real)args->parameter[k]); \
-    GATED_EACH(gated_store(y + whole, v_mul(gated_load(value + half, lanes), name##_f(x, p, precise)), lanes);) \
+    GATED_EACH(gated_store(y + whole, v_mul(gated_load(value + half, lanes), name##_f(x, p, precise, NULL)), lanes);) \
   }                                                                                          \
   static void kernel##_backward(const void *arguments, fa_size first, fa_size last) {        \
     const fa_gated_args *args = arguments;                                                   \
-    const pair_cut whole_body = {PAIR_WHOLE, {NULL}}, *precise = (is_precise) ? &whole_body : NULL; \
+    const int precise = is_precise;                                                          \
     const real *value = args->value, *gate = args->gate, *from = args->dy;                   \
     real *dvalue = args->dvalue, *dgate = args->dgate;                                       \
     vec p[FA_MAX_PARAMETERS];                                                                \
     FA_UNROLL for (int k = 0; k < FA_MAX_PARAMETERS; k++) p[k] = v_set1((real)args->parameter[k]); \
     GATED_EACH({                                                                             \
       vec dy = gated_load(from + whole, lanes), slope = v_mul(dy, gated_load(value + half, lanes)); \
-      gated_store(dvalue + half, v_mul(dy, name##_f(x, p, precise)), lanes);                 \
-      gated_store(dgate + half, v_mul(slope, name##_d1(x, p, precise)), lanes);              \
+      gated_store(dvalue + half, v_mul(dy, name##_f(x, p, precise, NULL)), lanes);                 \
+      gated_store(dgate + half, v_mul(slope, name##_d1(x, p, precise, NULL)), lanes);              \
     })                                                                                       \
   }
 #define GATED_TIERS(name) GATED_KERNELS(gated_##name, name, 0) GATED_KERNELS(gated_precise_##name, name, 1)

@@ -25,6 +25,7 @@
  * a table for Phi without the far branch (degree 9, 0.24); centres of pieces on a plain grid (half an ulp more);
  * unrolling the loop over vectors (nothing). */
 #include "coefficients.h"
+#include "cut.inl"
 #include "pairs.inl"
 
 #if FA_F32
@@ -269,19 +270,24 @@ FA_INLINE vec math_atan(vec t) {
 
 /* ---- Error function, x - tanh(x) and its derivative ---- */
 
-/* A table of 32 pieces over 0 <= t < 31.5 / scale, as MATH_TABLE(name) names it: a lookup and one fma a degree. */
+/* A table of 32 pieces over 0 <= t < 31.5 / scale, as MATH_TABLE(name) names it: a lookup and one fma a degree. Lookups by
+ * rows are where a body is cut: their offsets come from memory. */
 #if FA_LOOKS_UP_ROWS
 #define MATH_TABLE(name) name##_rows, MATH_COUNT(name##_c)
-FA_INLINE vec math_pieces(vec t, const real scale, const real (*rows)[V_ROW], const int count) {
+FA_INLINE vec math_pieces(vec t, const real scale, const real (*rows)[V_ROW], const int count, const math_cut *cut) {
+  vint here, *offsets = cut ? (vint *)cut->state[0] : &here;
   vec c[V_ROW];
-  v_lookup_rows(rows, v_bits(v_fma(t, v_set1(scale), v_set1(ROUND_MAGIC))), c, count + 1);
+  if (cut_begins(cut)) *offsets = v_row_offsets(v_bits(v_fma(t, v_set1(scale), v_set1(ROUND_MAGIC))));
+  v_lookup_rows(rows, offsets, c, count + 1);
   vec q = v_sub(t, c[0]), sum = c[count];
   FA_UNROLL for (int k = count - 1; k > 0; k--) sum = v_fma(sum, q, c[k]);
   return sum;
 }
 #else
 #define MATH_TABLE(name) name##_at, name##_c, MATH_COUNT(name##_c)
-FA_INLINE vec math_pieces(vec t, const real scale, const real *centres, const real (*c)[32], const int count) {
+FA_INLINE vec math_pieces(vec t, const real scale, const real *centres, const real (*c)[32], const int count,
+                          const math_cut *cut) {
+  (void)cut;
   vint index = v_bits(v_fma(t, v_set1(scale), v_set1(ROUND_MAGIC)));
   vec q = v_sub(t, v_lookup32(centres, index));
   vec sum = v_lookup32(c[count - 1], index);
@@ -291,9 +297,9 @@ FA_INLINE vec math_pieces(vec t, const real scale, const real *centres, const re
 #endif
 
 /* t - tanh(t) = t^3 G(t), t >= 0; t^3 with the one rounding of its last product. */
-FA_INLINE vec math_tanh_rest(vec t) {
+FA_INLINE vec math_tanh_rest(vec t, const math_cut *cut) {
   vec w = v_mul(t, t), cube = v_fma(t, w, v_mul(t, v_fms(t, t, w)));
-  vec y = v_mul(cube, math_pieces(t, TANH_REST_SCALE, MATH_TABLE(tanh_rest)));
+  vec y = v_mul(cube, math_pieces(t, TANH_REST_SCALE, MATH_TABLE(tanh_rest), cut));
   vmask far = v_ge(t, v_set1(TANH_REST_FAR));
   if (FA_UNLIKELY(m_any(far))) y = v_sel(far, v_sub(t, math_tanh(t)), y);
   return y;
@@ -308,9 +314,9 @@ FA_INLINE vec math_tanh_square(vec x) {
 }
 
 /* erf(t), 0 <= t; NaN gives NaN. */
-FA_INLINE vec math_erf(vec t) {
+FA_INLINE vec math_erf(vec t, const math_cut *cut) {
   vec inside = v_min(v_set1(R(31.0) / ERF_SCALE), t);
-  vec y = math_pieces(inside, ERF_SCALE, MATH_TABLE(erf));
+  vec y = math_pieces(inside, ERF_SCALE, MATH_TABLE(erf), cut);
   return v_sel(v_ge(t, v_set1(ERF_ONE)), v_set1(1), y);
 }
 

@@ -16,7 +16,7 @@
  *   gelu_tanh     0.75  0.77  0.75      0.45  0.61  0.83         1.01  1.35  1.79
  *   mish          0.80  0.87  0.95      0.50  0.61  0.85         1.15  1.43  1.80
  *
- * The time is the latency of a chain of 60 to 120 operations more than their number, so every body is cut in two (pair_cut):
+ * The time is the latency of a chain of 60 to 120 operations more than their number, so every body is cut in two (math_cut):
  * one loop over 16 vectors leaves off in the middle of a chain, the next takes it up. With the two vectors a turn that the
  * compiler's scheduler interleaves, that took sigmoid from 0.29 to 0.25 and tanh in float64 from 0.85 to 0.69. Before the cut,
  * the table of sixteenths in exp took sigmoid from 0.33 to 0.29, float64 from 0.79 to 0.63. The tail of the reduced argument,
@@ -25,23 +25,6 @@
  * Tried, no use: loops over 8 (0.31 for sigmoid) or 32 vectors (the same); one vector a turn of the two loops (0.26); tanh of
  * degree 7 (0.18 for 0.17); mish' from a table of 32 pieces of mish' exp(t) (0.44 and 1.2 ulp, but 1.86 for 1.38 in float64);
  * the cut behind the table of powers instead of before it (0.28 for sigmoid); a cut in exp and gelu'' (0.15 and 0.32). */
-
-/* ---- The cut ----
- *
- * A body whose chain of dependent operations is too long for the CPU to look past is cut, at its exponential or table: one
- * loop over some vectors leaves the halfway state in arrays, the next takes it up (MAP_KERNEL). Both are the same body with
- * another constant `part`: what a loop does not need of it is dead code. NULL, too, stands for a whole body. */
-typedef struct {
-  enum { PAIR_WHOLE, PAIR_FIRST_HALF, PAIR_SECOND_HALF } part;
-  vec *state[3];
-} pair_cut;
-
-FA_INLINE int pair_begins(const pair_cut *cut) { return !cut || cut->part != PAIR_SECOND_HALF; }
-/* The cut: the state is left, or taken up. */
-FA_INLINE void pair_halfway(const pair_cut *cut, vec *a, vec *b, vec *c) {
-  if (cut && cut->part == PAIR_FIRST_HALF) *cut->state[0] = *a, *cut->state[1] = *b, *cut->state[2] = *c;
-  if (cut && cut->part == PAIR_SECOND_HALF) *a = *cut->state[0], *b = *cut->state[1], *c = *cut->state[2];
-}
 
 /* ---- Exponentials ---- */
 
@@ -53,10 +36,10 @@ typedef struct {
 } pair_exp;
 #define SIXTEENTH_MAGIC (ROUND_MAGIC / 16 + EXPONENT_BIAS)
 
-FA_INLINE pair_exp pair_exp_at(math_pair x, const int has_tail, const pair_cut *cut) {
+FA_INLINE pair_exp pair_exp_at(math_pair x, const int has_tail, const math_cut *cut) {
   vec magic = v_set1(SIXTEENTH_MAGIC), sum = magic;
   math_pair p = {magic, magic};
-  if (pair_begins(cut)) {
+  if (cut_begins(cut)) {
     sum = v_fma(x.head, v_set1(LOG2_E), magic);
     vec sixteenths = v_sub(sum, magic);
     vec part = v_fnma(sixteenths, v_set1(LN2_HEAD), x.head), head = v_fnma(sixteenths, v_set1(LN2_TAIL), part);
@@ -66,7 +49,7 @@ FA_INLINE pair_exp pair_exp_at(math_pair x, const int has_tail, const pair_cut *
     p.head = v_fma(square, curve, r.head);
     p.tail = v_add(v_fma(square, curve, v_sub(r.head, p.head)), r.tail);
   }
-  pair_halfway(cut, &sum, &p.head, &p.tail);
+  cut_halfway(cut, &sum, &p.head, &p.tail);
   vint steps = v_bits(sum); /* 16 (n + EXPONENT_BIAS) + k in the low bits */
   vec n = v_sub(v_from_bits(vi_and(steps, vi_set1(~15))), magic);
   math_pair power = {v_lookup16(exp_powers[0], steps), v_lookup16(exp_powers[1], steps)};
@@ -87,7 +70,7 @@ typedef struct {
   math_pair mantissa, E, E_minus_1, one_plus_E;
 } pair_logistic;
 
-FA_INLINE pair_logistic pair_logistic_at(math_pair x, const int has_tail, const pair_cut *cut) {
+FA_INLINE pair_logistic pair_logistic_at(math_pair x, const int has_tail, const math_cut *cut) {
   vec one = v_set1(1), tail = v_xor(x.tail, v_andnot(x.head, v_sign_bit()));
   math_pair minus_a = {v_max(v_set1(LOGISTIC_ZERO), v_or(x.head, v_sign_bit())), tail};
   pair_exp e = pair_exp_at(minus_a, has_tail, cut);
@@ -111,7 +94,7 @@ FA_INLINE math_pair pair_logistic_cube(pair_logistic l) { return pair_mul(pair_s
 FA_INLINE math_pair pair_sigmoid_over(pair_logistic l, vec x) {
   return pair_sel(v_lt(x, v_zero()), l.mantissa, pair_of(v_set1(1)));
 }
-FA_INLINE vec pair_sigmoid_round(math_pair x, const int has_tail, const pair_cut *cut) {
+FA_INLINE vec pair_sigmoid_round(math_pair x, const int has_tail, const math_cut *cut) {
   pair_logistic l = pair_logistic_at(x, has_tail, cut);
   return pair_logistic_side(l, x.head, pair_div_round(pair_sigmoid_over(l, x.head), l.one_plus_E));
 }
@@ -130,7 +113,7 @@ FA_INLINE vec pair_sigmoid_d2_round(pair_logistic l, math_pair numerator, vec x)
 }
 
 /* tanh(|x|), from E of 2x. */
-FA_INLINE math_pair pair_tanh_abs(math_pair x, const int has_tail, const pair_cut *cut) {
+FA_INLINE math_pair pair_tanh_abs(math_pair x, const int has_tail, const math_cut *cut) {
   math_pair m = pair_logistic_at(pair_scale(x, v_set1(2)), has_tail, cut).E_minus_1;
   return pair_div(pair_neg(m), pair_shift(v_set1(2), m));
 }
@@ -166,13 +149,13 @@ FA_INLINE math_pair pair_log1p(pair_logistic l) { return pair_mul(l.mantissa, pa
 /* As math_pieces, for x = t + tail; the two lowest coefficients have tails. The product is added to the constant as
  * head and tail, since next to a piece with a root the sum is an eighth of the constant, whose half ulp then counts. */
 FA_INLINE math_pair pair_pieces(math_pair x, const int has_tail, const real scale, const real *centres, const real (*c)[32],
-                                const int count, const real (*tails)[32], const pair_cut *cut) {
+                                const int count, const real (*tails)[32], const math_cut *cut) {
   vec place = v_fma(x.head, v_set1(scale), v_set1(ROUND_MAGIC)), q = place, sum = place;
-  if (pair_begins(cut)) {
+  if (cut_begins(cut)) {
     q = v_sub(x.head, v_lookup32(centres, v_bits(place))), sum = v_lookup32(c[count - 1], v_bits(place));
     FA_UNROLL for (int k = count - 2; k >= count / 2; k--) sum = v_fma(sum, q, v_lookup32(c[k], v_bits(place)));
   }
-  pair_halfway(cut, &place, &q, &sum);
+  cut_halfway(cut, &place, &q, &sum);
   vint index = v_bits(place);
   FA_UNROLL for (int k = count / 2 - 1; k >= 2; k--) sum = v_fma(sum, q, v_lookup32(c[k], index));
   vec c1 = v_lookup32(c[1], index), slope = v_fma(sum, q, c1);
@@ -184,14 +167,14 @@ FA_INLINE math_pair pair_pieces(math_pair x, const int has_tail, const real scal
 /* A table of 16 pieces over 0 <= t < 15 shift, whose width grows with t: four an octave of t + shift. One word, for constant
  * terms that are nearly exact: the rounding error of the slope is kept, which is all there is in the piece around a zero. */
 FA_INLINE vec pair_log_pieces_round(vec t, const real shift, const real *centres, const real (*c)[16], const int count,
-                                    const pair_cut *cut) {
+                                    const math_cut *cut) {
   vec place = v_add(t, v_set1(shift)), q = v_zero(), sum = v_zero();
-  if (pair_begins(cut)) {
+  if (cut_begins(cut)) {
     vint index = vi_shr(v_bits(place), EXPONENT_SHIFT - 2);
     q = v_sub(t, v_lookup16(centres, index)), sum = v_lookup16(c[count - 1], index);
     FA_UNROLL for (int k = count - 2; k >= count / 2; k--) sum = v_fma(sum, q, v_lookup16(c[k], index));
   }
-  pair_halfway(cut, &place, &q, &sum);
+  cut_halfway(cut, &place, &q, &sum);
   vint index = vi_shr(v_bits(place), EXPONENT_SHIFT - 2);
   FA_UNROLL for (int k = count / 2 - 1; k >= 2; k--) sum = v_fma(sum, q, v_lookup16(c[k], index));
   vec c1 = v_lookup16(c[1], index), slope = v_fma(sum, q, c1), slope_tail = v_fma(sum, q, v_sub(c1, slope));
@@ -223,7 +206,7 @@ typedef struct {
   pair_exp e;
   math_pair t;
 } pair_gaussian;
-FA_INLINE pair_gaussian pair_gaussian_at(math_pair u, const pair_cut *cut) {
+FA_INLINE pair_gaussian pair_gaussian_at(math_pair u, const math_cut *cut) {
   math_pair t = {v_min(v_set1(GAUSSIAN_ZERO), v_abs(u.head)), v_xor(u.tail, v_and(u.head, v_sign_bit()))};
   return (pair_gaussian){pair_exp_at(pair_neg(pair_square(t)), 1, cut), t};
 }

@@ -7,7 +7,7 @@ FA_INLINE void slopes_forward_rows(const fa_slopes_args *a, fa_size first, const
   real *y = (real *)a->y + first * n;
   NORM_EACH(0, n, {
     const vec alpha = NORM_LOAD(slopes + j);
-    NORM_ROWS(r) NORM_STORE(y + r * n + j, leaky_relu_f(NORM_LOAD(x + r * n + j), &alpha, NULL));
+    NORM_ROWS(r) NORM_STORE(y + r * n + j, leaky_relu_f(NORM_LOAD(x + r * n + j), &alpha, 0, NULL));
   });
 }
 static void slopes_forward(const void *args, fa_size first, fa_size last) {
@@ -29,7 +29,7 @@ FA_INLINE void slopes_backward_rows(const fa_slopes_args *a, fa_size first, cons
       const vmask right = v_gt(v, v_zero());
       v_store(left[r], v_sel(right, v_zero(), v));
       v_store(of_left[r], v_sel(right, v_zero(), d));
-      if (dx) NORM_STORE(dx + r * n + j, v_mul(d, leaky_relu_d1(v, &alpha, NULL)));
+      if (dx) NORM_STORE(dx + r * n + j, v_mul(d, leaky_relu_d1(v, &alpha, 0, NULL)));
     }
     for (fa_size k = 0; sums && k < count; k++) {
       double sum = sums[j + k];

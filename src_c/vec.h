@@ -19,8 +19,8 @@
  *   choice     v_lt, v_le, v_gt, v_ge, v_eq (quiet, false for NaN), v_isnan -> vmask; m_and, m_or, m_not, m_any, m_first(n)
  *              v_sel(m, a, b), vi_sel: m ? a : b
  *   tables     v_lookup16, v_lookup32: table[index mod 16 or 32] by permutes where the CPU has them
- *              v_lookup_rows, if FA_LOOKS_UP_ROWS: column[k] = rows[index mod 32][k] for k < columns, a literal <= V_ROW,
- *              and some beyond
+ *              if FA_LOOKS_UP_ROWS: v_row_offsets(index), bytes to row index mod 32, and v_lookup_rows, a row for each lane
+ *              from offsets in memory: column[k] = rows[..][k] for k < columns, a literal <= V_ROW, and some beyond
  *   across     v_hsum, v_hmax: over all lanes
  *              v_zip_lo, v_zip_hi: a0 b0 a1 b1 ... of the lower and of the upper halves of a and b
  *
@@ -52,6 +52,9 @@
 
 #ifndef FA_SCALES_AT_ONCE
 #define FA_SCALES_AT_ONCE 0
+#endif
+#ifndef FA_LOOKS_UP_ROWS
+#define FA_LOOKS_UP_ROWS 0
 #endif
 #ifndef FA_HAS_MAC
 FA_INLINE vec v_mac(vec a, vec b, vec c) { return v_fma(a, b, c); }
