@@ -139,6 +139,17 @@ def test_same_bits_on_every_instruction_set(name, order, isa, dtype):
     np.testing.assert_array_equal(bits(here), bits(evaluate(name, order, x)))
 
 
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bits_beside_large_arguments(name, order, isa, dtype):
+    """Exponentials have a shorter body for vectors whose arguments are all moderate: the values are those of the other."""
+    x = np.concatenate([np.linspace(-45, 45, 4097, dtype=dtype), np.linspace(-620, 620, 4097, dtype=dtype)])
+    mixed = np.stack([x, np.resize(np.array([800, -800, np.nan, np.inf], dtype), x.shape)], axis=1)
+    for parameters in ({}, {k: v * 1.37 for k, v in fa.activations[name].parameters.items()}):
+        alone, among = (evaluate(name, order, a, **parameters) for a in (x, mixed))
+        np.testing.assert_array_equal(bits(alone), bits(among[:, 0]))
+
+
 def bits(a):
     """Bit patterns, all NaN alike: which NaN comes out of two is the CPU's business."""
     a = np.where(np.isnan(a), np.nan, a).astype(a.dtype)
