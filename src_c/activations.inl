@@ -115,9 +115,9 @@ FA_INLINE int map_next(map_run *run, const int operands) {
 /* A kernel of `data` arrays (dy first, where there are two; the last one is the body's x) and `count` parameters. The
  * fields of the run are copied to locals: vector stores may alias anything, and the loop would read them again. `held`: no
  * parameter is an array, and what the body makes of them alone is computed once.
- * `halved`: chains of dependent operations too long for the CPU to look past, those of the precise bodies and of tables by
- * rows, run as two loops over MAP_AHEAD vectors, two a turn, the second from where the first left them (math_cut); the others
- * gain nothing. */
+ * `halved`: chains of dependent operations too long for the CPU to look past, those of the precise bodies and on some
+ * instruction sets (FA_CUTS_ALL) the others, run as two loops over MAP_AHEAD vectors, two a turn, the second from where the
+ * first left them (math_cut). */
 enum { MAP_AHEAD = 16 };
 #define MAP_LOAD(k, i) v_load(in[k] + ((i) & mask[k]))
 #define MAP_BODY(data, count, held, i, result, y)                                  \
@@ -131,21 +131,37 @@ enum { MAP_AHEAD = 16 };
     if (stream) v_stream(out + (i), y);   \
     else v_store(out + (i), y);           \
   } while (0)
-#define MAP_PART(data, count, result, part, store)                                 \
+#define MAP_PART(data, count, held, result, part, store)                           \
   for (int j = 0; j < MAP_AHEAD; j += 2) {                                         \
     vec y[2];                                                                      \
     FA_UNROLL for (int v = 0; v < 2; v++) {                                        \
-      const math_cut half = {part, {state[0] + j + v, state[1] + j + v, state[2] + j + v}}, *cut = &half; \
-      MAP_BODY(data, count, 1, i + (j + v) * VL, result, y[v])                     \
+      const math_cut half = {part, {state[0] + j + v, state[1] + j + v, state[2] + j + v}, &far}, *cut = &half; \
+      MAP_BODY(data, count, held, i + (j + v) * VL, result, y[v])                  \
       (void)cut;                                                                   \
     }                                                                              \
     FA_UNROLL for (int v = 0; v < 2; v++) store;                                   \
   }
-#define MAP_LOOP(data, count, held, result)                                        \
-  for (; i < n; i += VL) {                                                         \
-    vec y;                                                                         \
-    MAP_BODY(data, count, held, i, result, y)                                      \
-    MAP_STORE(i, y);                                                               \
+#define MAP_LOOP(data, count, halved, held, result)                                \
+  while (i < n) {                                                                  \
+    fa_size end = n;                                                               \
+    if (halved && i + MAP_AHEAD * VL <= n) {                                       \
+      vec state[3][MAP_AHEAD];                                                     \
+      vmask far = m_first(0);                                                      \
+      MAP_PART(data, count, held, result, CUT_FIRST_HALF, (void)y[v])              \
+      if (FA_LIKELY(!m_any(far))) {                                                \
+        MAP_PART(data, count, held, result, CUT_SECOND_HALF, MAP_STORE(i + (j + v) * VL, y[v])) \
+        i += MAP_AHEAD * VL;                                                       \
+        continue;                                                                  \
+      }                                                                            \
+      end = i + MAP_AHEAD * VL;                                                    \
+    }                                                                              \
+    const math_cut *cut = NULL;                                                    \
+    for (; i < end; i += VL) {                                                     \
+      vec y;                                                                       \
+      MAP_BODY(data, count, held, i, result, y)                                    \
+      MAP_STORE(i, y);                                                             \
+    }                                                                              \
+    (void)cut;                                                                     \
   }
 #define MAP_KERNEL(kernel, data, count, is_precise, halved, result)                \
   static void kernel(const fa_map_args *args) {                                    \
@@ -160,23 +176,16 @@ enum { MAP_AHEAD = 16 };
       const fa_size n = run.n;                                                     \
       const int stream = run.stream;                                               \
       fa_size i = 0;                                                               \
-      const math_cut *cut = NULL;                                                  \
       vec parameter[FA_MAX_PARAMETERS];                                            \
       int held = 1;                                                                \
       FA_UNROLL for (int k = data; k < data + count; k++) held &= mask[k] == 0;    \
       if (held) {                                                                  \
         FA_UNROLL for (int k = 0; k < count; k++) parameter[k] = v_load(in[data + k]); \
-        if (halved)                                                                \
-          for (; i + MAP_AHEAD * VL <= n; i += MAP_AHEAD * VL) {                   \
-            vec state[3][MAP_AHEAD];                                               \
-            MAP_PART(data, count, result, CUT_FIRST_HALF, (void)y[v])              \
-            MAP_PART(data, count, result, CUT_SECOND_HALF, MAP_STORE(i + (j + v) * VL, y[v])) \
-          }                                                                        \
-        MAP_LOOP(data, count, 1, result)                                           \
+        MAP_LOOP(data, count, halved, 1, result)                                   \
       } else {                                                                     \
-        MAP_LOOP(data, count, 0, result)                                           \
+        MAP_LOOP(data, count, 0, 0, result)                                        \
       }                                                                            \
-      (void)cut, (void)precise;                                                    \
+      (void)precise;                                                               \
     } while (map_next(&run, data + count));                                        \
   }
 
@@ -213,11 +222,9 @@ FA_INLINE vec if_positive(vec x, real right, vec left) {
   MAP_KERNEL(kernel##_backward_x, 2, count, is_precise, halved, v_mul(dy, name##_d1(x, p, precise, cut)))     \
   KERNEL_Y_##from(kernel, name, count, is_precise, halved)
 #define HALVED_same 0
-#define HALVED_own 0
-#define HALVED_table FA_LOOKS_UP_ROWS
+#define HALVED_own FA_CUTS_ALL
 #define PRECISE_KERNELS_same(name, count, from)
 #define PRECISE_KERNELS_own(name, count, from) MAP_KERNELS(precise_##name, name, count, from, 1, 1)
-#define PRECISE_KERNELS_table PRECISE_KERNELS_own
 #define ACTIVATION(name, count, from, tiers, ...) MAP_KERNELS(name, name, count, from, 0, HALVED_##tiers)
 #include "activations.def"
 #undef ACTIVATION
@@ -238,7 +245,6 @@ FA_INLINE vec if_positive(vec x, real right, vec left) {
   {kernel##_forward, kernel##_backward_x, BACKWARD_Y_##from(kernel), kernel##_derivative1, kernel##_derivative2}
 #define PRECISE_ENTRY_same(name, from) MAP_ENTRY(name, from)
 #define PRECISE_ENTRY_own(name, from) MAP_ENTRY(precise_##name, from)
-#define PRECISE_ENTRY_table PRECISE_ENTRY_own
 static const fa_map_kernels map_kernels[FA_MAP_COUNT] = {
 #define ACTIVATION(name, count, from, ...) [FA_ACT_##name] = MAP_ENTRY(name, from),
 #include "activations.def"

@@ -6,11 +6,18 @@
 typedef struct {
   enum { CUT_FIRST_HALF, CUT_SECOND_HALF } part;
   vec *state[3];
+  vmask *far; /* lanes that the halves are not for (MATH_RETURN_BY_RANGE): the first adds to them */
 } math_cut;
 
 FA_INLINE int cut_begins(const math_cut *cut) { return !cut || cut->part == CUT_FIRST_HALF; }
-/* The cut: the state is left, or taken up. */
+/* The cut: the state is left, or taken up. c may be NULL. */
 FA_INLINE void cut_halfway(const math_cut *cut, vec *a, vec *b, vec *c) {
-  if (cut && cut->part == CUT_FIRST_HALF) *cut->state[0] = *a, *cut->state[1] = *b, *cut->state[2] = *c;
-  if (cut && cut->part == CUT_SECOND_HALF) *a = *cut->state[0], *b = *cut->state[1], *c = *cut->state[2];
+  if (cut && cut->part == CUT_FIRST_HALF) {
+    *cut->state[0] = *a, *cut->state[1] = *b;
+    if (c) *cut->state[2] = *c;
+  }
+  if (cut && cut->part == CUT_SECOND_HALF) {
+    *a = *cut->state[0], *b = *cut->state[1];
+    if (c) *c = *cut->state[2];
+  }
 }

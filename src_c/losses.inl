@@ -53,7 +53,7 @@ LOSS_BODY(huber) {
 /* Next to 0 log1p(sinh^2 d) / 2, beyond |d| + log1p(exp(-2|d|)) - log 2; all from m = expm1(-|d|). */
 LOSS_BODY(log_cosh) {
   const vec d = v_sub(x.p, x.t), size = v_abs(d), one = v_set1(1), two = v_set1(2);
-  const vec m = math_expm1_negative(v_neg(size), size, 0), E = v_add(one, m), q = v_mul(m, v_add(m, two));
+  const vec m = math_expm1_negative(v_neg(size), size, 0, NULL), E = v_add(one, m), q = v_mul(m, v_add(m, two));
   const vmask far = v_gt(size, v_set1(R(0.875)));
   const vec sinh_d = v_div(q, v_mul(v_add(E, E), v_set1(-1))), u = v_sel(far, v_mul(E, E), v_mul(sinh_d, sinh_d));
   const vec log1p_u = v_mul(u, math_log1p_ratio(u));

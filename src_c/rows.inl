@@ -355,10 +355,11 @@ FA_INLINE math_pair rows_below(vec x, const rows_row *row, const int kind, const
   return (math_pair){d, near ? tail : v_sel(v_gt(d, v_set1(EXP_ZERO)), tail, v_zero())};
 }
 FA_INLINE vec rows_exp(math_pair x, const int near) {
-  return math_exp_times(math_exp_reduced(near ? x.head : v_max(v_set1(EXP_ZERO), x.head), x.tail, 1), v_set1(1), near);
+  return math_exp_times(math_exp_reduced(near ? x.head : v_max(v_set1(EXP_ZERO), x.head), x.tail, 1, NULL), v_set1(1), near);
 }
 FA_INLINE vec rows_exp_below(vec x, const rows_row *row, const int kind) {
-  MATH_RETURN_BY_RANGE(rows_below(x, row, kind, 1).head, MATH_NEAR, rows_exp(rows_below(x, row, kind, near), near));
+  const math_cut *const cut = NULL;
+  MATH_RETURN_BY_RANGE(rows_below(x, row, kind, 1).head, MATH_NEAR, cut, rows_exp(rows_below(x, row, kind, near), near));
 }
 
 /* log(sum + lost) for sums of at least 1, as head and tail: the power of two apart, so that a sum of 1 keeps its digits. */

@@ -24,7 +24,8 @@
  *   across     v_hsum, v_hmax: over all lanes
  *              v_zip_lo, v_zip_hi: a0 b0 a1 b1 ... of the lower and of the upper halves of a and b
  *
- * and the verbs below, which follow from those. All are bit for bit the same on every instruction set except v_mac
+ * FA_REGISTERS, how many there are, and FA_CUTS_ALL where the CPU looks so little ahead that also short bodies are cut
+ * (cut.inl), and the verbs below, which follow from those. All are bit for bit the same on every instruction set except v_mac
  * and the order of v_hsum. */
 #ifndef FA_VEC_H
 #define FA_VEC_H
@@ -55,6 +56,9 @@
 #endif
 #ifndef FA_LOOKS_UP_ROWS
 #define FA_LOOKS_UP_ROWS 0
+#endif
+#ifndef FA_CUTS_ALL
+#define FA_CUTS_ALL 0
 #endif
 #ifndef FA_HAS_MAC
 FA_INLINE vec v_mac(vec a, vec b, vec c) { return v_fma(a, b, c); }

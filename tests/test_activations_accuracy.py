@@ -142,7 +142,7 @@ def test_same_bits_on_every_instruction_set(name, order, isa, dtype):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", NAMES)
 def test_same_bits_beside_large_arguments(name, order, isa, dtype):
-    """Exponentials have a shorter body for vectors whose arguments are all moderate: the values are those of the other."""
+    """Exponentials have a shorter body for vectors of moderate arguments: the values are those of the other."""
     x = np.concatenate([np.linspace(-45, 45, 4097, dtype=dtype), np.linspace(-620, 620, 4097, dtype=dtype)])
     mixed = np.stack([x, np.resize(np.array([800, -800, np.nan, np.inf], dtype), x.shape)], axis=1)
     for parameters in ({}, {k: v * 1.37 for k, v in fa.activations[name].parameters.items()}):
