@@ -71,6 +71,7 @@ FA_INLINE vec v_copysign(vec magnitude, vec sign) {
   return v_or(v_andnot(v_sign_bit(), magnitude), v_and(v_sign_bit(), sign));
 }
 
+#ifndef FA_HAS_TRANSPOSE
 /* rows[i] lane j <-> rows[j] lane i, in place: log2(VL) rounds of zips. */
 FA_INLINE void v_transpose(vec rows[VL]) {
   FA_UNROLL for (int step = VL; step > 1; step /= 2) {
@@ -82,6 +83,7 @@ FA_INLINE void v_transpose(vec rows[VL]) {
     FA_UNROLL for (int i = 0; i < VL; i++) rows[i] = next[i];
   }
 }
+#endif
 
 /* The sums over all lanes of v[0] .. v[VL-1], in lanes 0 .. VL-1. Overwrites v. */
 FA_INLINE vec v_hsums(vec v[VL]) {

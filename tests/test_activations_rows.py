@@ -189,3 +189,21 @@ def test_rows_same_bits_for_any_threads_and_layout(name, n_threads, isa, dtype):
     x, dy, y = (np.ascontiguousarray(a.T) for a in (x, dy, want))
     np.testing.assert_array_equal(f(x, axis=0), y)
     np.testing.assert_array_equal(f.backward(dy, y=y, axis=0), slopes.T)
+
+
+@pytest.mark.parametrize("n", [2, 8, 16, 31, 32, 64, 130, 700])
+@pytest.mark.parametrize("name", ["softmax", "softmin", "log_softmax"])
+def test_rows_same_bits_with_values_far_below(name, n, isa, dtype):
+    """Exponentials are made in groups, by a shorter way where all of a group are moderate: no row shows it."""
+    f = fa.activations[name]
+    rows = 1200 if n < 100 else 600
+    x = samples((rows, n), dtype) * np.array([1, 1, 30, 1, 400, 1, 1], dtype)[np.arange(rows) % 7, None]
+    x[3::7, -1] = np.inf if name == "softmin" else -np.inf
+    x[5::7, n // 2] = 1000 if name == "softmin" else -1000
+    y = f(x)
+    np.testing.assert_array_equal(f(np.ascontiguousarray(x.T), axis=0).T, y)
+    apart = np.zeros((n, 2), dtype)
+    for row in range(14):  # alone, and not side by side in memory
+        apart[:, 0] = x[row]
+        np.testing.assert_array_equal(f(apart[:, :1], axis=0)[:, 0], y[row])
+        np.testing.assert_array_equal(f(x[row]), y[row])

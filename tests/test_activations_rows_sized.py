@@ -170,6 +170,46 @@ def test_zeros_huge_and_tiny_rows(p, isa, dtype):
     np.testing.assert_allclose(fa.normalize(tiny, p=p), tiny / dtype.type(1e-12), rtol=2 * eps)
 
 
+@pytest.mark.parametrize("n", [4, 8, 10, 16, 33, 97, 600])
+@pytest.mark.parametrize(("name", "params"), CASES)
+def test_same_bits_beside_rows_that_need_care(name, params, n, isa, dtype):
+    """Huge, tiny, zero and infinite rows, and a mask that hides nothing, change nothing of the other rows."""
+    f, info = fa.activations[name].with_params(**params), np.finfo(dtype)
+    rows = 70 if n == 600 else 700
+    x, dy = samples((rows, n), dtype), samples((rows, n), dtype, 1)
+    y, dx = f(x), f.backward(dy, x=x)
+    shown = np.ones(x.shape, bool)
+    np.testing.assert_array_equal(f(x, where=shown), y)
+    np.testing.assert_array_equal(f.backward(dy, x=x, where=shown), dx)
+    mixed = x.copy()
+    for k, scale in enumerate([info.max / 64, info.tiny, 0, np.inf]):
+        mixed[5 + 9 * k :: 41] = x[5 + 9 * k :: 41] * dtype.type(scale)
+    same = (mixed == x).all(axis=1)
+    assert 0.8 < same.mean() < 1
+    with np.errstate(all="ignore"):
+        for mine, want in ((f(mixed), y), (f.backward(dy, x=mixed), dx)):
+            np.testing.assert_array_equal(mine[same], want[same])
+        turned = np.ascontiguousarray(mixed.T), np.ascontiguousarray(dy.T)
+        np.testing.assert_array_equal(f(turned[0], axis=0).T[same], y[same])
+        np.testing.assert_array_equal(f.backward(turned[1], x=turned[0], axis=0).T[same], dx[same])
+    for row in (0, rows - 1):
+        np.testing.assert_array_equal(f(x[row]), y[row])
+        np.testing.assert_array_equal(f.backward(dy[row], x=x[row]), dx[row])
+
+
+@pytest.mark.parametrize("n", [40, 1000, 30_000])
+def test_one_value_far_from_the_others(n, isa, dtype):
+    """Partial sums start at what the largest term needs: the small ones keep their digits."""
+    x = samples((3, n), np.float64) + np.array([[0.0], [50.0], [0.0]])
+    x[0, n // 2], x[1, 3], x[2, -1] = 1e5, -3e6, 1e-3
+    x = x.astype(dtype)
+    eps = np.finfo(dtype).eps
+    for name, axis in (("standardize", -1), ("normalize", -1), ("standardize", 0), ("normalize", 0)):
+        mine = fa.activations[name](x.T.copy() if axis == 0 else x, axis=axis)
+        mine = mine.T if axis == 0 else mine
+        np.testing.assert_allclose(mine, twin(name, "forward", x.astype(np.longdouble)), rtol=4 * eps, atol=eps / 64)
+
+
 def test_infinities_and_nan(isa, dtype):
     inf, nan = np.inf, np.nan
     x = np.array([[1, inf, 2], [-inf, 1, inf], [nan, 1, 2], [1, 2, 3]], dtype)
