@@ -110,13 +110,15 @@ FA_INLINE void rows_scatter(char *p, fa_size stride, fa_size lanes, vec v) {
   v_store(lane, v);
   for (fa_size i = 0; i < VL && i < lanes; i++) memcpy(p + i * stride, &lane[i], sizeof(real));
 }
+/* From one unit to the next: along, a constant, without which every vector of a sum has a pointer of its own. */
+FA_INLINE fa_size rows_unit(fa_size stride, rows_mode m) { return m.across ? stride : VL * (fa_size)sizeof(real); }
 FA_INLINE vec rows_load(const rows_job *job, int operand, rows_place at, rows_mode m) {
-  const char *p = job->in[operand] + at.u * job->in_unit[operand] + at.w * job->in_wide[operand];
+  const char *p = job->in[operand] + at.u * rows_unit(job->in_unit[operand], m) + at.w * job->in_wide[operand];
   if (!m.dense) return rows_gather(p, job->in_lane[operand], at.lanes);
   return at.lanes >= VL ? v_load((const real *)p) : v_load_n((const real *)p, at.lanes);
 }
 FA_INLINE void rows_store(const rows_job *job, rows_place at, vec v, rows_mode m) {
-  char *p = job->out + at.u * job->out_unit + at.w * job->out_wide;
+  char *p = job->out + at.u * rows_unit(job->out_unit, m) + at.w * job->out_wide;
   if (!m.dense)
     rows_scatter(p, job->out_lane, at.lanes, v);
   else if (at.lanes >= VL)
@@ -128,7 +130,7 @@ FA_INLINE void rows_store(const rows_job *job, rows_place at, vec v, rows_mode m
  * 1024, 1M: 0.94 -> 1.0 of PyTorch; shorter rows gain nothing). */
 FA_INLINE void rows_prefetch(const rows_job *job, int operand, rows_place at, rows_mode m) {
   if (m.across || m.block || m.wide > 1) return;
-  FA_PREFETCH(job->in[operand] + at.u * job->in_unit[operand] + (at.w + m.wide) * job->in_wide[operand]);
+  FA_PREFETCH(job->in[operand] + at.u * rows_unit(0, m) + (at.w + m.wide) * job->in_wide[operand]);
 }
 /* An operand, or the output, with one value a row: along, in every lane; of a block, each in its own. */
 FA_INLINE vec rows_value(const rows_job *job, int operand, int w, rows_mode m) {
@@ -535,7 +537,7 @@ FA_INLINE void rows_softmax(const rows_job *job, rows_mode m) {
 
 /* dy where x was not masked, else 0: y is 0, or -inf, there. */
 FA_INLINE vec softmax_shown(vec dy, vec y, const int kind) {
-  return v_sel(v_eq(y, (kind & ROW_LOG) ? v_set1(-INFINITY) : v_zero()), v_zero(), dy);
+  return v_unless(v_eq(y, (kind & ROW_LOG) ? v_set1(-INFINITY) : v_zero()), dy);
 }
 /* dy y, or dy for log_softmax. */
 FA_INLINE void softmax_backward_term(const rows_job *job, rows_place at, rows_row *row, rows_sum *sum, rows_mode m) {
@@ -719,7 +721,7 @@ FA_INLINE vec size_centred(vec x, const rows_row *row, rows_mode m) {
 }
 /* 0 in place of a value where x is masked. */
 FA_INLINE vec size_shown(vec value, vec x, const rows_row *row, rows_mode m) {
-  return (m.kind & ROW_CENTRED) && (m.kind & ROW_CAREFUL) ? v_sel(v_eq(x, row->temperature), v_zero(), value) : value;
+  return (m.kind & ROW_CENTRED) && (m.kind & ROW_CAREFUL) ? v_unless(v_eq(x, row->temperature), value) : value;
 }
 /* The greatest x and the greatest -x of each row, along in every lane; careful: of what is finite and not masked. */
 FA_INLINE void size_range_partial(const rows_job *job, const rows_row *row, vec *top, vec *bottom, rows_mode m) {

@@ -17,7 +17,7 @@
  *   bits       v_bits, v_from_bits, v_and, v_or, v_xor, v_andnot (~a & b), vi_add, vi_sub, vi_and, vi_or, vi_xor,
  *              vi_shl, vi_shr (logical; the count is a literal), vi_gt, vi_eq
  *   choice     v_lt, v_le, v_gt, v_ge, v_eq (quiet, false for NaN), v_isnan -> vmask; m_and, m_or, m_not, m_any, m_first(n)
- *              v_sel(m, a, b), vi_sel: m ? a : b
+ *              v_sel(m, a, b), vi_sel: m ? a : b; v_unless(m, a): m ? 0 : a
  *   tables     v_lookup16, v_lookup32: table[index mod 16 or 32] by permutes where the CPU has them
  *              if FA_LOOKS_UP_ROWS: v_row_offsets(index), bytes to row index mod 32, and v_lookup_rows, a row for each lane
  *              from offsets in memory: column[k] = rows[..][k] for k < columns, a literal <= V_ROW, and some beyond
@@ -62,6 +62,10 @@
 #endif
 #ifndef FA_HAS_MAC
 FA_INLINE vec v_mac(vec a, vec b, vec c) { return v_fma(a, b, c); }
+#endif
+
+#ifndef FA_HAS_UNLESS
+FA_INLINE vec v_unless(vmask m, vec a) { return v_sel(m, v_zero(), a); }
 #endif
 
 FA_INLINE vec v_sign_bit(void) { return v_set1(R(-0.0)); }

@@ -110,6 +110,8 @@ FA_INLINE vmask m_or(vmask a, vmask b) { return P_(or)(a, b); }
 FA_INLINE vmask m_not(vmask a) { return P_(xor)(a, V_FROM_INT(vi_set1(-1))); }
 FA_INLINE int m_any(vmask a) { return P_(movemask)(a) != 0; }
 FA_INLINE vec v_sel(vmask m, vec a, vec b) { return P_(blendv)(b, a, m); }
+#define FA_HAS_UNLESS 1
+FA_INLINE vec v_unless(vmask m, vec a) { return v_andnot(m, a); } /* of a blend with zero GCC makes a comparison and this */
 FA_INLINE vint vi_sel(vmask m, vint a, vint b) { return V_TO_INT(v_sel(m, V_FROM_INT(a), V_FROM_INT(b))); }
 
 /* a * 2^n for integral |n| <= 2 * max exponent, in two multiplications by powers of two: the first is exact for
