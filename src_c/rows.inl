@@ -25,7 +25,7 @@
  *
  * Times, ns an element in float32 on one Zen 3 core with AVX2, rows of 128 in L2. Exact sums that start at what no term exceeds
  * (SUM_FROM_START) take four operations instead of seven; exponentials are cut in two loops and made ahead of their sums; a
- * quotient is a product, corrected: softmax 0.98 -> 0.78, its backward from x 0.98 -> 0.79. Rows that need no care, in blocks:
+ * quotient is a product, corrected: softmax 0.98 -> 0.78, logsumexp 0.83 -> 0.66. Rows that need no care, in blocks:
  * standardize 1.06 -> 0.65, backward 1.71 -> 0.84, normalize 0.63 -> 0.38, backward 1.08 -> 0.50.
  *
  * Tried, no use: copying the columns of a non-last axis to the stack first, where a stride of 8 KiB throws them all into
