@@ -163,7 +163,6 @@ typedef struct {
  * (Fast2Sum: four operations instead of seven), which is taken off again; starts are such that this is exact, too. */
 enum { SUM_PLAIN, SUM_TWO, SUM_EXACT, SUM_FROM_START };
 
-FA_INLINE rows_sum rows_nought(void) { return (rows_sum){v_zero(), v_zero()}; }
 FA_INLINE rows_sum rows_add(rows_sum a, vec b, const int how) {
   math_pair s = how == SUM_FROM_START ? pair_fast_sum(a.sum, b) : pair_sum(a.sum, b);
   return (rows_sum){s.head, v_add(a.lost, s.tail)};
@@ -391,9 +390,7 @@ FA_INLINE void rows_tops(const rows_job *job, vec *top, rows_mode m, const int n
   if (m.block) {
     vec of_row[VL];
     rows_job one = *job;
-    for (int w = 0; w < VL; w++, rows_next(&one)) {
-      rows_tops_partial(&one, &of_row[w], rows_one(m), nan);
-    }
+    for (int w = 0; w < VL; w++, rows_next(&one)) rows_tops_partial(&one, &of_row[w], rows_one(m), nan);
     *top = rows_hmax_block(of_row);
     return;
   }
@@ -744,9 +741,7 @@ FA_INLINE void size_range(const rows_job *job, const rows_row *row, vec *top, ve
   if (m.block) {
     vec tops[VL], bottoms[VL];
     rows_job one = *job;
-    for (int w = 0; w < VL; w++, rows_next(&one)) {
-      size_range_partial(&one, row, &tops[w], &bottoms[w], rows_one(m));
-    }
+    for (int w = 0; w < VL; w++, rows_next(&one)) size_range_partial(&one, row, &tops[w], &bottoms[w], rows_one(m));
     *top = rows_hmax_block(tops), *bottom = rows_hmax_block(bottoms);
     return;
   }
