@@ -131,16 +131,17 @@ FA_NOINLINE void product_scatter(const product_tile *t, fa_size rows, fa_size co
     }
 }
 
-/* One sweep of a tile of `vecs` vectors. */
+/* One sweep of a tile of `vecs` vectors. A has the strides a_row and a_col. */
 FA_INLINE void product_sweep(const product_tile *t, const int rows, const int vecs, const int begin, const int end,
-                             const int masked) {
+                             const int masked, const fa_size a_row, const fa_size a_col) {
   vec acc[TILE_ROWS][TILE_VECS];
   real *c = t->c;
   const fa_size c_row = t->c_row, last = end == vecs ? t->last : VL;
 #define EACH_VECTOR FA_UNROLL for (int m = 0; m < rows; m++) FA_UNROLL for (int v = begin; v < end; v++)
 #define LOAD(p) (v == vecs - 1 ? v_load_n(p, last) : v_load(p))
   if (t->c_col == 1) EACH_VECTOR FA_PREFETCH_WRITE(c + m * c_row + v * VL);
-  tile_product(acc, rows, begin, end, t->a, t->a_row, t->a_col, tile_rows_of(t->b, t->b_row), t->K,
+  const fa_size b_row = masked ? t->b_row : vecs * VL;
+  tile_product(acc, rows, begin, end, t->a, a_row, a_col, tile_rows_of(t->b, b_row), t->K,
                masked && end == vecs, last, !masked, t->ahead, t->ahead_row);
   if (FA_UNLIKELY(t->c_col != 1)) {
     FA_ALIGN(64) real sums[TILE_ROWS * TILE_COLS];
@@ -166,27 +167,36 @@ FA_INLINE void product_sweep(const product_tile *t, const int rows, const int ve
 #undef LOAD
 }
 
-FA_INLINE void product_tile_body(const product_tile *t, const int rows, const int vecs, const int masked) {
-#define SWEEP(begin, end) product_sweep(t, rows, vecs, begin, end, masked)
+/* How a tile reads its operands. With 16 registers A has unit stride along k or lies in strips, whose columns stand one behind
+ * the other: strides that are literals. They leave a k of 12 multiply-adds in 22 instructions instead of 26 to 29, which
+ * counts where another thread uses the core, too: AVX2 on Zen 3, n = 512, column-major A 63 -> 79 GF/s, row-major 73 -> 80, and
+ * 91 and 94 before and after where none does. In one function with a branch GCC no longer keeps sums where they are. */
+enum { PRODUCT_STRIP = 1, PRODUCT_INPLACE = 2, PRODUCT_READS = 4 };
+FA_INLINE void product_tile_body(const product_tile *t, const int rows, const int vecs, const int reads) {
+  const int strip = reads & PRODUCT_STRIP;
+  const fa_size a_row = strip ? 1 : t->a_row, a_col = strip ? rows : FA_REGISTERS < 32 ? 1 : t->a_col;
+#define SWEEP(begin, end) product_sweep(t, rows, vecs, begin, end, (reads & PRODUCT_INPLACE) != 0, a_row, a_col)
   TILE_EACH_SWEEP(rows, vecs, SWEEP);
 #undef SWEEP
 }
 
-#define TILE_FUNCTION(rows, vecs)                                                                                    \
-  static void product_tile_packed_##rows##x##vecs(const product_tile *t) { product_tile_body(t, rows, vecs, 0); }   \
-  static void product_tile_inplace_##rows##x##vecs(const product_tile *t) { product_tile_body(t, rows, vecs, 1); }
-#define TILE_NAMES(kind, rows)                                                                    \
-  {                                                                                               \
-    product_tile_##kind##_##rows##x1, product_tile_##kind##_##rows##x2, product_tile_##kind##_##rows##x3, \
-        product_tile_##kind##_##rows##x4                                                          \
+#define TILE_FUNCTION(rows, vecs, reads) \
+  FA_NOINLINE void product_tile_##reads##_##rows##x##vecs(const product_tile *t) { product_tile_body(t, rows, vecs, reads); }
+#define TILE_FUNCTIONS(rows, reads) \
+  TILE_FUNCTION(rows, 1, reads) TILE_FUNCTION(rows, 2, reads) TILE_FUNCTION(rows, 3, reads) TILE_FUNCTION(rows, 4, reads)
+#define TILES_FUNCTIONS(reads) \
+  TILE_FUNCTIONS(1, reads) TILE_FUNCTIONS(2, reads) TILE_FUNCTIONS(3, reads) TILE_FUNCTIONS(4, reads) TILE_FUNCTIONS(5, reads) \
+  TILE_FUNCTIONS(6, reads)
+TILES_FUNCTIONS(0) TILES_FUNCTIONS(1) TILES_FUNCTIONS(2) TILES_FUNCTIONS(3)
+#define TILE_NAMES(rows, reads)                                                              \
+  {                                                                                        \
+    product_tile_##reads##_##rows##x1, product_tile_##reads##_##rows##x2, product_tile_##reads##_##rows##x3, \
+        product_tile_##reads##_##rows##x4                                                    \
   }
-#define TILE_FUNCTIONS(rows) TILE_FUNCTION(rows, 1) TILE_FUNCTION(rows, 2) TILE_FUNCTION(rows, 3) TILE_FUNCTION(rows, 4)
-TILE_FUNCTIONS(1) TILE_FUNCTIONS(2) TILE_FUNCTIONS(3) TILE_FUNCTIONS(4) TILE_FUNCTIONS(5) TILE_FUNCTIONS(6)
-#define TILE_TABLE(kind) \
-  {TILE_NAMES(kind, 1), TILE_NAMES(kind, 2), TILE_NAMES(kind, 3), \
-   TILE_NAMES(kind, 4), TILE_NAMES(kind, 5), TILE_NAMES(kind, 6)}
-static void (*const product_tile_table[2][TILE_ROWS][TILE_VECS])(const product_tile *) = {TILE_TABLE(packed),
-                                                                                           TILE_TABLE(inplace)};
+#define TILE_TABLE(reads) \
+  {TILE_NAMES(1, reads), TILE_NAMES(2, reads), TILE_NAMES(3, reads), TILE_NAMES(4, reads), TILE_NAMES(5, reads), TILE_NAMES(6, reads)}
+static void (*const product_tile_table[PRODUCT_READS][TILE_ROWS][TILE_VECS])(const product_tile *) = {
+    TILE_TABLE(0), TILE_TABLE(1), TILE_TABLE(2), TILE_TABLE(3)};
 
 /* Blocks are of equal length but for rounding, so that no short one is left over. */
 FA_INLINE fa_size product_even(fa_size total, fa_size block) {
@@ -382,7 +392,7 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
             tile.ahead = next + (t - tb) * k_len * tile.ahead_row;
             tile.c = (real *)p->c + m0 * p->c_row + n0 * p->c_col;
             if (final && p->bias) tile.bias = (const real *)p->bias + m0 * p->bias_row + n0 * p->bias_col;
-            product_tile_table[inplace][rows - 1][vecs - 1](&tile);
+            product_tile_table[(inplace ? PRODUCT_INPLACE : 0) | (p->pack_a ? PRODUCT_STRIP : 0)][rows - 1][vecs - 1](&tile);
           }
         }
         if (final && p->activation) product_activate(p, mb, me, qb * TILE_COLS, FA_MIN(qe * TILE_COLS, N));
@@ -672,11 +682,13 @@ FA_INLINE double output_cycles(const fa_product *p) {
   return p->c_col == 1 ? M * vecs * 2 : M * N * (p->c_row == 1 ? TURNED_CYCLES(blocks) : 4);
 }
 
-/* Rows of a tile: with 16 registers many rows go by three, (300, 1024, 1024) 91 against 86 by six, but (40, 1000, 1000) 81
- * against 84; by six also where A is packed, (1024, 1024, 1024) 84 against 88, k is short, (300, 4, 300) 34 and 36, or three
- * rows have too few sums to hide a multiply-add, (1000, 1000) by 12 57 and 73, (2000, 300) by 16 74 and 94. */
+/* Rows of a tile: with 16 registers many rows by long panels go by three, as tiles of six read a panel in two sweeps, half of each
+ * row at a time. GF/s by three and by six, and medians over minutes in which another thread used the core, too: (1024, 1024,
+ * 1024) 94 and 90, 76 and 82, (300, 1024, 300) 93 and 91, 76 and 85, but (1000, 700, 1000) 93 and 95, (512, 512, 512) 94 and
+ * 95, 78 and 82, (100, 100, 100) 85 and 88, 72 and 81. By six also where A is packed, (1024, 1024, 1024) 84 against 88, or
+ * three rows have too few sums to hide a multiply-add, (1000, 1000) by 12 57 and 73, (2000, 300) by 16 74 and 94. */
 FA_INLINE fa_size product_tile_rows(const fa_product *p) {
-  return FA_REGISTERS >= 32 || p->M <= 48 || p->N <= 2 * VL || p->K <= 12 || p->pack_a ? TILE_ROWS : TILE_ROWS / 2;
+  return FA_REGISTERS >= 32 || p->M <= 48 || p->N <= 2 * VL || p->k_block <= 768 || p->pack_a ? TILE_ROWS : TILE_ROWS / 2;
 }
 
 static void plan_panels(fa_product *p) {

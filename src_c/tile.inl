@@ -78,38 +78,41 @@ FA_INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const int rows, const in
     FA_UNROLL for (int v = begin; v < end; v++) bk[v] = TILE_B(v);
     FA_UNROLL for (int m = 0; m < rows; m++) {
       vec am = v_set1(a[m * a_row]);
-      FA_UNROLL for (int v = begin; v < end; v++) acc[m][v] = v_mac(am, bk[v], acc[m][v]);
+      FA_UNROLL for (int v = begin; v < end; v++) v_accumulate(&acc[m][v], am, bk[v]);
     }
   } else { /* hold the broadcasts, stream b: one register fewer */
     vec am[TILE_ROWS];
     FA_UNROLL for (int m = 0; m < rows; m++) am[m] = v_set1(a[m * a_row]);
     FA_UNROLL for (int v = begin; v < end; v++) {
       vec bv = TILE_B(v);
-      FA_UNROLL for (int m = 0; m < rows; m++) acc[m][v] = v_mac(am[m], bv, acc[m][v]);
+      FA_UNROLL for (int m = 0; m < rows; m++) v_accumulate(&acc[m][v], am[m], bv);
     }
   }
 #undef TILE_B
 }
 
 /* One sweep over k. With `fetch`, a literal, it asks in L2 for what will be wanted after it: `ahead` and so on, `ahead_row`
- * further at each k. With 16 registers two k a round where that is few sums: 8 multiply-adds, four cycles, leave room for
- * 24 instructions, and for 12 while another thread uses the core. One k takes 21 of them, two 35. AVX2 on Zen 3, (100, 8,
- * 256, 256): 10.7 and 15.3 ms, best and median, by one, 10.1 and 13.2 by two, 10.1 and 12.6 by four, but (20, 8, 512, 512)
- * 8.0, 8.1 and 8.6. Of 12 sums two k are slower: a loop of three rows by four vectors 99 GF/s and 88. */
-#define SWEEP_ROUND(precision, sums) \
-  (FA_REGISTERS < 32 && (precision) == FA_FULL && (sums) < 12 ? 2 : fa_word_rows(precision))
+ * further at each k, a line every other k. With 16 registers four k a round: a k of 8 multiply-adds, four cycles, leaves room
+ * for 24 instructions, and for 12 while another thread uses the core. One k a round takes 21 of them, two 17.5, four 15.5; 12
+ * multiply-adds take 27 and 22. AVX2 on Zen 3, gates of 4 rows, GF/s, best and median over minutes with such a thread: 95 and
+ * 83 by two k, 96 and 85 by four, of 6 rows 99 and 88 by one, 99 and 92 by four. */
+#define SWEEP_ROUND(precision) (FA_REGISTERS < 32 && (precision) == FA_FULL ? 4 : fa_word_rows(precision))
 FA_INLINE void tile_sweep(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end, const real *a,
                           fa_size a_row, fa_size a_col, tile_matrix b, const fa_precision precision, fa_size K,
                           const int masked, fa_size last, const int fetch, const real *ahead, fa_size ahead_row) {
-  const int word = fa_word_rows(precision), round = SWEEP_ROUND(precision, rows * (end - begin));
-  fa_size k = 0;
-  for (; k + round <= K; k += round, ahead += round / word * ahead_row) {
-    if (fetch) FA_PREFETCH_L2(ahead);
-    FA_UNROLL for (int j = 0; j < round; j++, a += a_col, b.at += j % word == 0 ? b.row : 0)
+  const int word = fa_word_rows(precision), round = SWEEP_ROUND(precision);
+  for (fa_size rounds = K / round; rounds > 0; rounds--, ahead += round / word * ahead_row) {
+    FA_UNROLL for (int j = 0; j < round; j++, a += a_col, b.at += j % word == 0 ? b.row : 0) {
+      if (fetch && j % 2 == 0) FA_PREFETCH_L2(ahead + j / word * ahead_row);
       tile_step(acc, rows, begin, end, a, a_row, &b, precision, j % word, masked, last);
+    }
   }
-  FA_UNROLL for (int j = 0; j < round - 1; j++)
-    if (k + j < K) tile_step(acc, rows, begin, end, a + j * a_col, a_row, &b, precision, j, masked, last);
+  if (word == 1)
+    for (fa_size left = K % round; left > 0; left--, a += a_col, b.at += b.row)
+      tile_step(acc, rows, begin, end, a, a_row, &b, precision, 0, masked, last);
+  else
+    FA_UNROLL for (int j = 0; j < round - 1; j++)
+      if (j < K % round) tile_step(acc, rows, begin, end, a + j * a_col, a_row, &b, precision, j, masked, last);
 }
 
 /* The whole sums of a sweep, acc = A B. Those with fewer than 8 sums would wait for each other's multiply-add (latency 4,

@@ -10,13 +10,15 @@
  *   arithmetic v_add, v_sub, v_mul, v_div, v_sqrt: correctly rounded
  *              v_fma a*b+c, v_fms a*b-c, v_fnma c-a*b: one rounding
  *              v_mac a*b+c: as many roundings as is fast; only for products, never where bits are promised
+ *              v_accumulate(sum, a, b): *sum = v_mac(a, b, *sum), for sums that should stay in their registers
  *              v_min a<b?a:b, v_max a>b?a:b: the second operand if either is NaN
  *              v_rint: to nearest, ties to even
  *              v_scale2(a, n): a * 2^n, n integral, one rounding also into the subnormals (|a| within 2^+-64 of 1,
  *              |n| <= 250 in float32, <= 2000 in float64); FA_SCALES_AT_ONCE where that is one instruction, not nine
  *   bits       v_bits, v_from_bits, v_and, v_or, v_xor, v_andnot (~a & b), vi_add, vi_sub, vi_and, vi_or, vi_xor,
  *              vi_shl, vi_shr (logical; the count is a literal), vi_gt, vi_eq
- *   choice     v_lt, v_le, v_gt, v_ge, v_eq (quiet, false for NaN), v_isnan -> vmask; m_and, m_or, m_not, m_any, m_first(n)
+ *   choice     m_below(a): a < 0, for v_sel alone and where -0 and NaN may be on either side
+ *              v_lt, v_le, v_gt, v_ge, v_eq (quiet, false for NaN), v_isnan -> vmask; m_and, m_or, m_not, m_any, m_first(n)
  *              v_sel(m, a, b), vi_sel: m ? a : b; v_unless(m, a): m ? 0 : a
  *   tables     v_lookup16, v_lookup32: table[index mod 16 or 32] by permutes where the CPU has them
  *              if FA_LOOKS_UP_ROWS: v_row_offsets(index), bytes to row index mod 32, and v_lookup_rows, a row for each lane
@@ -64,8 +66,16 @@
 FA_INLINE vec v_mac(vec a, vec b, vec c) { return v_fma(a, b, c); }
 #endif
 
+#ifndef FA_HAS_ACCUMULATE
+FA_INLINE void v_accumulate(vec *sum, vec a, vec b) { *sum = v_mac(a, b, *sum); }
+#endif
+
 #ifndef FA_HAS_UNLESS
 FA_INLINE vec v_unless(vmask m, vec a) { return v_sel(m, v_zero(), a); }
+#endif
+
+#ifndef FA_HAS_BELOW
+FA_INLINE vmask m_below(vec a) { return v_lt(a, v_zero()); }
 #endif
 
 FA_INLINE vec v_sign_bit(void) { return v_set1(R(-0.0)); }

@@ -71,6 +71,17 @@ FA_INLINE vec v_sqrt(vec a) { return P_(sqrt)(a); }
 FA_INLINE vec v_fma(vec a, vec b, vec c) { return P_(fmadd)(a, b, c); }
 FA_INLINE vec v_fms(vec a, vec b, vec c) { return P_(fmsub)(a, b, c); }
 FA_INLINE vec v_fnma(vec a, vec b, vec c) { return P_(fnmadd)(a, b, c); }
+/* GCC writes a sum that an intrinsic returns to whatever register is free, and of 12 of them that leaves moves in the loop. */
+#if defined(__GNUC__)
+#define FA_HAS_ACCUMULATE 1
+FA_INLINE void v_accumulate(vec *sum, vec a, vec b) {
+#if FA_F32
+  __asm__("vfmadd231ps %2, %1, %0" : "+x"(*sum) : "x"(a), "x"(b));
+#else
+  __asm__("vfmadd231pd %2, %1, %0" : "+x"(*sum) : "x"(a), "x"(b));
+#endif
+}
+#endif
 FA_INLINE vec v_min(vec a, vec b) { return P_(min)(a, b); }
 FA_INLINE vec v_max(vec a, vec b) { return P_(max)(a, b); }
 FA_INLINE vec v_rint(vec a) { return P_(round)(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -112,6 +123,8 @@ FA_INLINE int m_any(vmask a) { return P_(movemask)(a) != 0; }
 FA_INLINE vec v_sel(vmask m, vec a, vec b) { return P_(blendv)(b, a, m); }
 #define FA_HAS_UNLESS 1
 FA_INLINE vec v_unless(vmask m, vec a) { return v_andnot(m, a); } /* of a blend with zero GCC makes a comparison and this */
+#define FA_HAS_BELOW 1
+FA_INLINE vmask m_below(vec a) { return a; } /* a blend looks at the sign bit alone */
 FA_INLINE vint vi_sel(vmask m, vint a, vint b) { return V_TO_INT(v_sel(m, V_FROM_INT(a), V_FROM_INT(b))); }
 
 /* a * 2^n for integral |n| <= 2 * max exponent, in two multiplications by powers of two: the first is exact for
