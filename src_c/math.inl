@@ -69,14 +69,16 @@ FA_INLINE vec math_pow2(vec n) {
  * (Zen 3), ns an element in L2: silu 0.72 -> 0.47, its derivative 0.94 -> 0.65, exp 0.39 -> 0.26, swish 0.93 -> 0.61. */
 #define MATH_NEAR PICK(39.0, 600.0)    /* 2^n times a factor of 2^-64 is still normal */
 #define MATH_NEAR_ROOT PICK(6.2, 24.4) /* its square is near */
+/* By -|u|, which most bodies need anyway. */
+FA_INLINE vmask math_beyond(vec u, real limit) { return v_lt(v_or(u, v_sign_bit()), v_set1(-limit)); }
 FA_INLINE int math_near(vec u, real limit) {
-  return !FA_SCALES_AT_ONCE && FA_LIKELY(!m_any(v_gt(v_abs(u), v_set1(limit))));
+  return !FA_SCALES_AT_ONCE && FA_LIKELY(!m_any(math_beyond(u, limit)));
 }
 /* Returns `result`, an expression of the constant `near`. The halves of a cut body are near; the first tells where u is not. */
 #define MATH_RETURN_BY_RANGE(u, limit, cut, result)                               \
   do {                                                                            \
     if (cut && cut->part == CUT_FIRST_HALF)                                       \
-      *cut->far = m_or(*cut->far, v_gt(v_abs(u), v_set1(limit)));                 \
+      *cut->far = m_or(*cut->far, math_beyond(u, limit));                           \
     if (cut || math_near(u, limit)) {                                             \
       const int near = 1;                                                         \
       return result;                                                              \
@@ -122,13 +124,20 @@ FA_INLINE vec math_exp_by(vec x, const int near, const math_cut *cut) {
 FA_INLINE vec math_exp_of(vec x, const math_cut *cut) { MATH_RETURN_BY_RANGE(x, MATH_NEAR, cut, math_exp_by(x, near, cut)); }
 FA_INLINE vec math_exp(vec x) { return math_exp_of(x, NULL); }
 
-/* expm1(x + tail) for x <= 0: relative accuracy also next to 0. ln2 in one word is enough, as its error, times n, meets 2^n. */
-FA_INLINE vec math_expm1_negative(vec x, vec tail, const int has_tail, const math_cut *cut) {
+/* expm1(x + tail) = scale p + (scale - 1) for x <= 0: relative accuracy also next to 0. ln2 in one word is enough, as its
+ * error, times n, meets 2^n. */
+typedef struct {
+  vec scale, p;
+} math_expm1_parts;
+FA_INLINE math_expm1_parts math_expm1_reduced(vec x, vec tail, const int has_tail, const math_cut *cut) {
   x = v_max(v_set1(PICK(-20.0, -44.0)), x);
   vec n = math_exp_multiple(x), r = v_fnma(n, v_set1(LN2), x);
   math_exp_parts e = math_exp_of_rest(n, has_tail ? v_add(r, tail) : r, cut);
-  vec scale = math_pow2(e.n);
-  return v_fma(scale, e.p, v_sub(scale, v_set1(1)));
+  return (math_expm1_parts){math_pow2(e.n), e.p};
+}
+FA_INLINE vec math_expm1_negative(vec x, vec tail, const int has_tail, const math_cut *cut) {
+  math_expm1_parts e = math_expm1_reduced(x, tail, has_tail, cut);
+  return v_fma(e.scale, e.p, v_sub(e.scale, v_set1(1)));
 }
 
 /* A product and its rounding error, as an argument of exp: no tail beyond the range of exp, where it could overflow. */
@@ -181,7 +190,7 @@ FA_INLINE vec math_logistic_cube(math_logistic l) { return v_mul(math_logistic_s
 FA_INLINE vec math_logistic_scaled(math_logistic l, vec y) { return l.near ? y : v_scale2(y, l.n); }
 /* right for x >= 0 (and NaN), left * E for x < 0; left made of the mantissa, where that is the word. */
 FA_INLINE vec math_logistic_halves(math_logistic l, vec x, vec left_of_mantissa, vec right, vec denominator) {
-  vmask negative = v_lt(x, v_zero());
+  vmask negative = m_below(x);
   vec quotient = v_div(v_sel(negative, left_of_mantissa, right), denominator);
   return l.near ? quotient : v_scale2(quotient, v_sel(negative, l.n, v_zero()));
 }
@@ -230,12 +239,13 @@ FA_INLINE vec math_sigmoid_d2(vec x, vec tail, const int has_tail, vec factor) {
   return v_xor(v_scale2(quotient, l.n), v_and(x, v_sign_bit()));
 }
 
-/* tanh(x + tail) = -m / (m + 2) with m = expm1(-2|x|), and the sign of x. */
+/* tanh(x + tail) = m / (2 - m) with m = 1 - exp(-2|x|), and the sign of x. */
 FA_INLINE vec math_tanh_at(vec x, vec tail, const int has_tail, const math_cut *cut) {
   vec a = v_or(x, v_sign_bit());
   if (has_tail) tail = v_xor(v_add(tail, tail), v_andnot(x, v_sign_bit()));
-  vec m = math_expm1_negative(v_add(a, a), tail, has_tail, cut);
-  return v_copysign(v_div(m, v_add(m, v_set1(2))), x);
+  math_expm1_parts e = math_expm1_reduced(v_add(a, a), tail, has_tail, cut);
+  vec m = v_fnma(e.scale, e.p, v_sub(v_set1(1), e.scale));
+  return v_or(v_div(m, v_sub(v_set1(2), m)), v_and(x, v_sign_bit()));
 }
 FA_INLINE vec math_tanh(vec x) { return math_tanh_at(x, x, 0, NULL); }
 

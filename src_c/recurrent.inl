@@ -135,7 +135,8 @@ FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurre
   const fa_size tiles = gate_tiles(second ? &second_cell : s->cell, s->precision, n);
   const fa_size begin = second ? 0 : share->group_begin, end = second ? cell_groups(&second_cell, s->P) : share->group_end;
   const fa_size ahead_row = gate_ahead(s->precision, second ? s->H : s->inputs + s->R, end - begin, tiles);
-  FA_ALIGN(64) real z[TILE_ROWS * TILE_COLS];
+  FA_ALIGN(64) real z[LSTM_ROWS * TILE_COLS];
+  fa_size waiting = 0; /* rows in z */
   cell_slots q;
   if (!plain) q.count = 0;
   for (fa_size k = begin; k < end; k++) {
@@ -143,8 +144,11 @@ FA_INLINE void forward_step_body(const fa_recurrent_forward *s, const fa_recurre
     for (fa_size i = 0; i < tiles; i++) {
       const step_tile tile = step_tile_at(share->row_begin, n, i, tiles, g, after, ahead_row);
       if (plain) {
-        step_product(s, t, &tile, z, TILE_COLS, VL);
-        lstm_cell(s, t, g, tile.first, tile.rows, z, keep);
+        step_product(s, t, &tile, z + waiting * TILE_COLS, TILE_COLS, VL);
+        waiting += tile.rows;
+        if (i + 1 < tiles && waiting + TILE_ROWS <= LSTM_ROWS) continue;
+        lstm_cell(s, t, g, tile.first + tile.rows - waiting, waiting, z, keep);
+        waiting = 0;
         continue;
       }
       if (second)

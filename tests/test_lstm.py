@@ -138,6 +138,31 @@ def test_large_weights():
     np.testing.assert_allclose(y, wide(x.astype(np.float64)), atol=2e-4)
 
 
+@pytest.mark.parametrize("far", [50.0, 300.0, np.inf, np.nan])
+def test_same_bits_beside_far_gates(far, isa, dtype):
+    """One sequence drives its gates to where exp(-|z|) is a subnormal or 0. Its own result is right, and those beside it,
+    which share groups of rows with it, do not notice."""
+    layer = randomize(fa.nn.LSTM(3, 20, time_major=True, dtype=dtype))
+    weight_ih = layer.parameters()["weight_ih_l0"]
+    weight = weight_ih.value.copy()
+    weight[:, 2] = 1
+    weight_ih.value = weight
+    x = np.random.default_rng(3).normal(size=(4, 26, 3)).astype(dtype)
+    x[:, :, 2] = 0
+    calm = layer(x)
+    for row, sign in ((17, 1), (5, -1), (0, 1), (25, -1)):
+        moved = x.copy()
+        moved[2, row, 2] = sign * far
+        y = layer(moved)
+        others = np.arange(26) != row
+        np.testing.assert_array_equal(y[:, others], calm[:, others])
+        assert not np.array_equal(y[2:, row], calm[2:, row])
+        with np.errstate(all="ignore"):
+            wanted = expected(layer, moved)[0]
+        np.testing.assert_allclose(y, wanted, rtol=0, atol=1e-5 if dtype == np.float32 else 1e-13)
+        np.testing.assert_array_equal(layer.forward(moved)[0], y)
+
+
 @pytest.mark.parametrize("batch", [1, 9])
 def test_any_layout_of_x_and_dy(batch):
     layer = randomize(fa.nn.LSTM(6, 10, dtype=np.float32))
