@@ -140,8 +140,8 @@ def test_large_weights():
 
 @pytest.mark.parametrize("far", [50.0, 300.0, np.inf, np.nan])
 def test_same_bits_beside_far_gates(far, isa, dtype):
-    """One sequence drives its gates to where exp(-|z|) is a subnormal or 0. Its own result is right, and those beside it,
-    which share groups of rows with it, do not notice."""
+    """One sequence drives its gates to where exp(-|z|) is a subnormal or 0. Its own result is right, and those which
+    share rows of a tile with it do not notice."""
     layer = randomize(fa.nn.LSTM(3, 20, time_major=True, dtype=dtype))
     weight_ih = layer.parameters()["weight_ih_l0"]
     weight = weight_ih.value.copy()
