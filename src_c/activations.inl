@@ -116,8 +116,9 @@ FA_INLINE int map_next(map_run *run, const int operands) {
  * fields of the run are copied to locals: vector stores may alias anything, and the loop would read them again. `held`: no
  * parameter is an array, and what the body makes of them alone is computed once.
  * `halved`: chains of dependent operations too long for the CPU to look past, those of the precise bodies and on some
- * instruction sets (FA_CUTS_ALL) the others, run as two loops over MAP_AHEAD vectors, two a turn, the second from where the
- * first left them (math_cut). */
+ * instruction sets (FA_CUTS_ALL) the others, run as two loops over up to MAP_AHEAD vectors, two a turn, the second from where
+ * the first left them (math_cut). The last ones, four at least, too: AVX2 on Zen 3, 24 vectors of sigmoid 7 %, 8 of tanh 25 %
+ * of the time. */
 enum { MAP_AHEAD = 16 };
 #define MAP_LOAD(k, i) v_load(in[k] + ((i) & mask[k]))
 #define MAP_BODY(data, count, held, i, result, y)                                  \
@@ -132,7 +133,7 @@ enum { MAP_AHEAD = 16 };
     else v_store(out + (i), y);           \
   } while (0)
 #define MAP_PART(data, count, held, result, part, store)                           \
-  for (int j = 0; j < MAP_AHEAD; j += 2) {                                         \
+  for (int j = 0; j < ahead; j += 2) {                                             \
     vec y[2];                                                                      \
     FA_UNROLL for (int v = 0; v < 2; v++) {                                        \
       const math_cut half = {part, {state[0] + j + v, state[1] + j + v, state[2] + j + v}, &far}, *cut = &half; \
@@ -144,16 +145,17 @@ enum { MAP_AHEAD = 16 };
 #define MAP_LOOP(data, count, halved, held, result)                                \
   while (i < n) {                                                                  \
     fa_size end = n;                                                               \
-    if (halved && i + MAP_AHEAD * VL <= n) {                                       \
+    const int ahead = (int)FA_MIN(MAP_AHEAD, (n - i) / VL) & ~1;                   \
+    if (halved && ahead >= 4) {                                                    \
       vec state[3][MAP_AHEAD];                                                     \
       vmask far = m_first(0);                                                      \
       MAP_PART(data, count, held, result, CUT_FIRST_HALF, (void)y[v])              \
       if (FA_LIKELY(!m_any(far))) {                                                \
         MAP_PART(data, count, held, result, CUT_SECOND_HALF, MAP_STORE(i + (j + v) * VL, y[v])) \
-        i += MAP_AHEAD * VL;                                                       \
+        i += ahead * VL;                                                           \
         continue;                                                                  \
       }                                                                            \
-      end = i + MAP_AHEAD * VL;                                                    \
+      end = i + ahead * VL;                                                        \
     }                                                                              \
     const math_cut *cut = NULL;                                                    \
     for (; i < end; i += VL) {                                                     \
