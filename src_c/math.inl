@@ -10,7 +10,7 @@
  *   expm1, x <= 0       2^n p + (2^n - 1), p = r + r^2 Q(r); ln2 in one word                 0.9 / 0.8      0.11
  *   sigmoid             1 / (1 + E), or E / (1 + E) for x < 0; E = exp(-|x|)                 2.3 / 1.9      0.16
  *   sigmoid'            E / (1 + E (E + 2))                                                2.4 / 2.0      0.17
- *   tanh                -m / (m + 2), m = expm1(-2|x|)                                       2.5 / 2.4      0.16
+ *   tanh                m / (2 - m), m = 1 - exp(-2|x|)                                      2.5 / 2.4      0.16
  *   log1p(u) / u        16 pieces of [0, 1]                                                0.6 / 0.6      -
  *   log                 2^k m; log m by log1p of m - 1 or of 1 / m - 1                     1.8 / 1.4      -
  *   Phi(-t), gelu'      32 pieces of [0, 5.9) ([0, 6.9) in float64), then exp(-t^2 / 2)      2.6, 2.6       0.16
@@ -78,7 +78,7 @@ FA_INLINE int math_near(vec u, real limit) {
 #define MATH_RETURN_BY_RANGE(u, limit, cut, result)                               \
   do {                                                                            \
     if (cut && cut->part == CUT_FIRST_HALF)                                       \
-      *cut->far = m_or(*cut->far, math_beyond(u, limit));                           \
+      *cut->far = m_or(*cut->far, math_beyond(u, limit));                         \
     if (cut || math_near(u, limit)) {                                             \
       const int near = 1;                                                         \
       return result;                                                              \

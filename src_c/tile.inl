@@ -103,7 +103,7 @@ FA_INLINE void tile_sweep(vec acc[TILE_ROWS][TILE_VECS], const int rows, const i
   const int word = fa_word_rows(precision), round = SWEEP_ROUND(precision);
   for (fa_size rounds = K / round; rounds > 0; rounds--, ahead += round / word * ahead_row) {
     FA_UNROLL for (int j = 0; j < round; j++, a += a_col, b.at += j % word == 0 ? b.row : 0) {
-      if (fetch && j % 2 == 0) FA_PREFETCH_L2(ahead + j / word * ahead_row);
+      if (fetch && j % (2 * word) == 0) FA_PREFETCH_L2(ahead + j / word * ahead_row);
       tile_step(acc, rows, begin, end, a, a_row, &b, precision, j % word, masked, last);
     }
   }
