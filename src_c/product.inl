@@ -187,16 +187,24 @@ FA_INLINE void product_tile_body(const product_tile *t, const int rows, const in
 #define TILES_FUNCTIONS(reads) \
   TILE_FUNCTIONS(1, reads) TILE_FUNCTIONS(2, reads) TILE_FUNCTIONS(3, reads) TILE_FUNCTIONS(4, reads) TILE_FUNCTIONS(5, reads) \
   TILE_FUNCTIONS(6, reads)
-TILES_FUNCTIONS(0) TILES_FUNCTIONS(1) TILES_FUNCTIONS(2) TILES_FUNCTIONS(3)
-#define TILE_NAMES(rows, reads)                                                              \
-  {                                                                                        \
+TILES_FUNCTIONS(0) TILES_FUNCTIONS(2)
+#if FA_REGISTERS < 32
+TILES_FUNCTIONS(1) TILES_FUNCTIONS(3)
+#endif
+#define TILE_NAMES(rows, reads)                                                                             \
+  {                                                                                                         \
     product_tile_##reads##_##rows##x1, product_tile_##reads##_##rows##x2, product_tile_##reads##_##rows##x3, \
-        product_tile_##reads##_##rows##x4                                                    \
+        product_tile_##reads##_##rows##x4                                                                   \
   }
 #define TILE_TABLE(reads) \
   {TILE_NAMES(1, reads), TILE_NAMES(2, reads), TILE_NAMES(3, reads), TILE_NAMES(4, reads), TILE_NAMES(5, reads), TILE_NAMES(6, reads)}
 static void (*const product_tile_table[PRODUCT_READS][TILE_ROWS][TILE_VECS])(const product_tile *) = {
-    TILE_TABLE(0), TILE_TABLE(1), TILE_TABLE(2), TILE_TABLE(3)};
+#if FA_REGISTERS < 32
+    TILE_TABLE(0), TILE_TABLE(1), TILE_TABLE(2), TILE_TABLE(3)
+#else /* whose strides vary: for strips, too */
+    TILE_TABLE(0), TILE_TABLE(0), TILE_TABLE(2), TILE_TABLE(2)
+#endif
+};
 
 /* Blocks are of equal length but for rounding, so that no short one is left over. */
 FA_INLINE fa_size product_even(fa_size total, fa_size block) {
