@@ -2,8 +2,8 @@
  *
  * PANELS, vectors along n: register tiles of TILE_ROWS x TILE_COLS over k blocks. B lies in zero-padded panels of
  *   TILE_COLS columns (prepacked, or packed block by block here), or is read in place where its rows are contiguous
- *   and too few rows of A would share a packed copy. A is read in place with broadcasts, or packed in strips
- *   [k][rows of the tile] where its rows are not contiguous.
+ *   and too few rows of A would share a packed copy. A is read in place with broadcasts; where its rows are not contiguous
+ *   it is packed, in strips [k][rows of the tile], or in rows if B is read in place.
  * DOTS, vectors along k: few rows or columns, both operands contiguous along k; sums across lanes at the end.
  * ROW, one row of A by row-major B: the sums stay in L1 while B streams past, eight whole rows at a time; also for any
  *   number of rows if B has no more.
@@ -143,7 +143,7 @@ FA_INLINE void product_sweep(const product_tile *t, const int rows, const int ve
   const fa_size b_row = masked ? t->b_row : vecs * VL;
   tile_product(acc, rows, begin, end, t->a, a_row, a_col, tile_rows_of(t->b, b_row), t->K,
                masked && end == vecs, last, !masked, t->ahead, t->ahead_row);
-  if (FA_UNLIKELY(t->c_col != 1)) {
+  if (FA_UNLIKELY(t->c_col != 1 || (t->bias && !t->bias_col))) { /* C turned, or its bias */
     FA_ALIGN(64) real sums[TILE_ROWS * TILE_COLS];
     product_tile part = *t;
     part.c += begin * VL * t->c_col;
@@ -153,10 +153,7 @@ FA_INLINE void product_sweep(const product_tile *t, const int rows, const int ve
     return;
   }
   if (t->add) EACH_VECTOR acc[m][v] = v_add(LOAD(c + m * c_row + v * VL), acc[m][v]);
-  if (t->bias) {
-    if (t->bias_col) EACH_VECTOR acc[m][v] = v_add(acc[m][v], LOAD(t->bias + v * VL));
-    else EACH_VECTOR acc[m][v] = v_add(acc[m][v], v_set1(t->bias[m * t->bias_row]));
-  }
+  if (t->bias) EACH_VECTOR acc[m][v] = v_add(acc[m][v], LOAD(t->bias + v * VL));
   if (last == VL) EACH_VECTOR v_store(c + m * c_row + v * VL, acc[m][v]);
   else
     FA_UNROLL for (int m = 0; m < rows; m++) {
@@ -167,15 +164,16 @@ FA_INLINE void product_sweep(const product_tile *t, const int rows, const int ve
 #undef LOAD
 }
 
-/* How a tile reads its operands. With 16 registers A has unit stride along k or lies in strips, whose columns stand one behind
- * the other: strides that are literals. They leave a k of 12 multiply-adds in 22 instructions instead of 26 to 29, which
- * counts where another thread uses the core, too: AVX2 on Zen 3, n = 512, column-major A 63 -> 79 GF/s, row-major 73 -> 80, and
- * 91 and 94 before and after where none does. In one function with a branch GCC no longer keeps sums where they are. */
-enum { PRODUCT_STRIP = 1, PRODUCT_INPLACE = 2, PRODUCT_READS = 4 };
+/* How a tile reads its operands: rows of A or strips of it, and packed panels; or rows, and the rows of B in place. TILE_TERSE
+ * rows have unit stride along k, and the columns of a strip stand one behind the other: strides that are literals. They leave
+ * a k of 12 multiply-adds in 22 instructions instead of 26 to 29, which counts where another thread uses the core, too: AVX2
+ * on Zen 3, n = 512, column-major A 63 -> 79 GF/s, row-major 73 -> 80, and 91 and 94 before and after where none does. In one
+ * function with a branch GCC no longer keeps sums where they are. */
+enum { PRODUCT_OF_ROWS, PRODUCT_INPLACE, PRODUCT_OF_STRIPS, PRODUCT_READS };
 FA_INLINE void product_tile_body(const product_tile *t, const int rows, const int vecs, const int reads) {
-  const int strip = reads & PRODUCT_STRIP;
-  const fa_size a_row = strip ? 1 : t->a_row, a_col = strip ? rows : FA_REGISTERS < 32 ? 1 : t->a_col;
-#define SWEEP(begin, end) product_sweep(t, rows, vecs, begin, end, (reads & PRODUCT_INPLACE) != 0, a_row, a_col)
+  const int strip = reads == PRODUCT_OF_STRIPS;
+  const fa_size a_row = TILE_TERSE && strip ? 1 : t->a_row, a_col = !TILE_TERSE ? t->a_col : strip ? rows : 1;
+#define SWEEP(begin, end) product_sweep(t, rows, vecs, begin, end, reads == PRODUCT_INPLACE, a_row, a_col)
   TILE_EACH_SWEEP(rows, vecs, SWEEP);
 #undef SWEEP
 }
@@ -187,10 +185,6 @@ FA_INLINE void product_tile_body(const product_tile *t, const int rows, const in
 #define TILES_FUNCTIONS(reads) \
   TILE_FUNCTIONS(1, reads) TILE_FUNCTIONS(2, reads) TILE_FUNCTIONS(3, reads) TILE_FUNCTIONS(4, reads) TILE_FUNCTIONS(5, reads) \
   TILE_FUNCTIONS(6, reads)
-TILES_FUNCTIONS(0) TILES_FUNCTIONS(2)
-#if FA_REGISTERS < 32
-TILES_FUNCTIONS(1) TILES_FUNCTIONS(3)
-#endif
 #define TILE_NAMES(rows, reads)                                                                             \
   {                                                                                                         \
     product_tile_##reads##_##rows##x1, product_tile_##reads##_##rows##x2, product_tile_##reads##_##rows##x3, \
@@ -198,11 +192,15 @@ TILES_FUNCTIONS(1) TILES_FUNCTIONS(3)
   }
 #define TILE_TABLE(reads) \
   {TILE_NAMES(1, reads), TILE_NAMES(2, reads), TILE_NAMES(3, reads), TILE_NAMES(4, reads), TILE_NAMES(5, reads), TILE_NAMES(6, reads)}
+TILES_FUNCTIONS(0) TILES_FUNCTIONS(1)
+#if TILE_TERSE
+TILES_FUNCTIONS(2)
+#endif
 static void (*const product_tile_table[PRODUCT_READS][TILE_ROWS][TILE_VECS])(const product_tile *) = {
-#if FA_REGISTERS < 32
-    TILE_TABLE(0), TILE_TABLE(1), TILE_TABLE(2), TILE_TABLE(3)
-#else /* whose strides vary: for strips, too */
-    TILE_TABLE(0), TILE_TABLE(0), TILE_TABLE(2), TILE_TABLE(2)
+#if TILE_TERSE
+    TILE_TABLE(0), TILE_TABLE(1), TILE_TABLE(2)
+#else
+    TILE_TABLE(0), TILE_TABLE(1), TILE_TABLE(0)
 #endif
 };
 
@@ -270,7 +268,7 @@ static void product_pack(fa_size K, fa_size N, const void *b, fa_size b_row, fa_
  * are filled column by column, so that a cache line of A is read once: its strips apart would read each line 3.7 times,
  * from beyond L2 where columns stand multiples of 4 KB apart. Stores run up to VL - 1 elements past each k; the next one
  * mends it, and the last one falls into the gap that separates the strips. */
-FA_INLINE fa_size strip_size(fa_size K) { return K * TILE_ROWS + VL; }
+FA_INLINE fa_size strip_size(fa_size K) { return FA_ROUND_UP(K, VL) * TILE_ROWS + VL; }
 
 static void pack_strips(fa_size K, fa_size M, fa_size units, fa_size t0, fa_size t1, const real *a, fa_size a_row,
                         fa_size a_col, real *out) {
@@ -296,6 +294,17 @@ static void pack_strips(fa_size K, fa_size M, fa_size units, fa_size t0, fa_size
     for (fa_size k = 0; k < K; k++)
       for (fa_size m = 0; m < rows; m++) out[k * rows + m] = a[(m0 + m) * a_row + k * a_col];
   }
+}
+
+/* The same rows of A as rows, each K elements and up to the next vector, which take no more room. */
+static void pack_rows(fa_size K, fa_size rows, const real *a, fa_size a_row, fa_size a_col, real *out) {
+  const fa_size pitch = FA_ROUND_UP(K, VL);
+  if (a_row == 1) {
+    for (fa_size k = 0; k < K; k += VL) pack_transposed(a + k * a_col, a_col, K - k, rows, out + k, pitch);
+    return;
+  }
+  for (fa_size m = 0; m < rows; m++)
+    for (fa_size k = 0; k < K; k++) out[m * pitch + k] = a[m * a_row + k * a_col];
 }
 
 /* ---- the activation, on a block of C that was just written ---- */
@@ -343,6 +352,7 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
   const fa_size M = p->M, N = p->N, K = p->K, k_block = p->k_block;
   const fa_size m_tiles = product_m_tiles(p, t1 - t0), n_panels = p->pack_b ? PRODUCT_N_PANELS : q1 - q0;
   const int inplace = !p->pack_b && !p->packed;
+  const int reads = inplace ? PRODUCT_INPLACE : p->pack_a ? PRODUCT_OF_STRIPS : PRODUCT_OF_ROWS;
   const int once = p->pack_b && m_tiles == t1 - t0; /* one block of A: panels are packed into the places of the last */
   real *const packed_b = workspace;
   real *const packed_a = workspace + (p->pack_b ? k_block * TILE_COLS * FA_MIN(once ? PACK_PANELS : n_panels, q1 - q0) : 0);
@@ -356,8 +366,11 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
       for (fa_size tb = t0; tb < t1; tb += m_tiles) {
         const fa_size te = FA_MIN(tb + m_tiles, t1);
         const fa_size mb = share(M, p->row_units, tb), me = share(M, p->row_units, te);
-        if (p->pack_a)
-          pack_strips(k_len, M, p->row_units, tb, te, (const real *)p->a + k0 * p->a_col, p->a_row, p->a_col, packed_a);
+        const real *const a = (const real *)p->a + k0 * p->a_col;
+        if (p->pack_a && inplace)
+          pack_rows(k_len, me - mb, a + mb * p->a_row, p->a_row, p->a_col, packed_a);
+        else if (p->pack_a)
+          pack_strips(k_len, M, p->row_units, tb, te, a, p->a_row, p->a_col, packed_a);
         for (fa_size q = qb; q < qe; q++) {
           const fa_size n0 = q * TILE_COLS, cols = panel_cols(N, q), vecs = FA_CEIL_DIV(cols, VL);
           const real *b = p->packed ? p->packed : (const real *)p->b + k0 * p->b_row + n0 * p->b_col, *next = b;
@@ -390,17 +403,21 @@ static void product_panels(const fa_product *p, fa_size t0, fa_size t1, fa_size 
           }
           for (fa_size t = tb; t < te; t++) {
             const fa_size m0 = share(M, p->row_units, t), rows = share(M, p->row_units, t + 1) - m0;
-            if (p->pack_a) {
+            if (reads == PRODUCT_OF_STRIPS) {
               tile.a = packed_a + (t - tb) * strip_size(k_len);
               tile.a_row = 1;
               tile.a_col = rows;
+            } else if (p->pack_a) {
+              tile.a_row = FA_ROUND_UP(k_len, VL);
+              tile.a_col = 1;
+              tile.a = packed_a + (m0 - mb) * tile.a_row;
             } else {
-              tile.a = (const real *)p->a + m0 * p->a_row + k0 * p->a_col;
+              tile.a = a + m0 * p->a_row;
             }
             tile.ahead = next + (t - tb) * k_len * tile.ahead_row;
             tile.c = (real *)p->c + m0 * p->c_row + n0 * p->c_col;
             if (final && p->bias) tile.bias = (const real *)p->bias + m0 * p->bias_row + n0 * p->bias_col;
-            product_tile_table[(inplace ? PRODUCT_INPLACE : 0) | (p->pack_a ? PRODUCT_STRIP : 0)][rows - 1][vecs - 1](&tile);
+            product_tile_table[reads][rows - 1][vecs - 1](&tile);
           }
         }
         if (final && p->activation) product_activate(p, mb, me, qb * TILE_COLS, FA_MIN(qe * TILE_COLS, N));

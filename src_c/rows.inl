@@ -38,8 +38,7 @@ enum { ROW_LANES = 4 * FA_MAX_VL, ROW_LEVELS = FA_F32 ? 6 : 5 };
 enum { ROW_SHORT = 32, ROW_BLOCK = 512, ROW_MIDDLE = 512, ROW_FEW = 8, ROW_WIDE = 4, ROW_PANEL = 64 };
 
 /* Variants of one body: bits. */
-enum { ROW_PLAIN = 0, ROW_LOG = 1, ROW_SCALED = 2, ROW_NEGATED = 4, ROW_REDUCED = 8, ROW_TIMES_DY = 16, ROW_CENTRED = 32,
-       ROW_CAREFUL = 64 };
+enum { ROW_PLAIN = 0, ROW_LOG = 1, ROW_SCALED = 2, ROW_REDUCED = 4, ROW_TIMES_DY = 8, ROW_CENTRED = 16, ROW_CAREFUL = 32 };
 
 /* What a body is compiled for. */
 typedef struct {
@@ -50,7 +49,7 @@ typedef struct {
 } rows_mode;
 
 /* Operands of `times` groups of wide vectors of rows (across) or wide rows (along); strides in bytes. */
-typedef struct {
+typedef struct rows_job {
   const char *in[FA_ROWS_OPERANDS];
   fa_size in_lane[FA_ROWS_OPERANDS], in_unit[FA_ROWS_OPERANDS];
   fa_size in_wide[FA_ROWS_OPERANDS]; /* from one of the vectors of rows, or rows, to the next */
@@ -59,6 +58,8 @@ typedef struct {
   fa_size times;
   fa_size units; /* of the row */
   fa_size lanes; /* across: rows; along: elements in the last unit */
+  real sign;     /* of a scaled body: 0, or -0 where x counts with its sign changed (softmin) */
+  const struct rows_job *whole; /* what this is the rest of */
 } rows_job;
 
 /* Where a pass over the units stands: unit u of the w-th of those that go together, of which `lanes` lanes count. In a sum: its
@@ -369,7 +370,7 @@ FA_INLINE rows_row rows_known(const rows_row *rows, int w) {
 /* x, or -x for softmin. */
 FA_INLINE vec rows_x(const rows_job *job, rows_place at, rows_mode m) {
   vec x = rows_load(job, (m.kind & ROW_TIMES_DY) ? 1 : 0, at, m);
-  return (m.kind & ROW_NEGATED) ? v_neg(x) : x;
+  return (m.kind & ROW_SCALED) ? v_xor(x, v_set1(job->sign)) : x;
 }
 
 /* The greatest lane of each of VL vectors, each in its own lane. */
@@ -549,13 +550,14 @@ FA_INLINE void softmax_backward_term(const rows_job *job, rows_place at, rows_ro
 }
 ROWS_SUM(softmax_backward_term, SUM_PLAIN, rows_nothing_ahead)
 
-/* softmax: dx = y (dy - sum(dy y)); log_softmax: dx = dy - exp(y) sum(dy); over the temperature. in = dy, y. */
+/* softmax: dx = y (dy - sum(dy y)); log_softmax: dx = dy - exp(y) sum(dy); over the temperature, of softmin over minus that.
+ * in = dy, y. */
 FA_INLINE void rows_softmax_backward(const rows_job *job, rows_mode m) {
   rows_sum total[ROW_PANEL];
   rows_row row[ROW_PANEL];
   ROWS_WIDE(m, w) {
     row[w] = (rows_row){.top = v_zero()};
-    if (m.kind & ROW_SCALED) row[w].temperature = rows_value(job, 2, w, m);
+    if (m.kind & ROW_SCALED) row[w].temperature = v_xor(rows_value(job, 2, w, m), v_set1(job->sign));
   }
   softmax_backward_terms(job, row, total, m);
   ROWS_WIDE(m, w) row[w].sum = v_add(total[w].sum, total[w].lost);
@@ -563,9 +565,8 @@ FA_INLINE void rows_softmax_backward(const rows_job *job, rows_mode m) {
     vec y = rows_load(one_row, 1, at, m), dy = softmax_shown(rows_load(one_row, 0, at, m), y, m.kind);
     rows_prefetch(one_row, 0, at, m);
     rows_prefetch(one_row, 1, at, m);
-    vec dx = (m.kind & ROW_LOG)       ? v_fnma(rows_exp((math_pair){y, v_zero()}, 0), known.sum, dy)
-             : (m.kind & ROW_NEGATED) ? v_mul(y, v_sub(known.sum, dy))
-                                      : v_mul(y, v_sub(dy, known.sum));
+    vec dx = (m.kind & ROW_LOG) ? v_fnma(rows_exp((math_pair){y, v_zero()}, 0), known.sum, dy)
+                                : v_mul(y, v_sub(dy, known.sum));
     rows_store(one_row, at, (m.kind & ROW_SCALED) ? v_div(dx, known.temperature) : dx, m);
   });
 }
@@ -858,18 +859,8 @@ FA_INLINE int size_of_rows(const rows_job *job, rows_row *row, vmask *floored, r
   return 1;
 }
 
-/* Runs `body`, with care if it says (0) that the rows need it; then those of a block, too, go one at a time. */
-#define SIZE_RUN(body, job, m)                                                                                         \
-  do {                                                                                                                 \
-    rows_mode careful = (m).block ? rows_one(m) : (m);                                                                 \
-    careful.kind |= ROW_CAREFUL;                                                                                       \
-    if (FA_LIKELY(body(job, m))) return;                                                                               \
-    rows_job one = *(job);                                                                                             \
-    for (int w = 0; w < ((m).block ? VL : 1); w++, rows_next(&one)) (void)body(&one, careful);                         \
-  } while (0)
-
 /* y = (x - mean) / sqrt(variance + epsilon), 0 where masked; y = x / max(norm, epsilon). */
-FA_INLINE int rows_sized_as(const rows_job *job, rows_mode m) {
+FA_INLINE int rows_sized(const rows_job *job, rows_mode m) {
   rows_row row[ROW_PANEL];
   vmask floored[ROW_PANEL];
   if (!size_of_rows(job, row, floored, m)) return 0;
@@ -879,7 +870,6 @@ FA_INLINE int rows_sized_as(const rows_job *job, rows_mode m) {
   });
   return 1;
 }
-FA_INLINE void rows_sized(const rows_job *job, rows_mode m) { SIZE_RUN(rows_sized_as, job, m); }
 
 /* x / norm, whose gradient is what dy y takes: of p = 1 its sign, of p = infinity that of the greatest, elsewhere 0. */
 FA_INLINE vec size_slope(vec x, vec y, const rows_row *row, rows_mode m) {
@@ -903,7 +893,7 @@ FA_INLINE void size_backward_term(const rows_job *job, rows_place at, rows_row *
 ROWS_SUM(size_backward_term, SIZE_BACKWARD_HOW(m.kind), rows_nothing_ahead)
 
 /* dx = (dy - mean(dy) - y mean(dy y)) / deviation, or (dy - norm' sum(dy y)) / norm, or dy / epsilon. in = dy, x. */
-FA_INLINE int rows_sized_backward_as(const rows_job *job, rows_mode m) {
+FA_INLINE int rows_sized_backward(const rows_job *job, rows_mode m) {
   rows_row row[ROW_PANEL];
   rows_sum total[ROW_PANEL];
   vmask floored[ROW_PANEL];
@@ -930,7 +920,6 @@ FA_INLINE int rows_sized_backward_as(const rows_job *job, rows_mode m) {
   });
   return 1;
 }
-FA_INLINE void rows_sized_backward(const rows_job *job, rows_mode m) { SIZE_RUN(rows_sized_backward_as, job, m); }
 
 /* ---- Layouts ---------------------------------------------------------------------------------------------------- */
 
@@ -1022,8 +1011,8 @@ FA_INLINE const rows_body *rows_exact(const rows_bodies *bodies, fa_size n) {
   return NULL;
 }
 
-/* Chooses the layout and goes through the rows. */
-static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
+/* Chooses the layout and goes through the rows; sign: see rows_job. */
+static void rows_run(const fa_rows_args *args, const rows_bodies *bodies, real sign) {
   const fa_size item = sizeof(real);
   int elements_adjoin = !bodies->out_is_row || args->out_stride == item;
   int rows_adjoin = !bodies->out_is_row || args->out_row_stride == item;
@@ -1048,7 +1037,7 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
     else if (turned || rows_adjoin)
       body = bodies->across[left < bodies->across[0].wide * VL];
     const fa_size rows = along ? 1 : FA_MIN(VL, left), together = rows * body.wide;
-    rows_job job = {.units = along ? FA_CEIL_DIV(args->n, VL) : args->n, .times = left / together};
+    rows_job job = {.units = along ? FA_CEIL_DIV(args->n, VL) : args->n, .times = left / together, .sign = sign};
     job.lanes = along ? (args->n + VL - 1) % VL + 1 : rows;
     for (int k = 0; k < bodies->operands; k++) {
       job.in[k] = (const char *)args->in[k] + row * args->in_row_stride[k];
@@ -1074,6 +1063,7 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
 #define ROWS_BODY(name, body, across, dense, wide, kind, block, vectors)                                               \
   FA_NOINLINE void name(const rows_job *job) {                                                                         \
     rows_job own = *job;                                                                                               \
+    own.whole = job;                                                                                                   \
     for (; own.times > 0; own.times--) {                                                                               \
       if (vectors) own.units = vectors, own.lanes = VL; /* which the compiler knows in each round */                   \
       body(&own, (rows_mode){across, dense, (block) ? 1 : (wide), kind, block});                                       \
@@ -1089,17 +1079,15 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
   ROWS_BODY(name##_wide, body, 1, 1, ROW_WIDE, kind, 0, 0)                                                             \
   ROWS_BODY(name##_across, body, 1, 1, 1, kind, 0, 0)                                                                  \
   ROWS_BODY(name##_gathered, body, 1, 0, 1, kind, 0, 0)                                                                \
-  static void name##_rows(const fa_rows_args *args) {                                                                  \
-    static const rows_bodies bodies = {ROWS_BLOCK_ENTRY_##block(name),                                                 \
-                                       {{name##_pairs, 2}, {name##_along, 1}},                                         \
-                                       {name##_panel, ROW_PANEL},                                                      \
-                                       {{name##_wide, ROW_WIDE}, {name##_across, 1}},                                  \
-                                       {name##_gathered, 1},                                                           \
-                                       count,                                                                          \
-                                       {row0, row1, row2},                                                             \
-                                       out_row};                                                                       \
-    rows_run(args, &bodies);                                                                                           \
-  }
+  static const rows_bodies name##_bodies = {ROWS_BLOCK_ENTRY_##block(name),                                            \
+                                            {{name##_pairs, 2}, {name##_along, 1}},                                    \
+                                            {name##_panel, ROW_PANEL},                                                 \
+                                            {{name##_wide, ROW_WIDE}, {name##_across, 1}},                             \
+                                            {name##_gathered, 1},                                                      \
+                                            count,                                                                     \
+                                            {row0, row1, row2},                                                        \
+                                            out_row};                                                                  \
+  static void name##_rows(const fa_rows_args *args) { rows_run(args, &name##_bodies, 0); }
 /* Bodies for blocks: none; for longer rows; or for rows of 1, 2 and 4 vectors, where sums are plain (softmax backward float32 on
  * Zen 3, rows of 8, 16 and 32: 0.49, 0.42, 0.43 ns an element turned, 0.25, 0.22, 0.38 so; others are faster turned). */
 #define ROWS_BLOCK_none(name, body, kind)
@@ -1124,7 +1112,6 @@ static void rows_run(const fa_rows_args *args, const rows_bodies *bodies) {
   ROWS_KERNEL(name##_scaled, rows_softmax, (kind) | ROW_SCALED, block, 2, 1, 0, 0, 1)                                  \
   ROWS_KERNEL(name##_scaled_backward, rows_softmax_backward, (kind) | ROW_SCALED, exact, 3, 1, 1, 0, 1)
 ROWS_SOFTMAX(softmax, ROW_PLAIN)
-ROWS_SOFTMAX(softmin, ROW_NEGATED)
 ROWS_SOFTMAX(log_softmax, ROW_LOG)
 ROWS_KERNEL(logsumexp, rows_softmax, ROW_LOG | ROW_REDUCED, block, 1, 1, 0, 0, 0)
 ROWS_KERNEL(logsumexp_backward, rows_softmax, ROW_TIMES_DY, block, 2, 0, 1, 0, 1)
@@ -1134,11 +1121,53 @@ ROWS_KERNEL(maxout, rows_greatest, ROW_PLAIN, none, 1, 1, 0, 0, 0)
 ROWS_KERNEL(maxout_backward, rows_first_top, ROW_TIMES_DY, none, 2, 0, 1, 0, 1)
 ROWS_KERNEL(sparsemax, rows_sparsemax, ROW_PLAIN, none, 1, 1, 0, 0, 1)
 ROWS_KERNEL(sparsemax_backward, rows_sparsemax_backward, ROW_PLAIN, none, 2, 1, 1, 0, 1)
-#define ROWS_SIZED(name, kind)                                                                                         \
-  ROWS_KERNEL(name, rows_sized, kind, block, 3, 1, 0, 0, 1)                                                            \
-  ROWS_KERNEL(name##_backward, rows_sized_backward, (kind) | ROW_TIMES_DY, block, 4, 1, 1, 0, 1)
-ROWS_SIZED(standardize, ROW_CENTRED)
-ROWS_SIZED(normalize, ROW_PLAIN)
+/* softmin(x) = softmax(-x), softmin itself that at a temperature of 1: the same bits, and no bodies of their own. */
+static void softmin_scaled_rows(const fa_rows_args *args) { rows_run(args, &softmax_scaled_bodies, R(-0.0)); }
+static void softmin_scaled_backward_rows(const fa_rows_args *args) {
+  rows_run(args, &softmax_scaled_backward_bodies, R(-0.0));
+}
+static const real rows_unit_temperature = 1;
+static void softmin_rows(const fa_rows_args *args) {
+  fa_rows_args scaled = *args;
+  scaled.in[1] = &rows_unit_temperature, scaled.in_row_stride[1] = scaled.in_stride[1] = 0;
+  softmin_scaled_rows(&scaled);
+}
+static void softmin_backward_rows(const fa_rows_args *args) {
+  fa_rows_args scaled = *args;
+  scaled.in[2] = &rows_unit_temperature, scaled.in_row_stride[2] = scaled.in_stride[2] = 0;
+  softmin_scaled_backward_rows(&scaled);
+}
+
+/* The next group of what is left of a job. Taken from the whole: were it a copy of the rest, that would not stay in registers. */
+FA_NOINLINE rows_job rows_group(const rows_job *whole, fa_size left, fa_size wide, fa_size times) {
+  rows_job group = *whole;
+  const fa_size done = (whole->times - left) * wide;
+  for (int k = 0; k < FA_ROWS_OPERANDS; k++) group.in[k] += done * group.in_wide[k];
+  group.out += done * group.out_wide;
+  group.times = times;
+  return group;
+}
+/* Where `body` says (0) that rows need care, they go again through a careful body: along one at a time, those of a panel or of
+ * four vectors together, others gathered. Careful bodies are twice as long, so not every layout has its own. */
+#define ROWS_SIZED(name, body, kind, count, row0, row1)                                                                \
+  ROWS_BODY(name##_careful_along, body, 0, 1, 1, (kind) | ROW_CAREFUL, 0, 0)                                           \
+  ROWS_BODY(name##_careful_panel, body, 1, 1, ROW_PANEL, (kind) | ROW_CAREFUL, 0, 0)                                   \
+  ROWS_BODY(name##_careful_wide, body, 1, 1, ROW_WIDE, (kind) | ROW_CAREFUL, 0, 0)                                     \
+  ROWS_BODY(name##_careful_gathered, body, 1, 0, 1, (kind) | ROW_CAREFUL, 0, 0)                                        \
+  FA_INLINE void name##_with_care(const rows_job *job, rows_mode m) {                                                  \
+    if (FA_LIKELY(body(job, m))) return;                                                                               \
+    const fa_size wide = m.block ? VL : m.wide;                                                                        \
+    const rows_job again = rows_group(job->whole, job->times, wide, m.across ? 1 : wide);                              \
+    if (!m.across) name##_careful_along(&again);                                                                       \
+    else if (m.wide == ROW_PANEL) name##_careful_panel(&again);                                                        \
+    else if (m.wide == ROW_WIDE) name##_careful_wide(&again);                                                          \
+    else name##_careful_gathered(&again);                                                                              \
+  }                                                                                                                    \
+  ROWS_KERNEL(name, name##_with_care, kind, block, count, row0, row1, 0, 1)
+ROWS_SIZED(standardize, rows_sized, ROW_CENTRED, 3, 1, 0)
+ROWS_SIZED(standardize_backward, rows_sized_backward, ROW_CENTRED | ROW_TIMES_DY, 4, 1, 1)
+ROWS_SIZED(normalize, rows_sized, ROW_PLAIN, 3, 1, 0)
+ROWS_SIZED(normalize_backward, rows_sized_backward, ROW_TIMES_DY, 4, 1, 1)
 
 #define ROWS_ENTRY(name, signature) name##_rows,
 static const fa_rows_kernel rows_kernels[FA_ROWS_COUNT] = {FA_ROWS_TABLE(ROWS_ENTRY)};

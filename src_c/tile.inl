@@ -91,12 +91,16 @@ FA_INLINE void tile_step(vec acc[TILE_ROWS][TILE_VECS], const int rows, const in
 #undef TILE_B
 }
 
+/* With 16 vector registers tiles take care to have few instructions: four k a round, and strides that are literals where a
+ * caller has several. One lane has 16 registers, too, but there that would be code and nothing else. */
+#define TILE_TERSE (FA_REGISTERS < 32 && VL > 1)
+
 /* One sweep over k. With `fetch`, a literal, it asks in L2 for what will be wanted after it: `ahead` and so on, `ahead_row`
- * further at each k, a line every other k. With 16 registers four k a round: a k of 8 multiply-adds, four cycles, leaves room
- * for 24 instructions, and for 12 while another thread uses the core. One k a round takes 21 of them, two 17.5, four 15.5; 12
+ * further at each k, a line every other k. TILE_TERSE four k a round: a k of 8 multiply-adds, four cycles, leaves room for 24
+ * instructions, and for 12 while another thread uses the core. One k a round takes 21 of them, two 17.5, four 15.5; 12
  * multiply-adds take 27 and 22. AVX2 on Zen 3, gates of 4 rows, GF/s, best and median over minutes with such a thread: 95 and
  * 83 by two k, 96 and 85 by four, of 6 rows 99 and 88 by one, 99 and 92 by four. */
-#define SWEEP_ROUND(precision) (FA_REGISTERS < 32 && (precision) == FA_FULL ? 4 : fa_word_rows(precision))
+#define SWEEP_ROUND(precision) (TILE_TERSE && (precision) == FA_FULL ? 4 : fa_word_rows(precision))
 FA_INLINE void tile_sweep(vec acc[TILE_ROWS][TILE_VECS], const int rows, const int begin, const int end, const real *a,
                           fa_size a_row, fa_size a_col, tile_matrix b, const fa_precision precision, fa_size K,
                           const int masked, fa_size last, const int fetch, const real *ahead, fa_size ahead_row) {
