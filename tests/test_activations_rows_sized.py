@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -37,6 +38,20 @@ def twin(name, kind, *arrays, **params):
 
 
 # -- what they compute -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "params"), CASES)
+def test_parameters_given_with_a_call(name, params, isa, dtype):
+    f = fa.activations[name]
+    x, dy = samples((6, 40), dtype), samples((6, 40), dtype, 1)
+    y, dx = f.with_params(**params)(x), f.with_params(**params).backward(dy, x=x)
+    arrays = {k: np.full(6, v, dtype) for k, v in params.items()}
+    for given in (params, arrays):  # straight to the kernel, through the ufunc
+        np.testing.assert_array_equal(f(x, **given), y)
+        np.testing.assert_array_equal(f.backward(dy, x=x, **given), dx)
+    for wrong in {"p": [3, np.nan], "epsilon": [-1, np.nan, 1e31]}.get(next(iter(params), ""), []):
+        with pytest.raises(ValueError, match=rf"{next(iter(params))}: expected .* got {re.escape(str(wrong))}"):
+            f(x, **{next(iter(params)): wrong})
 
 
 @pytest.mark.parametrize("n", SIZES)

@@ -99,6 +99,7 @@ cdef class Caller:
     cdef _make_row_ufuncs(self, object doc, bint from_x)
     cdef int place(self, object axis, object x) except -2
     cdef bint resolve(self, dict params, double *values) except -1
+    cdef bint suit(self, const double *values) except -1
     cdef object direct(self, int kind, object a, object b, object out, const double *values)
     cdef object direct_rows(
         self, int kind, object a, object b, object out, int axis, fa_size n, bint keepdims, const double *values

@@ -530,6 +530,18 @@ cdef class Caller:
                 return False
         return True
 
+    cdef bint suit(self, const double *values) except -1:
+        """Whether parameters other than its own are values that it takes."""
+        cdef Py_ssize_t i
+        if memcmp(values, self.values, sizeof(self.values)) == 0:
+            return True
+        try:
+            for i in range(len(self.parameter_names)):
+                self._check_value(self.parameter_names[i], values[i])
+        except ValueError:
+            return False
+        return True
+
     cdef int place(self, object axis, object x) except -2:
         """The axis of the rows, counted from the first; -1 where ``direct`` can't serve this call."""
         if axis is None and not self.rowwise:
@@ -597,7 +609,7 @@ cdef class Caller:
                 kind = FORWARD_SCALED if kind == FORWARD else BACKWARD_Y_SCALED
                 if not 1e-30 <= values[0] <= 1e30:
                     return None
-        elif memcmp(values, self.values, sizeof(self.values)) != 0:   # _call tells whether they are right
+        elif not self.suit(values):   # _call says what is wrong
             return None
         loop = self.loops[kind]
         if loop == NULL or not ordinary(a if loop.row_operands & 1 else b):
