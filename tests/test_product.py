@@ -170,6 +170,7 @@ def test_same_bits_for_any_threads(isa, dtype, layouts):
         (400, 100, 70),
         (3, 64, 4000),
         (33, 700, 300),
+        (12, 2000, 64),
     ):
         a, b = operands(M, N, K, dtype, rng)
         a, b = laid_out(a, layouts[0]), laid_out(b, layouts[1])
