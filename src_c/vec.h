@@ -12,6 +12,8 @@
  *              v_mac a*b+c: as many roundings as is fast; only for products, never where bits are promised
  *              v_accumulate(sum, a, b): *sum = v_mac(a, b, *sum), for sums that should stay in their registers
  *              v_min a<b?a:b, v_max a>b?a:b: the second operand if either is NaN
+ *              v_sub_apart: v_sub by v_fnma on a CPU whose additions and multiplications do not share pipes (FA_ADDS_APART), for
+ *              loops that add more than they multiply
  *              v_rint: to nearest, ties to even
  *              v_scale2(a, n): a * 2^n, n integral, one rounding also into the subnormals (|a| within 2^+-64 of 1,
  *              |n| <= 250 in float32, <= 2000 in float64); FA_SCALES_AT_ONCE where that is one instruction, not nine
@@ -69,6 +71,11 @@ FA_INLINE vec v_mac(vec a, vec b, vec c) { return v_fma(a, b, c); }
 #ifndef FA_HAS_ACCUMULATE
 FA_INLINE void v_accumulate(vec *sum, vec a, vec b) { *sum = v_mac(a, b, *sum); }
 #endif
+
+#ifndef FA_ADDS_APART
+#define FA_ADDS_APART 0
+#endif
+FA_INLINE vec v_sub_apart(vec a, vec b) { return FA_ADDS_APART ? v_fnma(b, v_set1(1), a) : v_sub(a, b); }
 
 #ifndef FA_HAS_UNLESS
 FA_INLINE vec v_unless(vmask m, vec a) { return v_sel(m, v_zero(), a); }
