@@ -128,10 +128,11 @@ cdef class PackedMatrix:
 
     def _lay_out(self, b):
         cdef const fa_kernels *kernels = <const fa_kernels *>active_table(self.typenum == cnp.NPY_DOUBLE)
-        cdef fa_size itemsize = b.itemsize, b_row, b_col, size = kernels.product.packed_size(self.K, self.N)
+        cdef fa_size itemsize = b.itemsize, b_row, b_col, size
         # An array of stride 0 may have more elements than memory has bytes: the size must not overflow.
         if (self.N + <double>kernels.lanes) * self.K * itemsize > 1LL << 62:
             raise MemoryError(f"b: no memory to pack a matrix of shape {self.shape}")
+        size = kernels.product.packed_size(self.K, self.N)
         cdef cnp.ndarray source = _aligned(b)
         cdef cnp.ndarray panels = _empty_aligned(size, self.dtype)
         b_row, b_col = source.strides[0] // itemsize, source.strides[1] // itemsize
