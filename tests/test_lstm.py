@@ -375,6 +375,18 @@ def test_more_steps_than_memory(shape):
         layer.forward(np.broadcast_to(np.float32(1), shape))
 
 
+@pytest.mark.parametrize("cell", [fa.nn.LSTM, fa.nn.GRU, fa.nn.RNN])
+def test_no_sequences_of_more_steps_than_time(cell):
+    """A batch of none may have 2^60 steps, of which none is gone through."""
+    layer = cell(1, 3, return_sequences=False)
+    x = np.broadcast_to(np.float32(1), (0, 2**60, 1))
+    y, tape = layer.forward(x)
+    assert y.shape == (0, 3)
+    dx = tape(np.zeros((0, 3), np.float32))
+    assert dx.shape == x.shape
+    assert all(np.all(p.grad == 0) for p in layer.parameters().values())
+
+
 def test_initial_weights():
     layer = fa.nn.LSTM(30, 100, 2, rng=0)
     for p in layer.parameters().values():

@@ -858,6 +858,8 @@ def forward_pass(PackedCell cell not None, cnp.ndarray x not None, cnp.ndarray y
     cdef NormBytes n
     cdef cnp.ndarray seen_first = None
 
+    if B == 0:  # an empty array may have 2^60 steps
+        T = 0
     if ragged:
         starts_data = <const fa_size *>cnp.PyArray_DATA(starts)
         starts_data += 1
