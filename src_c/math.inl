@@ -13,6 +13,8 @@
  *   tanh                m / (2 - m), m = 1 - exp(-2|x|)                                      2.5 / 2.4      0.16
  *   log1p(u) / u        16 pieces of [0, 1]                                                0.6 / 0.6      -
  *   log                 2^k m; log m by log1p of m - 1 or of 1 / m - 1                     1.8 / 1.4      -
+ *   erf                 t + t P(t^2) up to 9/8, then 1 - Q(t - 9/8)^8                    2.7 / 1.9      -
+ *   x - tanh(x), tanh^2 polynomials in x^2 up to 1 (0.9), then by exp(-2|x|)                see docs/accuracy.md
  *   Phi(-t), gelu'      32 pieces of [0, 5.9) ([0, 6.9) in float64), then exp(-t^2 / 2)      2.6, 2.6       0.16
  *                       times a polynomial in 1 / t^2
  *
@@ -23,7 +25,8 @@
  * Tried, no use: a reciprocal estimate with Newton steps instead of the division (0.21 for 0.15); two words of ln2 in
  * expm1 (same error); (1 + E)(1 + E) for the square (4.2 ulp); tanh from a table of 32 pieces (0.17, and 0.9 with AVX2);
  * a table for Phi without the far branch (degree 9, 0.24); centres of pieces on a plain grid (half an ulp more);
- * unrolling the loop over vectors (nothing). */
+ * unrolling the loop over vectors (nothing); erf as t P(t^2) / Q(t^2), degrees 5 and 5 (4 ulp, whatever the fit); erf and
+ * x - tanh(x) in 32 pieces (with AVX2 1.05 and 1.00 ns, now 0.64 and 0.75). */
 #include "coefficients.h"
 #include "cut.inl"
 #include "pairs.inl"
@@ -69,13 +72,19 @@ FA_INLINE vec math_pow2(vec n) {
  * (Zen 3), ns an element in L2: silu 0.72 -> 0.47, its derivative 0.94 -> 0.65, exp 0.39 -> 0.26, swish 0.93 -> 0.61. */
 #define MATH_NEAR PICK(39.0, 600.0)    /* 2^n times a factor of 2^-64 is still normal */
 #define MATH_NEAR_ROOT PICK(6.2, 24.4) /* its square is near */
+/* The root of what is near if the factor of exp(-u^2) is not small: 6.2 is beyond in one of six pieces of 128 normal numbers
+ * of deviation 2, 9.2 in one of 2000. */
+FA_INLINE vec math_near_root(vec factor) {
+  return v_sel(v_ge(v_abs(factor), v_set1(R(0.125))), v_set1(PICK(9.2, 26.4)), v_set1(MATH_NEAR_ROOT));
+}
 /* By -|u|, which most bodies need anyway. */
-FA_INLINE vmask math_beyond(vec u, real limit) { return v_lt(v_or(u, v_sign_bit()), v_set1(-limit)); }
-FA_INLINE int math_near(vec u, real limit) {
+FA_INLINE vmask math_beyond(vec u, vec limit) { return v_lt(v_or(u, v_sign_bit()), v_neg(limit)); }
+FA_INLINE int math_near(vec u, vec limit) {
   return !FA_SCALES_AT_ONCE && FA_LIKELY(!m_any(math_beyond(u, limit)));
 }
 /* Returns `result`, an expression of the constant `near`. The halves of a cut body are near; the first tells where u is not. */
-#define MATH_RETURN_BY_RANGE(u, limit, cut, result)                               \
+#define MATH_RETURN_BY_RANGE(u, limit, cut, result) MATH_RETURN_BY_RANGE_OF(u, v_set1(limit), cut, result)
+#define MATH_RETURN_BY_RANGE_OF(u, limit, cut, result)                            \
   do {                                                                            \
     if (cut && cut->part == CUT_FIRST_HALF)                                       \
       *cut->far = m_or(*cut->far, math_beyond(u, limit));                         \
@@ -288,7 +297,7 @@ FA_INLINE vec math_atan(vec t) {
   return v_sel(above, v_add(v_sub(v_set1(HALF_PI), a), v_set1(HALF_PI_TAIL)), a);
 }
 
-/* ---- Error function, x - tanh(x) and its derivative ---- */
+/* ---- Tables ---- */
 
 /* A table of 32 pieces over 0 <= t < 31.5 / scale, as MATH_TABLE(name) names it: a lookup and one fma a degree. Lookups by
  * rows are where a body is cut: their offsets come from memory. */
@@ -316,28 +325,35 @@ FA_INLINE vec math_pieces(vec t, const real scale, const real *centres, const re
 }
 #endif
 
-/* t - tanh(t) = t^3 G(t), t >= 0; t^3 with the one rounding of its last product. */
-FA_INLINE vec math_tanh_rest(vec t, const math_cut *cut) {
-  vec w = v_mul(t, t), cube = v_fma(t, w, v_mul(t, v_fms(t, t, w)));
-  vec y = v_mul(cube, math_pieces(t, TANH_REST_SCALE, MATH_TABLE(tanh_rest), cut));
-  vmask far = v_ge(t, v_set1(TANH_REST_FAR));
-  if (FA_UNLIKELY(m_any(far))) y = v_sel(far, v_sub(t, math_tanh(t)), y);
-  return y;
+/* t - tanh(t) and tanh(t)^2, t >= 0: a polynomial up to TANH_.._NEAR, from there by E = exp(-2t) as (t - 1) + 2E / (1 + E)
+ * and 1 - 4E / (1 + E)^2. Both are computed and one is taken: a vector has lanes of both as a rule. */
+FA_INLINE vec math_tanh_exponential(vec t, const math_cut *cut) {
+  vec u = v_neg(v_add(t, t));
+  math_expm1_parts e = math_expm1_reduced(u, u, 0, cut);
+  return v_fma(e.scale, e.p, e.scale);
 }
-/* tanh(x)^2: n / (n + 2), n = cosh(2x) - 1, later 1 - tanh'(x). */
-FA_INLINE vec math_tanh_square(vec x) {
-  vec t = v_abs(x), small = v_min(v_set1(TANH_SQUARE), t), w = v_mul(small, small), w_tail = v_fms(small, small, w);
-  vec c = math_polynomial(w, tanh_square_n, MATH_COUNT(tanh_square_n)), n = v_fma(w, c, v_mul(w_tail, c));
-  vec near = v_div(n, v_add(n, v_set1(2)));
-  vec beyond = v_sub(v_set1(1), math_sigmoid_d1(v_add(t, t), v_set1(4), NULL));
-  return v_sel(v_lt(t, v_set1(TANH_SQUARE)), near, beyond);
+FA_INLINE vec math_tanh_rest(vec t, const math_cut *cut) { /* a quarter of t^3 apart: little of P is rounded into the result */
+  vec E = math_tanh_exponential(t, cut), w = v_mul(t, t), cube = v_mul(t, w), quarter = v_mul(cube, v_set1(R(0.25)));
+  vec near = v_fma(cube, math_polynomial(w, tanh_rest_near, MATH_COUNT(tanh_rest_near)), quarter);
+  vec far = v_add(v_sub(t, v_set1(1)), v_div(v_add(E, E), v_add(E, v_set1(1))));
+  return v_sel(v_lt(t, v_set1(TANH_REST_NEAR)), near, far);
+}
+FA_INLINE vec math_tanh_square(vec t, const math_cut *cut) {
+  vec E = math_tanh_exponential(t, cut), w = v_mul(t, t), twice = v_add(E, E);
+  vec near = v_fma(w, math_polynomial(w, tanh_square_near, MATH_COUNT(tanh_square_near)), w);
+  vec far = v_sub(v_set1(1), v_div(v_add(twice, twice), v_fma(E, v_add(E, v_set1(2)), v_set1(1))));
+  return v_sel(v_lt(t, v_set1(TANH_SQUARE_NEAR)), near, far);
 }
 
-/* erf(t), 0 <= t; NaN gives NaN. */
+/* erf(t), 0 <= t: t + t P(t^2) up to ERF_NEAR, 1 - Q(t - ERF_NEAR)^8 from there. The 8th root of erfc is a smooth curve, and
+ * what rounding does to it hardly counts where erfc is small. 1 at ERF_END; NaN gives NaN. */
 FA_INLINE vec math_erf(vec t, const math_cut *cut) {
-  vec inside = v_min(v_set1(R(31.0) / ERF_SCALE), t);
-  vec y = math_pieces(inside, ERF_SCALE, MATH_TABLE(erf), cut);
-  return v_sel(v_ge(t, v_set1(ERF_ONE)), v_set1(1), y);
+  vec inside = v_min(v_set1(ERF_END), t), w = v_mul(inside, inside);
+  vec near = v_fma(t, math_polynomial(w, erf_near, MATH_COUNT(erf_near)), t);
+  vec q = math_polynomial(v_sub(inside, v_set1(ERF_NEAR)), erf_far, MATH_COUNT(erf_far));
+  cut_halfway(cut, &near, &q, NULL);
+  vec q2 = v_mul(q, q), q4 = v_mul(q2, q2);
+  return v_sel(v_lt(t, v_set1(ERF_NEAR)), near, v_fnma(q4, q4, v_set1(1)));
 }
 
 /* ---- Normal distribution ---- */

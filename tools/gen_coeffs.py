@@ -403,11 +403,47 @@ def logarithm(header: Header, fmt: Format, degree: int) -> None:
     pieces(header, fmt, "log1p", ratio, even_spans(mpf(1) / 15, 16), degree)
 
 
-def error_function(header: Header, fmt: Format, width: mpf, degree: int) -> None:
-    """erf in 32 pieces, relative also next to 0; it rounds to 1 from ERF_ONE on."""
-    pieces(header, fmt, "erf", mp.erf, even_spans(width, 32), degree)
-    header.number(fmt, "ERF_SCALE", fmt.round(1 / width))
-    header.number(fmt, "ERF_ONE", fmt.round(width * mpf(63) / 2))
+def near_zero(
+    header: Header, fmt: Format, name: str, formula: str, f: Function, limit: mpf, degree: int, apart: float = 0
+) -> None:
+    """f(t) - apart, of even powers, as a polynomial in w = t^2, 0 <= t <= limit; the caller adds what is apart."""
+
+    def of_square(w: mpf) -> mpf:
+        return f(mp.sqrt(max(w, mpf("1e-16"))))
+
+    c = fit(fmt, lambda w: of_square(w) - apart, mpf(0), limit**2 * mpf("1.001"), degree, of_square)
+    error = worst_error(of_square, lambda w: apart + polynomial(c, w), mpf(0), limit**2)
+    report(header, fmt, f"{formula}, 0 <= t <= {mp.nstr(limit, 3)}, w = t^2, degree {degree}", error)
+    header.row(fmt, f"{name}_near", c)
+    header.number(fmt, f"{name.upper()}_NEAR", fmt.round(limit))
+
+
+ERF_ROOT = 8
+ERF_NEAR = mpf(9) / 8  # erfc(1) is large enough for the errors of Q to show, half an ulp more
+
+
+def error_function(header: Header, fmt: Format, end: mpf, near_degree: int, far_degree: int) -> None:
+    """erf(t) = t + t P(t^2) up to ERF_NEAR and 1 - Q(t - ERF_NEAR)^8 from there; at ``end``, it rounds to 1."""
+    near_zero(header, fmt, "erf", "erf(t) = t + t P(w)", lambda t: mp.erf(t) / t, ERF_NEAR, near_degree, 1)
+
+    def erf(s: mpf) -> mpf:
+        return mp.erf(ERF_NEAR + s)
+
+    def root(s: mpf) -> mpf:
+        return mp.erfc(ERF_NEAR + s) ** (mpf(1) / ERF_ROOT)
+
+    # an error of q counts 8 q^7 times in erf; 2^-bits of the weight's bound is q / 8 at the end
+    def weight(s: mpf) -> mpf:
+        q = root(s)
+        return min(1 / (ERF_ROOT * q ** (ERF_ROOT - 1)), mp.ldexp(q / ERF_ROOT, fmt.bits))
+
+    reach = end - ERF_NEAR
+    c = fit(fmt, root, mpf(0), reach, far_degree, weight)
+    error = worst_error(erf, lambda s: 1 - polynomial(c, s) ** ERF_ROOT, mpf(0), reach)
+    formula = f"erf(t) = 1 - Q(t - {mp.nstr(ERF_NEAR, 4)})^{ERF_ROOT}"
+    report(header, fmt, f"{formula}, t <= {mp.nstr(end, 3)}, degree {far_degree}", error)
+    header.row(fmt, "erf_far", c)
+    header.number(fmt, "ERF_END", fmt.round(end))
     header.number(fmt, "TWO_OVER_SQRT_PI", fmt.round(2 / mp.sqrt(mp.pi)))
 
 
@@ -447,24 +483,11 @@ def tanh_rest(t: mpf) -> mpf:
     return (t - mp.tanh(t)) / t**3 if t > mpf("1e-8") else mpf(1) / 3 - 2 * t * t / 15
 
 
-def tanh_difference(header: Header, fmt: Format, width: mpf, degree: int) -> None:
-    """(t - tanh t) / t^3 in 32 pieces."""
-    pieces(header, fmt, "tanh_rest", tanh_rest, even_spans(width, 32), degree)
-    header.number(fmt, "TANH_REST_SCALE", fmt.round(1 / width))
-    header.number(fmt, "TANH_REST_FAR", fmt.round(width * mpf(63) / 2))
-
-
-def tanh_square(header: Header, fmt: Format, limit: mpf, degree: int) -> None:
-    """tanh(x)^2 = n / (n + 2), n = cosh(2x) - 1 = w N(w), w = x^2."""
-
-    def n(w: mpf) -> mpf:
-        return (mp.cosh(2 * mp.sqrt(w)) - 1) / w if w > mpf("1e-20") else mpf(2) + w * 2 / 3
-
-    c = fit(fmt, n, mpf(0), limit**2 * mpf("1.001"), degree, n)
-    error = worst_error(n, lambda w: polynomial(c, w), mpf(0), limit**2)
-    report(header, fmt, f"cosh(2x) - 1 = w N(w) on [0, {mp.nstr(limit, 3)}], degree {degree}", error)
-    header.row(fmt, "tanh_square_n", c)
-    header.number(fmt, "TANH_SQUARE", fmt.round(limit))
+def tanh_rest_and_square(header: Header, fmt: Format, degree: int) -> None:
+    """t - tanh(t) and tanh(t)^2 next to 0."""
+    near_zero(header, fmt, "tanh_rest", "t - tanh(t) = t^3 / 4 + t^3 P(w)", tanh_rest, mpf(1), degree, 1 / 4)
+    square = "tanh(t)^2 = w + w P(w)"
+    near_zero(header, fmt, "tanh_square", square, lambda t: (mp.tanh(t) / t) ** 2, mpf("0.9"), degree, 1)
 
 
 def tail_of(header: Header, fmt: Format, name: str, x: mpf) -> None:
@@ -476,6 +499,13 @@ def tangent(header: Header, fmt: Format, shift: mpf, degree: int) -> None:
     """tanh in 16 pieces, relative also next to 0; it rounds to 1 at their end."""
     pieces(header, fmt, "tanh_piece", mp.tanh, logarithmic_spans(shift), degree)
     header.number(fmt, "TANH_SHIFT", shift)
+
+
+def table_in_two_words(header: Header, fmt: Format, name: str, f: Function, width: mpf, degree: int) -> None:
+    """f in 32 pieces, and where they end."""
+    pieces(header, fmt, f"{name}_pair", f, even_spans(width, 32), degree, pair=True)
+    header.number(fmt, f"{name.upper()}_SCALE", fmt.round(1 / width))
+    header.number(fmt, f"{name.upper()}_FAR", fmt.round(width * mpf(63) / 2))
 
 
 def pairs(
@@ -493,8 +523,8 @@ def pairs(
     exponential(header, fmt, exp_degree, "exp_q_sixteenth", 16)
     pieces(header, fmt, "normal_tail_pair", normal_tail, even_spans(normal_width, 32), degree, pair=True)
     pieces(header, fmt, "gelu_slope_pair", gelu_slope, even_spans(normal_width, 32), degree, GELU_SLOPE_ROOT, pair=True)
-    pieces(header, fmt, "erf_pair", mp.erf, even_spans(erf_width, 32), erf_degree, pair=True)
-    pieces(header, fmt, "tanh_rest_pair", tanh_rest, even_spans(mpf(9) / 32, 32), degree, pair=True)
+    table_in_two_words(header, fmt, "erf", mp.erf, erf_width, erf_degree)
+    table_in_two_words(header, fmt, "tanh_rest", tanh_rest, mpf(9) / 32, degree)
     arctangent(header, fmt, atan_degree, "atan_a_pair", 0.5)
     tail_of(header, fmt, "DENSITY_0", 1 / mp.sqrt(2 * mp.pi))
     tail_of(header, fmt, "TWO_OVER_SQRT_PI", 2 / mp.sqrt(mp.pi))
@@ -507,11 +537,10 @@ def build() -> Header:
     gelu(header, F32, mpf(3) / 16, 6, 5)
     gelu_tanh(header, F32, 20)
     logarithm(header, F32, 4)
-    error_function(header, F32, mpf(1) / 8, 6)
+    error_function(header, F32, mpf(4), 6, 7)
     arctangent(header, F32, 8)
     half_pi(header, F32)
-    tanh_difference(header, F32, mpf(9) / 32, 6)
-    tanh_square(header, F32, mpf("0.9"), 4)
+    tanh_rest_and_square(header, F32, 7)
     tangent(header, F32, mpf("0.625"), 6)
     pairs(header, F32, 2, mpf(3) / 16, mpf(1) / 8, 7, 6, 10)
     exponential(header, F64, 10)
@@ -519,11 +548,10 @@ def build() -> Header:
     gelu(header, F64, mpf(7) / 32, 13, 16)
     gelu_tanh(header, F64, 46)
     logarithm(header, F64, 10)
-    error_function(header, F64, mpf(19) / 100, 14)
+    error_function(header, F64, mpf(6), 12, 18)
     arctangent(header, F64, 20)
     half_pi(header, F64)
-    tanh_difference(header, F64, mpf(9) / 32, 13)
-    tanh_square(header, F64, mpf("0.9"), 8)
+    tanh_rest_and_square(header, F64, 15)
     tangent(header, F64, mpf("1.5"), 14)
     pairs(header, F64, 5, mpf(7) / 32, mpf(19) / 100, 14, 15, 22)
     return header
