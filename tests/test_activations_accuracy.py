@@ -278,6 +278,30 @@ def test_other_parameters(name, order, dtype):
         )
 
 
+@pytest.mark.parametrize(
+    ("name", "order", "parameter"),
+    [("gaussian", 0, "beta"), ("gaussian", 1, "beta"), ("erf", 1, "amplitude"), ("window", 1, "radius")],
+)
+def test_small_factors_of_a_gaussian(name, order, parameter, isa, dtype):
+    """exp(-u^2) of moderate u times little: a subnormal result is rounded once, and the same beside what is far."""
+    f = fa.activations[name]
+    u = np.linspace(2, 10.5, 2001) if dtype == np.float32 else np.linspace(15, 27.3, 61)
+    for power in (-62, -20, -4, -3):
+        factor = 2.0**power
+        exactly = {"slope": 1.0} if name == "erf" else {}
+        parameters = f.parameters | exactly | {parameter: 1 / factor if parameter == "radius" else factor}
+        x = (u / factor if parameter == "radius" else u).astype(dtype)
+        got = evaluate(name, order, x, **parameters)
+        if dtype == np.float32:
+            off = errors(got, twin(name, order, x, *parameters.values()))
+        else:
+            want = [exact(formulas(name)[order], v, parameters)[order] for v in x]
+            off = np.array(list(map(error_in_ulp, got.tolist(), want)))
+        assert off.max() <= f.ulp[np.dtype(dtype).name][order], (power, x[off.argmax()], off.max())
+        beside = np.stack([x, np.full_like(x, np.inf)], axis=1)
+        np.testing.assert_array_equal(bits(got), bits(evaluate(name, order, beside, **parameters)[:, 0]))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_derivatives_are_those_of_the_function(name):
     """Central differences of the float64 kernel itself, away from kinks: no formula involved."""
